@@ -1,0 +1,24 @@
+"""Attention coresets: small subsets of a KV cache that answer every query of norm at most rho almost as the whole
+does.
+"""
+
+from attention_coresets.adversary import WorstQuery, worst_query
+from attention_coresets.attention import Cache, Coreset, attend, attention_error
+from attention_coresets.caches import CACHES, make_cache
+from attention_coresets.coresets import CORESETS, make_coreset
+from attention_coresets.theory import Tilt, tilt
+
+__all__ = [
+    "CACHES",
+    "CORESETS",
+    "Cache",
+    "Coreset",
+    "Tilt",
+    "WorstQuery",
+    "attend",
+    "attention_error",
+    "make_cache",
+    "make_coreset",
+    "tilt",
+    "worst_query",
+]

@@ -1,0 +1,138 @@
+"""The worst query found: projected gradient ascent on the distance between attention over the cache and its coreset."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.adversary.certificate import kernel_certificate
+from attention_coresets.adversary.starts import starts
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.theory import check_rho
+
+_MAX_LOGITS = 2**25  # restarts x tokens x heads climbing together
+_SAME = 0.99  # a restart that ends at this share of the best error has reached it
+
+
+@dataclass(frozen=True)
+class WorstQuery:
+    """A lower bound on sup over |q| <= rho of the error, and the query that shows it.
+
+    error ``[*heads]``, float64, evaluated at query ``[*heads, d]``; reached ``[*heads]``: how many of the `restarts`
+    climbs ended within 1 % of the best; certificate ``[*heads]``: an upper bound on the supremum, None unless asked
+    for.
+    """
+
+    error: Float[Tensor, "*heads"]
+    query: Float[Tensor, "*heads d"]
+    reached: Int[Tensor, "*heads"]
+    restarts: int
+    certificate: Float[Tensor, "*heads"] | None = None
+
+
+def worst_query(
+    cache: Cache,
+    coreset: Coreset,
+    rho: float,
+    *,
+    restarts: int = 64,
+    steps: int = 60,
+    polish: int = 80,
+    generator: torch.Generator | None = None,
+    certify: bool = False,
+) -> WorstQuery:
+    """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho from many starts (starts.py), every head at once.
+
+    `restarts` climbs of `steps` steps in float32, then the best eighth for `polish` steps in float64. A step moves
+    along the normalised gradient Cov_P(k,v) D - Cov_P'(k,v) D, D the difference of the two attentions, and is
+    projected onto the ball; its length grows after a gain and shrinks after a loss, and a loss is not taken.
+    `generator` (default: seed 0) draws the random starts. Cost 4 (steps + 6) restarts (n + m)(d + dv) flops a head and
+    as many float64 for the polish. Raises ValueError for rho or counts that are not positive.
+    """
+    check_rho(rho)
+    if min(restarts, steps, polish) < 1:
+        raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
+    weights = None if coreset.log_weights is None else coreset.log_weights.reshape(-1, coreset.size)
+    core = Coreset(coreset.indices.reshape(-1, coreset.size), weights)
+    heads = len(flat.keys)
+    chunk = max(1, _MAX_LOGITS // (restarts * cache.n))
+    parts = [
+        _climb_heads(flat[a : a + chunk], core[a : a + chunk], rho, restarts, steps, polish, generator)
+        for a in range(0, heads, chunk)
+    ]
+    error, query, reached = (torch.cat(part) for part in zip(*parts, strict=True))
+    return WorstQuery(
+        error.reshape(cache.heads),
+        query.reshape(*cache.heads, cache.d),
+        reached.reshape(cache.heads),
+        restarts,
+        kernel_certificate(cache, coreset, rho) if certify else None,
+    )
+
+
+def _climb_heads(
+    cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    # a common shift of the keys changes no attention and keeps float32 logits small
+    shifted = Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
+    fast = shifted.to(torch.float32)
+    weights = coreset.log_weights
+    fast_core = Coreset(coreset.indices, None if weights is None else weights.to(torch.float32))
+    first = starts(fast, fast_core, rho, restarts, generator)
+    query, error = _climb(first, _sides(fast, fast_core), rho, steps)
+    best = error.topk(max(1, restarts // 8), dim=-1).indices
+    query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d)).to(torch.float64)
+    exact = Coreset(coreset.indices, None if weights is None else weights.to(torch.float64))
+    polished, final = _climb(query, _sides(shifted.to(torch.float64), exact), rho, polish)
+    top = final.max(dim=-1)
+    reached = (error.to(torch.float64) >= _SAME * top.values.unsqueeze(-1)).sum(-1)
+    return top.values, polished[torch.arange(len(polished)), top.indices], reached
+
+
+Side = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _sides(cache: Cache, coreset: Coreset) -> tuple[Side, Side]:
+    weights = None if coreset.log_weights is None else coreset.log_weights.unsqueeze(-2)
+    return (cache.keys, cache.values, None), (*cache.take(coreset.indices), weights)
+
+
+def _climb(query: Tensor, sides: tuple[Side, Side], rho: float, steps: int) -> tuple[Tensor, Tensor]:
+    """The best queries and errors of each climb: query ``[H, b, d]``, error ``[H, b]``."""
+    length = torch.full_like(query[..., :1], 0.25 * rho)
+    error, gradient = _error_and_gradient(query, sides)
+    for _ in range(steps):
+        trial = _project(query + length * _normalised(gradient), rho)
+        trial_error, trial_gradient = _error_and_gradient(trial, sides)
+        better = (trial_error > error).unsqueeze(-1)
+        query, gradient = torch.where(better, trial, query), torch.where(better, trial_gradient, gradient)
+        error = torch.maximum(error, trial_error)
+        length = torch.where(better, (1.6 * length).clamp_max(4 * rho), 0.4 * length)
+    return query, error
+
+
+def _error_and_gradient(query: Tensor, sides: tuple[Side, Side]) -> tuple[Tensor, Tensor]:
+    """|D| ``[H, b]`` and the gradient of |D|^2 / 2 ``[H, b, d]``."""
+    weights, outputs = [], []
+    for keys, values, log_weights in sides:
+        logits = query @ keys.mT  # [H, b, n]
+        p = (logits if log_weights is None else logits.add_(log_weights)).softmax(dim=-1)
+        weights.append(p)
+        outputs.append(p @ values)
+    difference = outputs[0] - outputs[1]  # [H, b, dv]
+    gradient = torch.zeros_like(query)
+    for sign, p, out, (keys, values, _) in zip((1, -1), weights, outputs, sides, strict=True):
+        along = (difference @ values.mT).sub_((difference * out).sum(-1, keepdim=True))  # <v_i - Attn, D>
+        gradient = gradient + sign * (along.mul_(p) @ keys)
+    return difference.norm(dim=-1), gradient
+
+
+def _normalised(gradient: Tensor) -> Tensor:
+    return gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+
+
+def _project(query: Tensor, rho: float) -> Tensor:
+    return query * (rho / query.norm(dim=-1, keepdim=True).clamp_min(rho))

@@ -1,0 +1,126 @@
+"""The vocabulary of everything else: a cache, a coreset of it, attention over either, and the error between them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of n tokens, for any number of heads.
+
+    Shapes: keys ``[*heads, n, d]``, values ``[*heads, n, dv]``, one floating dtype and one device. Raises ValueError,
+    naming what is wrong, on shapes that do not match, no tokens, another dtype, or NaN/Inf.
+    """
+
+    keys: Float[Tensor, "*heads n d"]
+    values: Float[Tensor, "*heads n dv"]
+
+    def __post_init__(self) -> None:
+        if self.keys.shape[:-1] != self.values.shape[:-1]:
+            raise ValueError(
+                f"keys {tuple(self.keys.shape)} and values {tuple(self.values.shape)} must agree but for the last axis"
+            )
+        if 0 in self.keys.shape or 0 in self.values.shape:
+            raise ValueError(f"a cache needs at least one token and dimension, got keys {tuple(self.keys.shape)}")
+        if self.keys.dtype != self.values.dtype or not self.keys.is_floating_point():
+            raise ValueError(f"keys and values need one floating dtype, got {self.keys.dtype} and {self.values.dtype}")
+        for name, x in (("keys", self.keys), ("values", self.values)):
+            if not bool(x.isfinite().all()):
+                raise ValueError(f"{name} hold NaN or Inf; clean the cache before building a coreset")
+
+    @property
+    def heads(self) -> torch.Size:
+        return self.keys.shape[:-2]
+
+    @property
+    def n(self) -> int:
+        return self.keys.shape[-2]
+
+    @property
+    def d(self) -> int:
+        return self.keys.shape[-1]
+
+    def __getitem__(self, head) -> "Cache":
+        """The cache of one head, or of a slice of the leading axes."""
+        return Cache(self.keys[head], self.values[head])
+
+    def to(self, *args, **kwargs) -> "Cache":
+        """The same cache on another device or in another dtype, as ``Tensor.to``."""
+        return Cache(self.keys.to(*args, **kwargs), self.values.to(*args, **kwargs))
+
+    def take(
+        self, indices: Int[Tensor, "*heads m"]
+    ) -> tuple[Float[Tensor, "*heads m d"], Float[Tensor, "*heads m dv"]]:
+        """Keys and values of the tokens at `indices`, head by head."""
+        return _gather(self.keys, indices), _gather(self.values, indices)
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """m distinct tokens of a cache, sorted, and the log-weight each carries into the softmax (None: all zero)."""
+
+    indices: Int[Tensor, "*heads m"]
+    log_weights: Float[Tensor, "*heads m"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.log_weights is not None and self.log_weights.shape != self.indices.shape:
+            raise ValueError(
+                f"log_weights {tuple(self.log_weights.shape)} must match indices {tuple(self.indices.shape)}"
+            )
+        if self.indices.shape[-1] < 1:
+            raise ValueError("a coreset needs at least one token")
+        if not bool((self.indices.diff(dim=-1) > 0).all()):
+            raise ValueError("coreset indices must be distinct and sorted")
+        if self.log_weights is not None and not bool(self.log_weights.isfinite().all()):
+            raise ValueError("coreset log_weights hold NaN or Inf")
+
+    @property
+    def size(self) -> int:
+        return self.indices.shape[-1]
+
+    def __getitem__(self, head) -> "Coreset":
+        """The coreset of one head, or of a slice of the leading axes."""
+        return Coreset(self.indices[head], None if self.log_weights is None else self.log_weights[head])
+
+
+def attend(
+    queries: Float[Tensor, "*heads b d"],
+    keys: Float[Tensor, "*heads n d"],
+    values: Float[Tensor, "*heads n dv"],
+    log_weights: Float[Tensor, "*heads n"] | None = None,
+) -> Float[Tensor, "*heads b dv"]:
+    """Attention without the 1/sqrt(d): softmax over tokens of <q,k_i> + log_weights_i, applied to the values.
+
+    Cost O(b n (d + dv)) time and O(b n) memory a head.
+    """
+    logits = queries @ keys.mT  # [*heads, b, n]
+    if log_weights is not None:
+        logits = logits + log_weights.unsqueeze(-2)
+    return logits.softmax(dim=-1) @ values
+
+
+def attention_error(
+    queries: Float[Tensor, "*heads b d"], cache: Cache, coreset: Coreset, max_logits: int = 2**26
+) -> Float[Tensor, "*heads b"]:
+    """Euclidean distance between attention over the cache and over its coreset, query by query.
+
+    Queries go in blocks that keep at most `max_logits` logits in memory at once.
+    """
+    keys, values = cache.take(coreset.indices)
+    errors = [
+        (attend(q, cache.keys, cache.values) - attend(q, keys, values, coreset.log_weights)).norm(dim=-1)
+        for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
+    ]
+    return torch.cat(errors, dim=-1)
+
+
+def _blocks(queries: Tensor, rows: int) -> Iterator[Tensor]:
+    yield from queries.split(max(1, rows), dim=-2)
+
+
+def _gather(x: Tensor, indices: Tensor) -> Tensor:
+    return x.gather(-2, indices.unsqueeze(-1).expand(*indices.shape, x.shape[-1]))

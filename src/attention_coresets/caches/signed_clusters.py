@@ -1,0 +1,45 @@
+"""Signed clusters, the lower-bound instance: no coreset of at most half its tokens errs by less than a stated floor."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attention_coresets.checks import positive
+from attention_coresets.caches.directions import Vectors, sphere
+
+
+@dataclass(frozen=True)
+class SignedClusters:
+    """`clusters` groups of d tokens; group j has one key c_j and the values s_jl e_l, l = 1..d, sum_j s_jl = 0 for each l.
+
+    The centres are orthonormal up to d clusters, where the floor is proven; beyond d they are random unit vectors, a
+    descriptive extension. clusters is even; n = clusters * d, so either of the two may be left out (default: d clusters).
+    """
+
+    n: int | None = None
+    d: int = 16
+    clusters: int | None = None
+
+    def __post_init__(self) -> None:
+        positive(d=self.d)
+        if self.n is not None and self.n % self.d:
+            raise ValueError(f"n must be a multiple of d = {self.d} for signed_clusters, got {self.n}")
+        if self.n is not None and self.clusters is not None and self.n != self.clusters * self.d:
+            raise ValueError(f"n must be clusters * d = {self.clusters * self.d}, got {self.n}; leave one of them out")
+        if self.count < 2 or self.count % 2:
+            raise ValueError(f"clusters must be even, so that the signs balance, got {self.count}")
+
+    @property
+    def count(self) -> int:
+        if self.clusters is not None:
+            return self.clusters
+        return self.d if self.n is None else self.n // self.d
+
+    def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
+        """Keys ``[clusters * d, d]`` and values of the same shape."""
+        r, d = self.count, self.d
+        centers = np.linalg.qr(rng.standard_normal((d, d)))[0][:r] if r <= d else sphere(rng, r, d)
+        half = np.repeat([[1.0], [-1.0]], r // 2, axis=0)  # [r, 1]
+        signs = rng.permuted(np.repeat(half, d, axis=1), axis=0)  # [r, d], each column sums to 0
+        values = signs[:, :, None] * np.eye(d)  # [r, d, d]
+        return np.repeat(centers, d, axis=0), values.reshape(r * d, d)

@@ -1,0 +1,29 @@
+"""Coreset constructions: one a file, a frozen dataclass of parameters that is called with a cache."""
+
+from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
+from attention_coresets.coresets.greedy import Greedy
+from attention_coresets.coresets.kernel_halving import KernelHalving
+from attention_coresets.coresets.paired_coin import PairedCoin
+from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.tilted_draws import TiltedDraws
+from attention_coresets.coresets.uniform import Uniform
+from attention_coresets.registry import build
+
+CORESETS: dict[str, type] = {
+    "uniform": Uniform,
+    "paired_coin": PairedCoin,
+    "tilted_draws": TiltedDraws,
+    "gram_schmidt_walk": GramSchmidtWalk,
+    "self_balancing_walk": SelfBalancingWalk,
+    "kernel_halving": KernelHalving,
+    "greedy": Greedy,
+}
+
+
+def make_coreset(name: str, **parameters):
+    """A construction by its registered name: ``make_coreset("gram_schmidt_walk", model="tilted")``.
+
+    The result is called as ``construct(cache, size=256, rho=2.0, generator=g)`` and returns a Coreset of exactly that
+    size. Raises ValueError for an unknown name or parameter, naming the nearest, and for values it refuses.
+    """
+    return build(CORESETS, "construction", name, parameters)

@@ -1,0 +1,44 @@
+"""Greedy signs: each pair goes to the end of less discrepancy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.parameters import check_axes
+from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.uniforms import Generators
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Karnin and Liberty's deterministic rule (2019) on pairs: sign -<f, discrepancy>; a fair coin only at a tie.
+
+    Parameters as GramSchmidtWalk's. From marginals other than 1/2 it does not keep the mean. Cost O(n^2) a stage.
+    """
+
+    model: str = "tilted"
+    scale: str = "auto"
+    recursion: str = "halving"
+
+    def __post_init__(self) -> None:
+        check_axes(self.model, self.scale, self.recursion)
+
+    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
+        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+        return balanced_coreset(
+            cache, size, rho, generator, rule=_signs, model=self.model, scale=self.scale, recursion=self.recursion
+        )
+
+
+class _GreedySign(Rule):
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        # in half-lengths the ends are 2(1 - fair) up and 2 fair down: the difference of their squared discrepancies / 4
+        gain = alpha + (1 - 2 * fair) * norm2
+        return torch.where(gain == 0, fair, (gain < 0).to(fair.dtype))
+
+
+def _signs(gram: Tensor | None, x: Tensor, uniforms: Tensor) -> Tensor:
+    return pair_signs(gram, x, uniforms[:, 0], _GreedySign())

@@ -1,0 +1,61 @@
+"""Kernel halving, the rule of kernel thinning: a self-balancing walk with thresholds that adapt to the data."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.checks import unit_interval
+from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.parameters import check_axes
+from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.uniforms import Generators
+
+
+@dataclass(frozen=True)
+class KernelHalving:
+    """Dwivedi and Mackey's halving (kernel thinning 2021; goodpoints `halve_K`) of consecutive pairs (x, x').
+
+    b^2 = |phi(x) - phi(x')|^2, a = max(sqrt(s^2 b^2 L), b^2), L = 2 ln(2n/delta); x is kept with probability
+    clip((1 - alpha/a) / 2), alpha = <phi(x) - phi(x'), kept - left>; s^2 grows by b^2 max(0, 1 + (b^2/a - 2) s^2/a).
+    Other marginals than 1/2 replace the 1/2 by the probability that keeps the mean. Other parameters as
+    GramSchmidtWalk's. Cost O(n^2) a stage.
+    """
+
+    model: str = "tilted"
+    scale: str = "auto"
+    recursion: str = "halving"
+    delta: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_axes(self.model, self.scale, self.recursion)
+        unit_interval(delta=self.delta)
+
+    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
+        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+        return balanced_coreset(
+            cache, size, rho, generator, rule=self._signs, model=self.model, scale=self.scale, recursion=self.recursion
+        )
+
+    def _signs(self, gram: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
+        return kernel_halving_signs(gram, x, uniforms[:, 0], self.delta)
+
+
+def kernel_halving_signs(gram: Tensor, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
+    """True where a token of each head is kept: gram ``[H, n, n]``, x and uniforms ``[H, n]``, one uniform a pair."""
+    return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)))
+
+
+class _KernelHalving(Rule):
+    def __init__(self, log_factor: float) -> None:
+        self.log_factor = log_factor
+        self.variance: Tensor | float = 0.0  # the running s^2
+
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        a = torch.maximum((self.variance * norm2 * self.log_factor).sqrt(), norm2)
+        inverse = torch.where(a > 0, 1 / a.clamp_min(1e-300), torch.zeros_like(a))  # equal tokens: a fair coin
+        growth = 1 + (norm2 * inverse - 2) * self.variance * inverse
+        self.variance = self.variance + norm2 * growth.clamp_min(0)
+        return (fair - alpha * inverse / 2).clamp(0, 1)

@@ -1,0 +1,67 @@
+"""What a coreset model fixes before any balancing: the sampling law, the centre of the keys and the kernel scale."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.theory import check_rho, radius, tilt
+
+MODELS = ("tilted", "unweighted")
+SCALES = ("auto", "one", "inv_sqrt_d", "rho")
+
+
+@dataclass(frozen=True)
+class Law:
+    """Log-probabilities ``[H, n]`` (up to a constant), the keys' centre ``[H, d]`` and the kernel scale a^2 ``[H]``."""
+
+    log_p: Float[Tensor, "H n"]
+    center: Float[Tensor, "H d"]
+    scale: Float[Tensor, "H"]
+
+
+def law(keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str) -> Law:
+    """tilted: p*, its mean and rho/sigma. unweighted: the uniform law, the mean of the keys and rho/R.
+
+    `scale` replaces a^2 by 1, 1/sqrt(d) or rho; "auto" keeps the model's own.
+    """
+    check_rho(rho)
+    if model == "tilted":
+        t = tilt(keys, rho)
+        log_p, center, spread = t.log_p, t.center, t.sigma
+    else:
+        log_p, center, spread = torch.zeros_like(keys[..., 0]), keys.mean(dim=-2), radius(keys)
+    fixed = {"one": 1.0, "inv_sqrt_d": keys.shape[-1] ** -0.5, "rho": rho}
+    a2 = rho / spread.clamp_min(1e-12) if scale == "auto" else torch.full_like(spread, fixed[scale])
+    return Law(log_p, center, a2)
+
+
+def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H n"]:
+    """min(1, c p_i) with c such that they sum to `size`: inclusion probabilities of an exact-size sample. O(n log n)."""
+    n = log_p.shape[-1]
+    ordered, order = log_p.sort(dim=-1, descending=True)
+    tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sum of p from rank k on
+    rank = torch.arange(n, device=log_p.device)
+    left = (size - rank).clamp_min(0).to(log_p.dtype).log()  # log (size - k): what k capped tokens leave
+    fits = ordered + left - tail <= 0  # with the first k capped, the next one stays below 1
+    capped = fits.to(torch.int8).argmax(dim=-1, keepdim=True)  # the smallest such k
+    log_c = (left - tail).gather(-1, capped)
+    marginals = torch.where(rank < capped, torch.zeros_like(ordered), (ordered + log_c).clamp_max(0)).exp()
+    return torch.empty_like(marginals).scatter_(-1, order, marginals)
+
+
+def balancing_gram(
+    keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], log_weights: Float[Tensor, "H n"], law: Law
+) -> Float[Tensor, "H n n"]:
+    """exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1) w_i w_j, scaled head by head so that its largest diagonal is 1.
+
+    Values count relative to the largest value norm; the 1 is the constant that balances the softmax denominator.
+    Everything that can overflow stays in the exponent. Cost O(n^2 (d + dv)), one n x n matrix and a temporary.
+    """
+    x = (keys - law.center.unsqueeze(-2)) * law.scale.sqrt()[:, None, None]
+    v = values / values.norm(dim=-1).amax(dim=-1).clamp_min(1e-300)[:, None, None]
+    height = 0.5 * x.square().sum(-1) + log_weights  # [H, n]; half the log of the kernel's weighted diagonal
+    shift = log_weights - height.amax(dim=-1, keepdim=True)
+    gram = (x @ x.mT).add_(shift.unsqueeze(-1)).add_(shift.unsqueeze(-2)).exp_()
+    return gram.mul_((v @ v.mT).add_(1)).mul_(0.5)

@@ -1,0 +1,47 @@
+"""One of each consecutive pair by a fair coin: balanced sampling without looking at the discrepancy."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.parameters import check_axes
+from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.uniforms import Generators
+
+
+@dataclass(frozen=True)
+class PairedCoin:
+    """Pivotal sampling over consecutive pairs (pairs.py) at the model's marginals. Cost O(n log n)."""
+
+    model: str = "tilted"
+    recursion: str = "halving"
+
+    def __post_init__(self) -> None:
+        check_axes(self.model, recursion=self.recursion)
+
+    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
+        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+        return balanced_coreset(
+            cache,
+            size,
+            rho,
+            generator,
+            rule=_signs,
+            model=self.model,
+            scale="auto",
+            recursion=self.recursion,
+            needs_gram=False,
+        )
+
+
+class _Coin(Rule):
+    needs_gram = False
+
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        return fair
+
+
+def _signs(gram: Tensor | None, x: Tensor, uniforms: Tensor) -> Tensor:
+    return pair_signs(gram, x, uniforms[:, 0], _Coin())

@@ -1,0 +1,21 @@
+"""Uniform random numbers, all drawn up front: a construction is a pure function of its input and these."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
+    """Float64 uniforms ``[heads, *shape]`` on the CPU, head after head.
+
+    One generator: head h gets the same numbers in every batch of more than h heads. A sequence: one generator a head,
+    so that each head is the same whatever it is batched with.
+    """
+    if isinstance(generator, torch.Generator):
+        generator = [generator] * heads
+    if len(generator) != heads:
+        raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
+    return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])

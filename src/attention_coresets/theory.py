@@ -1,0 +1,172 @@
+"""The tilt p*, its centre and spread, and what the bounds predict from them (docs/theory.md has the proofs)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+GAP_LIMIT = 1e-6  # nats; a tilt whose duality gap stays above it is refused
+_TARGET_GAP = 1e-11
+_NEWTON_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """The maximiser p* of H(p) + rho * sigma(p) and what belongs to it, float64.
+
+    p ``[*heads, n]`` and log_p (finite where p underflows); center mu = sum p_i k_i ``[*heads, d]``;
+    sigma = sqrt(sum p_i |k_i - mu|^2), entropy H(p) in nats and gap, the duality gap in nats, ``[*heads]``.
+    For every |q| <= rho and token i: softmax_i(q) <= exp(rho * sigma) * p_i, up to a factor exp(gap).
+    """
+
+    p: Float[Tensor, "*heads n"]
+    log_p: Float[Tensor, "*heads n"]
+    center: Float[Tensor, "*heads d"]
+    sigma: Float[Tensor, "*heads"]
+    entropy: Float[Tensor, "*heads"]
+    gap: Float[Tensor, "*heads"]
+
+
+def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
+    """Maximise the concave H(p) + rho * sqrt(sum p_i |k_i|^2 - |mu_p|^2) over distributions p on the tokens.
+
+    p* is the softmax at the minimiser of the jointly convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2
+    (d + 1 variables), found by damped Newton steps; g - [H(p) + rho sigma] bounds what is left. All keys equal: p* is
+    uniform and sigma 0. Any key norms. Cost O(n d^2) a step, some 10 to 40 steps. Raises ValueError for rho <= 0 or not
+    finite and RuntimeError should the gap stay above GAP_LIMIT.
+    """
+    check_rho(rho)
+    x = keys.flatten(0, -3) if keys.dim() > 2 else keys.unsqueeze(0)
+    origin = x.to(torch.float64).mean(dim=-2, keepdim=True)
+    x = x.to(torch.float64) - origin
+    spread = x.norm(dim=-1).amax(dim=-1)  # [H]
+    equal = spread <= 1e-12 * (1 + origin.norm(dim=-1).squeeze(-1))
+    unit = torch.where(equal, torch.ones_like(spread), spread)
+    # in units of the spread the problem keeps its form with rho' = rho * spread
+    x = torch.where(equal[:, None, None], torch.zeros_like(x), x / unit[:, None, None])
+    log_p, gap = _newton(x, rho * unit, equal)
+    p = log_p.exp()
+    mu = torch.einsum("hn,hnd->hd", p, x)
+    sigma = (p * (x - mu.unsqueeze(-2)).square().sum(-1)).sum(-1).sqrt() * unit
+    center = mu * unit.unsqueeze(-1) + origin.squeeze(-2)
+    if bool((gap > GAP_LIMIT).any()):
+        raise RuntimeError(f"tilt did not converge at rho = {rho}: duality gap {gap.max():.2e} > {GAP_LIMIT}")
+    shape = keys.shape[:-2]
+    fields = (p, log_p, center, sigma, _entropy(log_p), gap)
+    return Tilt(*(f.reshape((*shape, *f.shape[1:])) for f in fields))
+
+
+def _newton(x: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
+    """log p [H, n] and the duality gap [H] at the minimiser of g, from mu = 0 and s = the uniform spread."""
+    mu = torch.zeros_like(x[:, 0])  # [H, d]
+    s = x.square().sum(-1).mean(-1).sqrt().clamp_min(1e-3)  # [H]
+    for _ in range(_NEWTON_STEPS):
+        log_p, value, gap = _state(x, mu, s, rho, equal)
+        if bool((gap <= _TARGET_GAP * (1 + value.abs())).all()):
+            return log_p, gap
+        step = _newton_step(x, mu, s, rho, log_p.exp())
+        scale = _backtrack(x, mu, s, rho, value, step)
+        mu = mu + scale[:, None] * step[:, :-1]
+        s = s + scale * step[:, -1]
+    log_p, _, gap = _state(x, mu, s, rho, equal)
+    return log_p, gap
+
+
+def _state(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p [H, n], the value of g and the duality gap [H], which is 0 for equal keys."""
+    log_p, value = _g(x, mu, s, rho)
+    return log_p, value, torch.where(equal, torch.zeros_like(value), value - _primal(x, log_p, rho))
+
+
+def _newton_step(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, p: Tensor) -> Tensor:
+    """Newton direction of g in (mu, s): its gradient is E_p[grad f_i], its Hessian E_p[hess f_i] + Cov_p(grad f_i)."""
+    y = x - mu.unsqueeze(1)  # [H, n, d]
+    a = rho / s  # [H]
+    r2 = y.square().sum(-1)  # [H, n]
+    slopes = torch.cat([-a[:, None, None] * y, -(a / (2 * s))[:, None, None] * r2.unsqueeze(-1)], dim=-1)  # [H, n, d+1]
+    gradient = torch.einsum("hn,hne->he", p, slopes)
+    hessian = (slopes * p.unsqueeze(-1)).mT @ slopes
+    hessian = hessian - gradient.unsqueeze(-1) * gradient.unsqueeze(-2)
+    d = x.shape[-1]
+    mean_y = torch.einsum("hn,hnd->hd", p, y)
+    hessian[:, :d, :d] += a[:, None, None] * torch.eye(d, dtype=x.dtype, device=x.device)
+    hessian[:, :d, d] += (a / s)[:, None] * mean_y
+    hessian[:, d, :d] += (a / s)[:, None] * mean_y
+    hessian[:, d, d] += a / s**2 * (p * r2).sum(-1)
+    gradient[:, d] += rho / 2
+    jitter = 1e-13 * hessian.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1e-300)
+    hessian = hessian + jitter[:, None, None] * torch.eye(d + 1, dtype=x.dtype, device=x.device)
+    return -torch.linalg.solve(hessian, gradient)
+
+
+def _backtrack(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, value: Tensor, step: Tensor) -> Tensor:
+    """The largest of 1, 1/2, 1/4, ... that keeps s positive and does not raise g, head by head."""
+    scale = torch.ones_like(s)
+    for _ in range(60):
+        s_new = s + scale * step[:, -1]
+        inside = s_new > 0.1 * s
+        _, new = _g(x, mu + scale[:, None] * step[:, :-1], torch.where(inside, s_new, s), rho)
+        bad = ~inside | ~(new <= value + 1e-14 * value.abs())
+        if not bool(bad.any()):
+            break
+        scale = torch.where(bad, scale / 2, scale)
+    return scale
+
+
+def _g(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    logits = (x - mu.unsqueeze(1)).square().sum(-1) * (rho / (2 * s)).unsqueeze(-1)  # [H, n]
+    log_z = logits.logsumexp(-1)
+    return logits - log_z.unsqueeze(-1), log_z + rho * s / 2
+
+
+def _primal(x: Tensor, log_p: Tensor, rho: Tensor) -> Tensor:
+    p = log_p.exp()
+    mu = torch.einsum("hn,hnd->hd", p, x)
+    return _entropy(log_p) + rho * (p * (x - mu.unsqueeze(1)).square().sum(-1)).sum(-1).sqrt()
+
+
+def _entropy(log_p: Tensor) -> Tensor:
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:
+    """R = max_i |k_i - mean of the keys|, the constant of the unweighted model; at most 2 for unit keys."""
+    return (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).amax(dim=-1)
+
+
+def exponent(keys: Float[Tensor, "*heads n d"], rho: float, model: str) -> Float[Tensor, "*heads"]:
+    """The exponent x in a coreset model's rate sqrt(d) e^x / epsilon: rho * sigma (tilted) or rho * R (unweighted)."""
+    return rho * (tilt(keys, rho).sigma if model == "tilted" else radius(keys))
+
+
+def size_bound(d: int, exponent: float, epsilon: float) -> float:
+    """The rate sqrt(d) e^x / epsilon, in tokens, with constant 1: what measured sizes are held against."""
+    return math.sqrt(d) * math.exp(exponent) / epsilon
+
+
+# slopes of log m(epsilon) in (log d, x, log 1/epsilon) that theory predicts; a range where it gives only one
+PREDICTED = {
+    "balancing": {"log_d": (0.5, 0.5), "x": (1.0, 1.0), "log_inv_epsilon": (1.0, 1.0)},
+    "draws": {"log_d": (0.0, 1.0), "x": (0.0, 1.0), "log_inv_epsilon": (2.0, 2.0)},
+}
+
+
+def signed_clusters_floor(d: int, clusters: int, rho: float) -> float:
+    """A sqrt(d/2): with equal cluster weights no subset of at most half the tokens of `signed_clusters` does better.
+
+    A = a / (n + d a), a = e^rho - 1, n = clusters * d, orthonormal centres (clusters <= d).
+    """
+    a = math.expm1(rho)
+    return a / (clusters * d + d * a) * math.sqrt(d / 2)
+
+
+def antipodal_minimum_size(rho: float, epsilon: float) -> float:
+    """e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted tokens of the antipodal pair err by more than epsilon."""
+    return math.exp(2 * rho) * (1 - epsilon) / (1 + epsilon)
+
+
+def check_rho(rho: float) -> None:
+    if not (math.isfinite(rho) and rho > 0):
+        raise ValueError(f"rho must be a positive finite number, got {rho}")
