@@ -55,8 +55,17 @@ class Cache:
     def take(
         self, indices: Int[Tensor, "*heads m"]
     ) -> tuple[Float[Tensor, "*heads m d"], Float[Tensor, "*heads m dv"]]:
-        """Keys and values of the tokens at `indices`, head by head."""
+        """Keys and values of the tokens at `indices`, head by head; ValueError as `check_indices`."""
+        self.check_indices(indices)
         return _gather(self.keys, indices), _gather(self.values, indices)
+
+    def check_indices(self, indices: Int[Tensor, "..."]) -> None:
+        """ValueError unless `indices` has this cache's heads and holds tokens of it."""
+        if indices.shape[:-1] != self.heads:
+            raise ValueError(f"coreset heads {tuple(indices.shape[:-1])} must be the cache's {tuple(self.heads)}")
+        if not bool(((indices >= 0) & (indices < self.n)).all()):
+            low, high = int(indices.min()), int(indices.max())
+            raise ValueError(f"coreset indices must lie in 0..{self.n - 1}, got {low}..{high}")
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,14 @@ def attention_error(
 ) -> Float[Tensor, "*heads b"]:
     """Euclidean distance between attention over the cache and over its coreset, query by query.
 
-    Queries go in blocks that keep at most `max_logits` logits in memory at once.
+    Queries go in blocks that keep at most `max_logits` logits in memory at once. Raises ValueError where queries,
+    cache and coreset do not fit each other, or queries hold NaN or Inf.
     """
+    if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
+        wanted = (*cache.heads, "b", cache.d)
+        raise ValueError(f"queries {tuple(queries.shape)} must have shape {wanted} for this cache")
+    if not bool(queries.isfinite().all()):
+        raise ValueError("queries hold NaN or Inf")
     keys, values = cache.take(coreset.indices)
     errors = [
         (attend(q, cache.keys, cache.values) - attend(q, keys, values, coreset.log_weights)).norm(dim=-1)

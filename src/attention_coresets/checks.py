@@ -3,14 +3,14 @@
 import math
 
 
-def positive(**values: float) -> None:
+def positive(**values: int | float) -> None:
     """ValueError unless every value is a finite number above 0."""
     for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
-def unit_interval(**values: float) -> None:
+def unit_interval(**values: int | float) -> None:
     """ValueError unless every value lies strictly between 0 and 1."""
     for name, value in values.items():
         if not 0 < value < 1:

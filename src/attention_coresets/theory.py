@@ -35,9 +35,11 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
     p* is the softmax at the minimiser of the jointly convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2
     (d + 1 variables), found by damped Newton steps; g - [H(p) + rho sigma] bounds what is left. All keys equal: p* is
     uniform and sigma 0. Any key norms. Cost O(n d^2) a step, some 10 to 40 steps. Raises ValueError for rho <= 0 or not
-    finite and RuntimeError should the gap stay above GAP_LIMIT.
+    finite, or keys not finite, and RuntimeError should the gap stay above GAP_LIMIT.
     """
     check_rho(rho)
+    if not bool(keys.isfinite().all()):
+        raise ValueError("keys hold NaN or Inf; clean them before asking for a tilt")
     x = keys.flatten(0, -3) if keys.dim() > 2 else keys.unsqueeze(0)
     origin = x.to(torch.float64).mean(dim=-2, keepdim=True)
     x = x.to(torch.float64) - origin
@@ -51,7 +53,7 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
     mu = torch.einsum("hn,hnd->hd", p, x)
     sigma = (p * (x - mu.unsqueeze(-2)).square().sum(-1)).sum(-1).sqrt() * unit
     center = mu * unit.unsqueeze(-1) + origin.squeeze(-2)
-    if bool((gap > GAP_LIMIT).any()):
+    if not bool((gap <= GAP_LIMIT).all()):
         raise RuntimeError(f"tilt did not converge at rho = {rho}: duality gap {gap.max():.2e} > {GAP_LIMIT}")
     shape = keys.shape[:-2]
     fields = (p, log_p, center, sigma, _entropy(log_p), gap)
@@ -163,7 +165,7 @@ def signed_clusters_floor(d: int, clusters: int, rho: float) -> float:
 
 
 def antipodal_minimum_size(rho: float, epsilon: float) -> float:
-    """e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted tokens of the antipodal pair err by more than epsilon."""
+    """e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted antipodal tokens err by more than epsilon."""
     return math.exp(2 * rho) * (1 - epsilon) / (1 + epsilon)
 
 

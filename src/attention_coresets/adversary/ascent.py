@@ -47,20 +47,23 @@ def worst_query(
     `restarts` climbs of `steps` steps in float32, then the best eighth for `polish` steps in float64. A step moves
     along the normalised gradient Cov_P(k,v) D - Cov_P'(k,v) D, D the difference of the two attentions, and is
     projected onto the ball; its length grows after a gain and shrinks after a loss, and a loss is not taken.
-    `generator` (default: seed 0) draws the random starts. Cost 4 (steps + 6) restarts (n + m)(d + dv) flops a head and
-    as many float64 for the polish. Raises ValueError for rho or counts that are not positive.
+    `generator` (default: seed 0) draws the random starts. Cost, in flops a head: (n + m)(d + dv) times
+    4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts; 4 polish restarts / 8 more in float64.
+    Raises ValueError for rho or counts that are not positive.
     """
     check_rho(rho)
+    cache.check_indices(coreset.indices)
     if min(restarts, steps, polish) < 1:
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
     flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
     weights = None if coreset.log_weights is None else coreset.log_weights.reshape(-1, coreset.size)
     core = Coreset(coreset.indices.reshape(-1, coreset.size), weights)
     heads = len(flat.keys)
     chunk = max(1, _MAX_LOGITS // (restarts * cache.n))
     parts = [
-        _climb_heads(flat[a : a + chunk], core[a : a + chunk], rho, restarts, steps, polish, generator)
+        _climb_heads(flat[a : a + chunk], core[a : a + chunk], rho, restarts, steps, polish, seed)
         for a in range(0, heads, chunk)
     ]
     error, query, reached = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -74,14 +77,14 @@ def worst_query(
 
 
 def _climb_heads(
-    cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, generator: torch.Generator
+    cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     # a common shift of the keys changes no attention and keeps float32 logits small
     shifted = Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
     fast = shifted.to(torch.float32)
     weights = coreset.log_weights
     fast_core = Coreset(coreset.indices, None if weights is None else weights.to(torch.float32))
-    first = starts(fast, fast_core, rho, restarts, generator)
+    first = starts(fast, fast_core, rho, restarts, torch.Generator().manual_seed(seed))
     query, error = _climb(first, _sides(fast, fast_core), rho, steps)
     best = error.topk(max(1, restarts // 8), dim=-1).indices
     query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d)).to(torch.float64)

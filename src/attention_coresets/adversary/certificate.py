@@ -18,6 +18,7 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
     `SCALES` of a^2. Valid because exp is non-negative: the coreset's output stays in the hull of the values. Float64;
     cost O(n^2 (d + dv)) time a scale and O(n^2) memory, head by head.
     """
+    cache.check_indices(coreset.indices)
     keys, values = (x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values))
     t = tilt(keys, rho)
     c = _signed_coefficients(cache, coreset)

@@ -9,7 +9,9 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, attention_error
 
 RADII = (1.0, 0.6, 0.3)  # in units of rho: two groups often balance well inside the ball
-_AIMED = 96  # tokens aimed at, of those dropped and of those kept
+_SCREENED = 4096  # tokens whose own query is tried, dropped ones first
+_WORST = 64  # of them aimed at
+_AIMED = 64  # tokens aimed at by lottery, of those dropped and of those kept
 _RANDOM = 128
 
 
@@ -19,36 +21,49 @@ def starts(
     """`count` starts a head for a flat batch of heads: the better half by their error, the rest at random from the
     pool.
 
-    The pool holds +-rho (k_i - mean) and +-rho k_i, normalised, for tokens dropped and kept, and random directions,
-    each at every radius of RADII. Of one direction's radii only the best competes, so that the better half is not one
-    query thrice.
+    The pool holds +-rho (k_i - mean) and +-rho k_i, normalised, for the tokens that hurt most when pointed at, others
+    dropped and kept by lottery, and random directions, each at every radius of RADII. Of one direction's radii only
+    the best competes, so that the better half is not one query thrice. All heads share the random numbers, so that a
+    head starts alike whatever its batch.
     """
-    directions = torch.cat([_aimed(cache, coreset, generator), _random(cache, generator)], dim=-2)  # [H, p, d]
+    directions = torch.cat([_aimed(cache, coreset, rho, generator), _random(cache, generator)], dim=-2)  # [H, p, d]
     radii = rho * torch.tensor(RADII, dtype=directions.dtype, device=directions.device)
     pool = radii[:, None] * directions.unsqueeze(-2)  # [H, p, radii, d]
     errors = attention_error(pool.flatten(-3, -2), cache, coreset).unflatten(-1, pool.shape[-3:-1])
     best, radius = errors.max(dim=-1)  # [H, p]
     chosen = best.topk(min(count - count // 2, best.shape[-1]), dim=-1).indices
-    rest = torch.randint(best.shape[-1], (len(best), count - chosen.shape[-1]), generator=generator).to(best.device)
+    rest = torch.randint(best.shape[-1], (count - chosen.shape[-1],), generator=generator).to(best.device)
     anywhere = torch.randint(len(RADII), rest.shape, generator=generator).to(best.device)
+    rest, anywhere = (x.expand(len(best), -1) for x in (rest, anywhere))
     direction = torch.cat([chosen, rest], dim=-1)
     radius = torch.cat([radius.gather(-1, chosen), anywhere], dim=-1)
     return pool[torch.arange(len(pool), device=pool.device).unsqueeze(-1), direction, radius]
 
 
-def _aimed(cache: Cache, coreset: Coreset, generator: torch.Generator) -> Tensor:
+def _aimed(cache: Cache, coreset: Coreset, rho: float, generator: torch.Generator) -> Tensor:
     kept = torch.zeros(cache.keys.shape[:-1], device=cache.keys.device).scatter_(-1, coreset.indices, 1.0)
     lottery = torch.rand(cache.n, generator=generator).to(kept)
+    worst = _screen(cache, coreset, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
     count = min(_AIMED, cache.n)
-    order = torch.cat([(lottery - kept).topk(count).indices, (lottery + kept).topk(count).indices], dim=-1)
-    keys, _ = cache.take(order)
+    order = [worst, *((lottery + sign * kept).topk(count).indices for sign in (-1, 1))]
+    keys, _ = cache.take(torch.cat(order, dim=-1))
     aimed = torch.cat([keys, keys - cache.keys.mean(dim=-2, keepdim=True)], dim=-2)
     return _unit(torch.cat([aimed, -aimed], dim=-2))
 
 
+def _screen(cache: Cache, coreset: Coreset, rho: float, tokens: Tensor) -> Tensor:
+    """Of `tokens` ``[H, s]``, those that hurt most when a query of norm rho points at them from the mean of the keys.
+
+    One dropped outlier can carry the whole supremum, and a lottery misses it.
+    """
+    directions = _unit(cache.take(tokens)[0] - cache.keys.mean(dim=-2, keepdim=True))
+    errors = attention_error(rho * directions, cache, coreset)
+    return tokens.gather(-1, errors.topk(min(_WORST, errors.shape[-1])).indices)
+
+
 def _random(cache: Cache, generator: torch.Generator) -> Tensor:
-    x = torch.randn(len(cache.keys), _RANDOM, cache.d, generator=generator, dtype=torch.float64)
-    return _unit(x).to(cache.keys)
+    x = torch.randn(_RANDOM, cache.d, generator=generator, dtype=torch.float64)
+    return _unit(x).to(cache.keys).expand(len(cache.keys), -1, -1)
 
 
 def _unit(x: Tensor) -> Tensor:

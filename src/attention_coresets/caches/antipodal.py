@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attention_coresets.checks import one_of, positive
 from attention_coresets.caches.directions import Vectors, sphere
+from attention_coresets.checks import one_of, positive
 
 
 @dataclass(frozen=True)

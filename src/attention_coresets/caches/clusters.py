@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attention_coresets.checks import positive
 from attention_coresets.caches.directions import Vectors, sphere, von_mises_fisher
+from attention_coresets.checks import positive
 
 
 @dataclass(frozen=True)

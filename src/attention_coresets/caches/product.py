@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attention_coresets.checks import positive
 from attention_coresets.caches.directions import Vectors, sphere
+from attention_coresets.checks import positive
 
 
 @dataclass(frozen=True)
 class Product:
     """`distinct` random unit keys (orthonormal up to d of them), each repeated n / distinct times; values uniform.
 
-    With distinct about e^rho every key is attended by some query of norm rho, and each needs the mean of its own values.
+    With distinct about e^rho every key is attended by some query of norm rho, and each needs the mean of its own
+    values.
     """
 
     n: int = 4096

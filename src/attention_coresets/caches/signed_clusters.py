@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attention_coresets.checks import positive
 from attention_coresets.caches.directions import Vectors, sphere
+from attention_coresets.checks import positive
 
 
 @dataclass(frozen=True)
 class SignedClusters:
-    """`clusters` groups of d tokens; group j has one key c_j and the values s_jl e_l, l = 1..d, sum_j s_jl = 0 for each l.
+    """`clusters` groups of d tokens; group j has one key c_j and the values s_jl e_l, l = 1..d, sum_j s_jl = 0 for
+    each l.
 
     The centres are orthonormal up to d clusters, where the floor is proven; beyond d they are random unit vectors, a
-    descriptive extension. clusters is even; n = clusters * d, so either of the two may be left out (default: d clusters).
+    descriptive extension. clusters is even; n = clusters * d, so either of the two may be left out (default: d
+    clusters).
     """
 
     n: int | None = None

@@ -38,7 +38,7 @@ def law(keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str) -> Law
 
 
 def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H n"]:
-    """min(1, c p_i) with c such that they sum to `size`: inclusion probabilities of an exact-size sample. O(n log n)."""
+    """min(1, c p_i) with c such that they sum to `size`: an exact-size sample's marginals. O(n log n)."""
     n = log_p.shape[-1]
     ordered, order = log_p.sort(dim=-1, descending=True)
     tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sum of p from rank k on

@@ -40,15 +40,16 @@ def pair_signs(
     """
     x = x.clone()
     moved = torch.zeros_like(x)  # x so far minus where it started
-    used = 0
+    used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
     while True:
         alive = x.abs() < 1 - _FREEZE
         count = int(alive.sum(-1).max())
         if count < 2:
             return torch.where(alive, x.sign(), x) > 0
         i, j, real = _pair_up(alive, count)
-        steps = _round(gram, x, moved, (i, j, real), uniforms[:, used : used + i.shape[-1]], rule)
-        used += i.shape[-1]
+        spend = (used + torch.arange(i.shape[-1], device=x.device)).clamp_max(x.shape[-1] - 1)
+        steps = _round(gram, x, moved, (i, j, real), uniforms.gather(-1, spend), rule)
+        used += real.sum(-1, keepdim=True)
         for index, sign in ((i, 1.0), (j, -1.0)):
             change = sign * torch.where(real, steps, torch.zeros_like(steps))
             x.scatter_add_(-1, index, change)

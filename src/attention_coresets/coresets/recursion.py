@@ -1,4 +1,4 @@
-"""From a balancing rule to a coreset of exactly the size asked: one walk from fractional marginals, or staged halving."""
+"""From a balancing rule to a coreset of exactly the size asked: one fractional walk, or staged halving."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.law import Law, balancing_gram, capped_marginals, law
 from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.theory import check_rho
 
 RECURSIONS = ("one_walk", "halving")
 # signs = rule(gram [1, n, n] or None, x [1, n], uniforms [1, 2, n]): which of the n tokens are kept
@@ -33,6 +34,7 @@ def balanced_coreset(
     rounds x = 2 marginals - 1; pi_i is the product of a token's marginals. one_walk has one stage; halving has targets
     size * 2^j below n, so that after the first stage every marginal of an uncapped token is 1/2.
     """
+    check_rho(rho)
     check_size(size)
     if size >= cache.n:
         return everything(cache)

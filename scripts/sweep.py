@@ -1,0 +1,44 @@
+"""Run one cell or a whole experiment.
+
+python scripts/sweep.py cache=sphere cache.n=1024 coreset=uniform rho=1 seed=0   # one cell, its rows printed
+python scripts/sweep.py experiment=epsilon_rate tier=quick                       # a sweep; run again, it resumes
+python scripts/sweep.py experiment=epsilon_rate launcher=joblib hydra.launcher.n_jobs=8 compute.dtype=float32
+
+Finished cells go to results/cells; `python scripts/collect.py` makes the table of them.
+"""
+
+import os
+import sys
+
+import hydra
+
+from attention_coresets.study.config import REPOSITORY, register
+from attention_coresets.study.explain import one_line, refuse_experiment_list
+from attention_coresets.study.job import run_job
+
+
+def main() -> int:
+    """Hydra's main with errors as one line: 1 for a failure, 130 after Ctrl-C. HYDRA_FULL_ERROR=1 shows tracebacks."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise what it would otherwise print in its own way
+    register()
+    try:
+        refuse_experiment_list(sys.argv[1:])
+        hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()
+    except KeyboardInterrupt:
+        print("interrupted: finished cells are kept, the same command goes on from here", file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        if wants_traceback and stop.__cause__ is not None:
+            raise stop.__cause__ from None
+        raise
+    except Exception as error:
+        if wants_traceback:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The generated numbers of README.md: a few sentences, the exponents, and the real heads."""
+
+from collections.abc import Callable, Sequence
+
+from attention_coresets.analysis.claim import evaluate
+from attention_coresets.analysis.claims import CLAIMS
+from attention_coresets.analysis.hard_instances import over_floor
+from attention_coresets.analysis.markdown import interval, number, table
+from attention_coresets.analysis.measures import Measured, coefficient, error_at, setting
+from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.section_tables import SYMBOLS, head_errors, model_of
+
+PREFERENCE = ("reduced", "quick", "full", "smoke")  # the tier that README quotes: the first that is there
+RATES = {"epsilon_rate": "gamma", "d_rate": "alpha", "rho_rate": "beta", "n_independence": "nu"}
+
+
+def readme_blocks(tiers: Sequence[Results]) -> dict[str, str]:
+    """Name of a block → its Markdown, from the preferred tier of those given."""
+    if not tiers:
+        return dict.fromkeys(("headline", "rates", "real_heads"), "No results yet: run `bash scripts/reproduce.sh`.")
+    results = min(tiers, key=lambda r: PREFERENCE.index(r.tier))
+    return {"headline": headline(results), "rates": rates(results), "real_heads": real_heads(results)}
+
+
+def headline(results: Results) -> str:
+    """Up to five sentences with their numbers; what was not measured is left out."""
+    found = [sentence for sentence in (make(results) for make in _SENTENCES) if sentence]
+    tier = f"Tier `{results.tier}`; brackets: 95 % intervals over caches or heads; errors are worst-case unless said."
+    return "\n".join([*(f"- {sentence}" for sentence in found), "", tier])
+
+
+def _parts(results: Results, name: str) -> list[Measured]:
+    claim = next(claim for claim in CLAIMS if claim.id == name)
+    return [part for part, _ in evaluate(claim, results).parts if part.estimate.caches]
+
+
+def _span(parts: Sequence[Measured]) -> str:
+    """One estimate as it is; of several the least and the greatest."""
+    if len(parts) == 1:
+        return interval(parts[0].estimate)
+    ordered = sorted((part.estimate for part in parts), key=lambda e: e.value)
+    return f"{interval(ordered[0])} to {interval(ordered[-1])} ({len(parts)} settings)"
+
+
+def _rate(results: Results) -> str:
+    walk, uniform = _parts(results, "gamma_walk_tilted"), _parts(results, "gamma_uniform")
+    if not walk or not uniform:
+        return ""
+    return (
+        f"**Rate in ε** (clusters): a size m ∝ ε^−γ with γ = {_span(walk)} for the tilted Gram–Schmidt walk (tilted"
+        f" model) and {_span(uniform)} for uniform subsets (unweighted); theory says 1 and 2."
+    )
+
+
+def _antipodal(results: Results) -> str:
+    place = {"n": 2048, "d": 8, "rho": 3.0, "size": 512}
+    arms = ("walk_tilted", "walk_unweighted", "uniform")
+    found = {arm: error_at("constant", arm, "antipodal", **place)(results) for arm in arms}
+    if not all(found.values()):
+        return ""
+    tilted, unweighted, uniform = (interval(found[arm][0].estimate) for arm in arms)
+    return (
+        "**The model matters** (antipodal keys, random values, ρ = 3, 512 of 2048 tokens, d = 8): error"
+        f" {tilted} for the tilted walk, {unweighted} for the unweighted walk, {uniform} for uniform subsets."
+    )
+
+
+def _constant(results: Results) -> str:
+    parts = _parts(results, "constant_sigma")
+    if not parts:
+        return ""
+    worst = max(parts, key=lambda part: part.estimate.value)
+    return (
+        f"**The bound's constant**: m·err/(√d e^(ρσ)) of the tilted walk is at most {interval(worst.estimate)}"
+        f" (median over caches, at {worst.setting}) over {len(parts)} families."
+    )
+
+
+def _floor(results: Results) -> str:
+    least, best = _parts(results, "floor"), _parts(results, "floor_factor")
+    if not least or not best:
+        return ""
+    arms = over_floor(results)["arm"].nunique()
+    return (
+        f"**Lower bound** (signed clusters, m ≤ n/2): none of {arms} arms (tilted and unweighted) errs by less than"
+        f" {number(least[0].estimate.value)} × the proven floor A√(d/2); at m = n/2 the best arm errs by {_span(best)} times it."
+    )
+
+
+def _real(results: Results) -> str:
+    rho, log_t = _parts(results, "real_rho"), _parts(results, "real_log_t")
+    if not rho or not log_t:
+        return ""
+    text = (
+        f"**Real heads** (SmolLM2-135M): the norms say ρ = {interval(rho[0].estimate)}, the sensitivities of the"
+        f" model's own queries log T = {interval(log_t[0].estimate)} (medians over heads)."
+    )
+    mean, worst = _parts(results, "real_heldout_mean"), _parts(results, "real_error")
+    if mean and worst:
+        text += (
+            " Error of the tilted walk over that of kept sinks + reweighted uniform:"
+            f" {_span(mean)} at held-out queries (mean), {_span(worst)} at the worst query of the ball."
+        )
+    return text
+
+
+_SENTENCES: tuple[Callable[[Results], str], ...] = (_rate, _antipodal, _constant, _floor, _real)
+
+
+def rates(results: Results) -> str:
+    """The exponents of the size laws, a row for each arm, family and setting."""
+    rows = []
+    for name, symbol in RATES.items():
+        for record in results.laws(name):
+            if record["status"] != "fitted":
+                continue
+            fixed = record["fixed"]
+            arm = model_of(results.rows(record["experiment"]), fixed["arm"])
+            rows.append(
+                [SYMBOLS[symbol], arm, fixed["cache"], setting(fixed), interval(coefficient(record, symbol)[0])]
+            )
+    if not rows:
+        return "No fits yet: run `python scripts/fit.py`."
+    return table(["Exponent of m(ε)", "Arm (coreset model)", "Family", "At", "Measured, 95 %"], rows)
+
+
+def real_heads(results: Results) -> str:
+    """Median errors over heads, by arm and size."""
+    rows = results.rows("real_heads")
+    if rows.empty:
+        return "No real heads measured yet: run `python scripts/sweep.py experiment=real_heads`."
+    return head_errors(rows)

@@ -1,0 +1,186 @@
+"""Every claim of the study, as data: what it says, which experiment decides it, how it is measured."""
+
+from attention_coresets.analysis import comparisons
+from attention_coresets.analysis import hard_instances as hard
+from attention_coresets.analysis import measures as m
+from attention_coresets.analysis import real_heads as real
+from attention_coresets.analysis.claim import Claim
+
+FAMILIES = ("sphere", "clusters", "low_rank", "cap_outliers", "antipodal")
+BOTH = "tilted, unweighted"
+
+
+def _gamma(arm: str, model: str, band: str, expected: str) -> Claim:
+    statement = f"On clusters the size for an error ε grows as ε^−γ with γ {expected}: {arm}"
+    measure = m.law("epsilon_rate", "gamma", arm, "clusters")
+    return Claim(f"gamma_{arm}", statement, model, "epsilon_rate", band, measure)
+
+
+def _alpha(arm: str, model: str, cache: str, band: str) -> Claim:
+    rate = "√d" if band == "alpha_balanced" else "a power of d between 0 and 1"
+    statement = f"On {cache} the size for an error ε grows with the dimension as {rate}: {arm}"
+    return Claim(f"alpha_{arm}_{cache}", statement, model, "d_rate", band, m.law("d_rate", "alpha", arm, cache))
+
+
+def _beta(arm: str, model: str, exponent: str, cache: str) -> Claim:
+    statement = f"On {cache} the size for an error ε grows as e^({exponent}): {arm}, β in that exponent"
+    return Claim(f"beta_{arm}_{cache}", statement, model, "rho_rate", "beta", m.law("rho_rate", "beta", arm, cache))
+
+
+def _nu(arm: str, model: str, cache: str) -> Claim:
+    statement = f"On {cache} the size for an error ε does not depend on n: {arm}, exponent of n"
+    measure = m.law("n_independence", "nu", arm, cache)
+    return Claim(f"nu_{arm}_{cache}", statement, model, "n_independence", "nu", measure)
+
+
+def _real(column: str) -> Claim:
+    statement = (
+        f"On real heads the tilted walk errs less than kept sinks with the rest reweighted: {real.ERRORS[column]}"
+    )
+    measure = real.head_ratio("walk_tilted", "sinks_uniform", column)
+    return Claim(f"real_{column}", statement, "tilted against reweighted uniform", "real_heads", "real_ratio", measure)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    _gamma("walk_tilted", "tilted", "gamma_balanced", "= 1"),
+    _gamma("halving_unweighted", "unweighted", "gamma_balanced", "= 1"),
+    _gamma("uniform", "unweighted", "gamma_uniform", "near 2"),
+    *(_alpha("walk_tilted", "tilted", cache, "alpha_balanced") for cache in ("sphere", "clusters")),
+    *(_alpha("walk_unweighted", "unweighted", cache, "alpha_balanced") for cache in ("sphere", "clusters")),
+    *(_alpha("uniform", "unweighted", cache, "alpha_uniform") for cache in ("sphere", "clusters")),
+    *(_beta("walk_tilted", "tilted", "ρσ", cache) for cache in FAMILIES),
+    *(_beta("walk_unweighted", "unweighted", "ρR", cache) for cache in FAMILIES),
+    Claim(
+        "beta_bound",
+        "No family needs more than the bound's rate e^(ρσ): walk_tilted, β",
+        "tilted",
+        "rho_rate",
+        "beta_bound",
+        m.law_everywhere("rho_rate", "beta", "walk_tilted"),
+    ),
+    Claim(
+        "models_apart",
+        "The two models have different rates in ρ on cap_outliers and antipodal: growth in ρ of log(error of"
+        " walk_unweighted / error of walk_tilted) at equal size",
+        BOTH,
+        "rho_rate",
+        "models_apart",
+        comparisons.growth_of_ratio("walk_unweighted", "walk_tilted", ("cap_outliers", "antipodal")),
+    ),
+    Claim(
+        "constant_issue",
+        "m·err/(√d e^ρ) on sphere and cap_outliers, n = 2048, d = 8, m = 128 and 512, ρ = 1, 2, 3: walk_tilted, median",
+        "tilted",
+        "constant",
+        "constant_issue",
+        m.constant_at("walk_tilted", ("sphere", "cap_outliers"), (128, 512), (1.0, 2.0, 3.0), n=2048, d=8),
+    ),
+    Claim(
+        "constant_sigma",
+        "m·err/(√d e^(ρσ)) is bounded over every family: walk_tilted, largest median of each",
+        "tilted",
+        "constant",
+        "constant_sigma",
+        m.worst_constant("walk_tilted"),
+    ),
+    Claim(
+        "antipodal_tilted_error",
+        "Antipodal keys with random values, ρ = 3, n = 2048, d = 8: 512 tilted tokens err by less than 0.01",
+        "tilted",
+        "constant",
+        "antipodal_tilted_error",
+        m.error_at("constant", "walk_tilted", "antipodal", n=2048, d=8, rho=3.0, size=512),
+    ),
+    Claim(
+        "antipodal_uniform_error",
+        "In the same place 512 uniform tokens err by more than 0.1",
+        "unweighted",
+        "constant",
+        "antipodal_uniform_error",
+        m.error_at("constant", "uniform", "antipodal", n=2048, d=8, rho=3.0, size=512),
+    ),
+    *(_nu("walk_tilted", "tilted", cache) for cache in ("sphere", "clusters")),
+    *(_nu("uniform", "unweighted", cache) for cache in ("sphere", "clusters")),
+    Claim(
+        "floor",
+        "Signed clusters: no arm errs less than A√(d/2) with m ≤ n/2; smallest error over it",
+        f"{BOTH}; the floor for free weights is lower",
+        "lower_bound",
+        "floor",
+        hard.smallest_over_floor(),
+    ),
+    Claim(
+        "floor_factor",
+        "Signed clusters: the best arm is within a small factor of A√(d/2) at m = n/2",
+        BOTH,
+        "lower_bound",
+        "floor_factor",
+        hard.best_over_floor(),
+    ),
+    Claim(
+        "antipodal_floor",
+        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε) at its error ε; smallest m over it",
+        "unweighted",
+        "antipodal_size",
+        "antipodal_floor",
+        hard.smallest_over_antipodal_floor(),
+    ),
+    Claim(
+        "antipodal_rate",
+        "Antipodal pair: the unweighted size grows as e^(2ρ): walk_unweighted, exponent of ρ",
+        "unweighted",
+        "antipodal_size",
+        "antipodal_rate",
+        hard.antipodal_rate("walk_unweighted"),
+    ),
+    Claim(
+        "antipodal_rate_tilted",
+        "Antipodal pair: the tilted size grows as e^ρ at most: walk_tilted, exponent of ρ",
+        "tilted",
+        "antipodal_size",
+        "antipodal_rate_tilted",
+        hard.antipodal_rate("walk_tilted"),
+    ),
+    Claim(
+        "ablation",
+        "The tilted Gram–Schmidt walk is within 1.25 of the best rule on every family: ratio of errors",
+        BOTH,
+        "ablation",
+        "ablation",
+        comparisons.against_best("walk_tilted"),
+    ),
+    Claim(
+        "certificate",
+        "No certificate is below the worst query found: smallest certificate / ascent",
+        BOTH,
+        "constant",
+        "certificate",
+        comparisons.certificate_ratio(),
+    ),
+    Claim(
+        "real_rho",
+        "Real heads: the norms say ρ near 49 (keys centred), where e^ρ is vacuous; median over heads",
+        "all",
+        "real_heads",
+        "real_rho",
+        real.head_median("rho_centred"),
+    ),
+    Claim(
+        "real_log_t",
+        "Real heads: the sensitivities of the model's own queries say log T near 3; median over heads",
+        "all",
+        "real_heads",
+        "real_log_t",
+        real.head_median("log_total_sensitivity"),
+    ),
+    _real("heldout_mean"),
+    _real("error"),
+    Claim(
+        "real_sinks",
+        "Heads with an attention sink: keeping the sinks beats uniform subsets, held-out mean, ratio of errors",
+        "reweighted against unweighted uniform",
+        "real_heads",
+        "real_ratio",
+        real.sink_ratio("sinks_uniform", "uniform"),
+    ),
+)

@@ -1,0 +1,35 @@
+"""The study's figures: one function a figure, from a tier's results to a matplotlib Figure."""
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from attention_coresets.analysis.figures.ablation import ablation
+from attention_coresets.analysis.figures.bounds import antipodal, constant, lower_bound
+from attention_coresets.analysis.figures.headline import headline
+from attention_coresets.analysis.figures.rates import d_rate, error_vs_size, n_independence
+from attention_coresets.analysis.figures.real_heads import real_heads
+from attention_coresets.analysis.figures.rho import rho_rate
+from attention_coresets.analysis.figures.style import style
+from attention_coresets.analysis.results import Results
+
+# name of the figure's files -> the experiment it needs and the function that draws it
+FIGURES: dict[str, tuple[str, Callable[[Results], Figure]]] = {
+    "headline": ("epsilon_rate", headline),
+    "error_vs_size": ("epsilon_rate", error_vs_size),
+    "d_rate": ("d_rate", d_rate),
+    "rho_rate": ("rho_rate", rho_rate),
+    "constant": ("constant", constant),
+    "n_independence": ("n_independence", n_independence),
+    "lower_bound": ("lower_bound", lower_bound),
+    "antipodal": ("antipodal_size", antipodal),
+    "ablation": ("ablation", ablation),
+    "real_heads": ("real_heads", real_heads),
+}
+
+
+def draw(name: str, results: Results) -> Figure:
+    """One figure in the study's style. KeyError for an unknown name; its experiment must have rows."""
+    _, make = FIGURES[name]
+    with style():
+        return make(results)

@@ -1,0 +1,53 @@
+"""Measured sizes m(epsilon) against one variable: intervals between grid sizes, open triangles where censored."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from attention_coresets.analysis.crossings import crossings
+from attention_coresets.analysis.figures.style import Look
+from attention_coresets.analysis.frames import column
+from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
+from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table
+
+LATTICE = tuple((EPSILON_MAX * 2.0 ** (-np.arange(40) / 2)).tolist())
+
+
+def sizes_at(
+    rows: pd.DataFrame, by: Sequence[str], epsilons: Sequence[float], *, everywhere: bool = False
+) -> pd.DataFrame:
+    """The size whose median error over caches is at most epsilon, for each arm and combination of `by`.
+
+    Columns of `size_table` and `middle` (see `crossings`). Sizes outside the regime of the fits count as not measured,
+    unless `everywhere`.
+    """
+    if not everywhere:
+        rows = rows.loc[regime_rows(rows, Regime())]
+    keys = ["arm", *by]
+    sizes = size_table(rows, list(epsilons), keys, max_size=None)
+    curve = rows.groupby([*keys, "size"], as_index=False)["error"].quantile(0.5, interpolation="lower")
+    return crossings(sizes, pd.DataFrame(curve), keys)
+
+
+def best_epsilon(rows: pd.DataFrame, by: Sequence[str]) -> float:
+    """Of a fixed lattice the error that the measured sizes resolve for most arms and values; of equals the middle."""
+    sizes = sizes_at(rows, by, LATTICE)
+    resolved = [int((sizes.loc[sizes["epsilon"] == e, "status"] == INTERVAL).sum()) for e in LATTICE]
+    best = np.flatnonzero(np.array(resolved) == max(resolved))
+    return float(LATTICE[best[len(best) // 2]])
+
+
+def draw_sizes(ax: Axes, sizes: pd.DataFrame, x: str, look: Look) -> None:
+    """One arm's sizes against the column x: a bar over each interval, open triangles at the end of a censored one."""
+    inside = sizes.loc[sizes["status"] == INTERVAL]
+    middle = column(inside, "middle")
+    spread = np.stack([middle - column(inside, "lo"), column(inside, "hi") - middle]).clip(0)
+    ax.errorbar(
+        column(inside, x), middle, yerr=spread, color=look.color, marker=look.marker, linewidth=1.4,
+        elinewidth=0.8, label=look.label, zorder=3,
+    )  # fmt: skip
+    for status, marker in ((RIGHT, "^"), (LEFT, "v")):
+        off = sizes.loc[sizes["status"] == status]
+        ax.plot(column(off, x), column(off, "middle"), marker, color=look.color, markerfacecolor="none", zorder=3)

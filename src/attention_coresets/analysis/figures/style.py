@@ -1,0 +1,159 @@
+"""How every figure looks: colour-blind safe arms with their own markers, grey guides, labelled lines, file formats."""
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from PIL import Image
+
+RC: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # fonts embedded as TrueType: text stays text
+    "ps.fonttype": 42,
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+}
+PLAIN_DECADES = 1.7
+GREY = "0.55"
+TILTED, UNWEIGHTED, REWEIGHTED = "#0173b2", "#de8f05", "#029e73"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is named and drawn. Triangles stay free: they mean censored."""
+
+    label: str
+    color: str
+    marker: str
+
+
+LOOKS = {
+    "walk_tilted": Look("Gram–Schmidt walk (tilted)", "#0173b2", "o"),
+    "walk_unweighted": Look("Gram–Schmidt walk (unweighted)", "#de8f05", "s"),
+    "halving_unweighted": Look("Gram–Schmidt halving (unweighted)", "#029e73", "D"),
+    "halving_tilted": Look("Gram–Schmidt halving (tilted)", "#56b4e9", "h"),
+    "uniform": Look("uniform (unweighted)", "#d55e00", "X"),
+    "tilted_draws": Look("p* draws (tilted)", "#cc78bc", "P"),
+    "sinks_uniform": Look("sinks + uniform (reweighted)", "#029e73", "D"),
+    "paired_coin": Look("paired coin (unweighted)", "#949494", "X"),
+    "self_balancing_tilted": Look("self-balancing walk (tilted)", "#56b4e9", "p"),
+    "self_balancing_unweighted": Look("self-balancing walk (unweighted)", "#ca9161", "p"),
+    "kernel_halving_tilted": Look("kernel halving (tilted)", "#56b4e9", "d"),
+    "kernel_halving_unweighted": Look("kernel halving (unweighted)", "#ca9161", "d"),
+    "greedy_tilted": Look("greedy signs (tilted)", "#56b4e9", "*"),
+    "greedy_unweighted": Look("greedy signs (unweighted)", "#ca9161", "*"),
+}
+
+
+def look(arm: str) -> Look:
+    """The look of an arm; one that is not listed is grey and keeps its name."""
+    return LOOKS.get(arm, Look(arm, GREY, "8"))
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Arms in the order of LOOKS, unlisted ones last."""
+    known = list(LOOKS)
+    return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
+
+
+def style() -> AbstractContextManager[None]:
+    """The context in which a figure is made and saved."""
+    return matplotlib.rc_context(RC)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, apart from pyplot's global state."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def log_axes(ax: Axes, *, x: bool = True, y: bool = True) -> None:
+    """Log scales with decades as powers of ten, or plain 1-2-5 ticks where fewer than two decades are shown."""
+    for wanted, name in ((x, "x"), (y, "y")):
+        if wanted:
+            _log_axis(ax, name)
+    ax.grid(True, which="major", color="0.92", linewidth=0.6)
+
+
+def _log_axis(ax: Axes, name: str) -> None:
+    axis, limits = (ax.xaxis, ax.get_xlim) if name == "x" else (ax.yaxis, ax.get_ylim)
+    ax.set(**{f"{name}scale": "log"})
+
+    def decades() -> float:
+        low, high = limits()
+        return math.log10(high / low)
+
+    def power(value: float, _: int) -> str:
+        return f"{value:g}" if decades() < PLAIN_DECADES else f"$10^{{{round(math.log10(value))}}}$"
+
+    axis.set_major_formatter(FuncFormatter(power))
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if decades() < PLAIN_DECADES else ""))
+
+
+def plain_ticks(ax: Axes, axis: str, values: Sequence[float]) -> None:
+    """Ticks at the measured values alone, in plain numbers; of many, every second."""
+    shown = list(values)[:: 1 + (len(values) - 1) // 7]
+    one = ax.xaxis if axis == "x" else ax.yaxis
+    one.set_major_locator(FixedLocator(shown))
+    one.set_minor_locator(NullLocator())
+    one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def guide(ax: Axes, x: np.ndarray, y: np.ndarray, label: str, style: str = "--") -> None:
+    """Theory: a grey line behind the data with its formula in the legend."""
+    ax.plot(x, y, style, color=GREY, linewidth=1.1, zorder=1, label=label)
+
+
+def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], gap: float = 0.07) -> None:
+    """Texts (x, y, text, colour) right of the last points of lines on a log y-axis, pushed apart where they collide.
+
+    `gap` is the least distance, as a share of the axes' height. Call it when the limits are final.
+    """
+    low, high = np.log(ax.get_ylim())
+    heights = [(np.log(y) - low) / (high - low) for _, y, _, _ in labels]
+    placed: dict[int, float] = {}
+    lowest = 0.0
+    for i in sorted(range(len(labels)), key=heights.__getitem__):
+        placed[i] = lowest = max(heights[i], lowest)
+        lowest += gap
+    over = max(0.0, lowest - gap - 0.98)
+    for i, (x, _, text, color) in enumerate(labels):
+        at = (x, placed[i] - over)
+        ax.annotate(
+            text, at, xytext=(5, 0), textcoords="offset points", xycoords=ax.get_xaxis_transform(),
+            color=color, va="center", fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip
+
+
+def shared_legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend under the panels, each entry once, in as many columns as the figure is wide."""
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / 2.5)))
+    figure.legend([*entries.values()], [*entries], loc="outside lower center", ncols=columns)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """NAME.png (150 dpi, 256 colours: small enough to commit) and NAME.pdf; the bytes do not depend on the time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, dpi=150, format="png")
+        Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, optimize=True)
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    return [png, pdf]

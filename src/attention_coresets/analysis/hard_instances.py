@@ -1,0 +1,120 @@
+"""Measures of the two hard instances: signed clusters against their floor, the antipodal pair against e^{2 rho}."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from attention_coresets.analysis.bootstrap import bootstrap
+from attention_coresets.analysis.crossings import crossings
+from attention_coresets.analysis.fits import fit
+from attention_coresets.analysis.frames import column, groups
+from attention_coresets.analysis.measures import Measure, Measured, exactly, setting
+from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.sizes import INTERVAL, size_table
+from attention_coresets.analysis.summary import NOTHING, SYNTHETIC, Estimate, median_of
+from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
+
+EPSILONS = (0.1, 0.2, 0.4)  # errors at which the antipodal pair's sizes are read
+
+
+def over_floor(results: Results) -> pd.DataFrame:
+    """The lower-bound rows with orthonormal centres (clusters <= d, where the floor is proven), with the columns
+    clusters, fraction = m / n, and ratio = error / (A sqrt(d/2))."""
+    rows = results.rows("lower_bound")
+    rows = rows.assign(clusters=rows["n"] // rows["d"], fraction=column(rows, "size") / column(rows, "n"))
+    rows = rows.loc[(rows["cache"] == "signed_clusters") & (rows["clusters"] <= rows["d"])]
+    places = zip(rows["d"].tolist(), rows["clusters"].tolist(), rows["rho"].tolist(), strict=True)
+    floors = np.array([signed_clusters_floor(d, clusters, rho) for d, clusters, rho in places], dtype=float)
+    return rows.assign(ratio=column(rows, "error") / floors)
+
+
+def smallest_over_floor() -> Measure:
+    """The smallest error over the floor of all rows with at most half the tokens, whatever the arm."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = over_floor(results)
+        return _least(rows.loc[rows["fraction"] <= 0.5], "ratio")
+
+    return measure
+
+
+def _least(rows: pd.DataFrame, name: str) -> list[Measured]:
+    if rows.empty:
+        return []
+    values = column(rows, name)
+    where = setting(rows.iloc[int(values.argmin())].to_dict(), "arm")
+    return [Measured(f"{where}, least of {len(rows)} rows", exactly(float(values.min()), len(rows)))]
+
+
+def best_over_floor() -> Measure:
+    """At m = n/2 the arm of the smallest median error over the floor, instance by instance."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = over_floor(results)
+        parts = []
+        for names, instance in groups(rows.loc[rows["fraction"] == 0.5], ["n", "d", "rho"]):
+            arms = {found["arm"]: median_of(group, "ratio") for found, group in groups(instance, ["arm"])}
+            best = min(arms, key=lambda arm, found=arms: found[arm].value)
+            parts.append(Measured(setting({"arm": best, **names}, "arm"), arms[best]))
+        return parts
+
+    return measure
+
+
+def antipodal_rows(results: Results) -> pd.DataFrame:
+    """The antipodal rows with values = keys, the instance of the proof."""
+    rows = results.rows("antipodal_size")
+    return rows.loc[[json.loads(text).get("values") == "keys" for text in rows["cache_params"]]]
+
+
+def smallest_over_antipodal_floor() -> Measure:
+    """m over e^{2 rho} (1 - err) / (1 + err), the smallest of all unweighted rows."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = antipodal_rows(results)
+        rows = rows.loc[(rows["model"] == "unweighted") & (rows["error"] < 1) & (rows["size"] < rows["n"])]
+        pairs = zip(rows["rho"].tolist(), rows["error"].tolist(), strict=True)
+        floors = np.array([antipodal_minimum_size(rho, error) for rho, error in pairs], dtype=float)
+        return _least(rows.assign(ratio=column(rows, "size") / floors), "ratio")
+
+    return measure
+
+
+def antipodal_sizes(results: Results, arm: str, by: Sequence[str] = SYNTHETIC) -> pd.DataFrame:
+    """Size intervals at EPSILONS, all sizes admitted: on this instance what matters is m against e^{2 rho}, not n."""
+    rows = antipodal_rows(results)
+    rows = rows.loc[rows["arm"] == arm]
+    return size_table(rows, EPSILONS, ["n", "d", "rho", *by], max_size=None) if len(rows) else rows
+
+
+def antipodal_rate(arm: str) -> Measure:
+    """Slope of log m(epsilon) in rho at fixed epsilon, sizes read off between grid points.
+
+    On this instance caches hardly differ: all fall between the same two sizes, and resampled intervals would not show
+    how coarse the grid is.
+    """
+
+    def measure(results: Results) -> list[Measured]:
+        sizes = antipodal_sizes(results, arm)
+        if sizes.empty:
+            return []
+        rows = antipodal_rows(results)
+        sizes = crossings(sizes, rows.loc[rows["arm"] == arm], ["n", "d", "rho", *SYNTHETIC])
+        inside = (sizes["status"] == INTERVAL).to_numpy()
+        points = column(sizes, "middle")
+        sizes = sizes.assign(
+            lo=np.where(inside, points, column(sizes, "lo")), hi=np.where(inside, points, column(sizes, "hi"))
+        )
+        features = {"rho": "rho", "gamma": -np.log(column(sizes, "epsilon"))}
+        rho = column(sizes, "rho")
+        label = f"ρ = {rho.min():g} to {rho.max():g}, ε = {', '.join(f'{e:g}' for e in EPSILONS)}"
+        try:
+            value = fit(sizes, features).coefficients["rho"]
+            low, high = bootstrap(sizes, features, np.random.default_rng(0))["rho"]
+        except ValueError as reason:
+            return [Measured(label, NOTHING, str(reason))]
+        return [Measured(label, Estimate(value, low, high, len(sizes[list(SYNTHETIC)].drop_duplicates())))]
+
+    return measure

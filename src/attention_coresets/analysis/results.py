@@ -1,0 +1,89 @@
+"""A tier's committed results, read and checked: the table, the fitted laws, and the geometry of real heads."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+TIERS = ("smoke", "quick", "reduced", "full")  # weakest first
+NEEDED = (
+    *("experiment", "arm", "cache", "model", "rho", "seed", "head", "n", "d", "size", "error", "certificate"),
+    *("sigma", "radius", "exponent", "cell", "cache_params", "coreset_params", "layer", "kv_head"),
+    *("heldout_mean", "heldout_p99", "heldout_max", "revision", "dirty", "torch", "numpy", "python", "device", "dtype"),
+)
+HEAD_COLUMNS = ("layer", "kv_head", "rho_centred", "log_total_sensitivity", "sink_weight", "n")
+
+
+class ResultsError(Exception):
+    """Results that are missing, damaged or do not belong together; the text is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What figures and reports read: rows of table.parquet, records of fits.json (see `laws.fit_all`), and one row a
+    head of heads.parquet (None where real heads were not measured)."""
+
+    tier: str
+    table: pd.DataFrame
+    fits: list[dict]
+    heads: pd.DataFrame | None = None
+
+    def rows(self, experiment: str) -> pd.DataFrame:
+        """The rows of one experiment, none where it was not run."""
+        return self.table.loc[self.table["experiment"] == experiment]
+
+    def laws(self, name: str) -> list[dict]:
+        """The records of one planned law that have rows, one a combination of the columns held fixed."""
+        return [record for record in self.fits if record["name"] == name and record["status"] != "not run"]
+
+
+def present(results: Path) -> list[str]:
+    """Tiers with a table, weakest first."""
+    return [tier for tier in TIERS if (results / tier / "table.parquet").exists()]
+
+
+def load(folder: Path) -> Results:
+    """The results in results/<tier>. ResultsError where the table is missing or damaged, or fits are of another one.
+
+    A missing fits.json is no fits, a missing heads.parquet no heads.
+    """
+    path = folder / "table.parquet"
+    if not path.exists():
+        raise ResultsError(
+            f"{path} is missing: run `python scripts/sweep.py experiment=NAME tier={folder.name}`"
+            f" and `python scripts/collect.py --tier {folder.name}`"
+        )
+    table = _frame(path, NEEDED, "collect again")
+    heads = folder / "heads.parquet"
+    geometry = _frame(heads, HEAD_COLUMNS, "run scripts/heads.py again") if heads.exists() else None
+    return Results(folder.name, table, _fits(folder / "fits.json", path), geometry)
+
+
+def _frame(path: Path, needed: tuple[str, ...], remedy: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ResultsError(f"{path} is damaged ({reason}): restore it with git, or delete it and {remedy}") from error
+    if missing := [name for name in needed if name not in frame]:
+        raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: delete it and {remedy}")
+    return frame
+
+
+def _fits(path: Path, table: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        source, records = content["provenance"]["table_sha256"], content["fits"]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{path} is damaged ({error}): run `python scripts/fit.py --tier {path.parent.name}`"
+        ) from error
+    if source != hashlib.sha256(table.read_bytes()).hexdigest():
+        raise ResultsError(
+            f"{path} was fitted to another {table.name}: run `python scripts/fit.py --tier {path.parent.name}`"
+        )
+    return records

@@ -1,0 +1,137 @@
+"""The small tables of paper_repro.md's sections, as Markdown; every arm is named with its coreset model."""
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+from attention_coresets.analysis import hard_instances as hard
+from attention_coresets.analysis.frames import column, distinct, groups, medians
+from attention_coresets.analysis.markdown import interval, number, table
+from attention_coresets.analysis.measures import coefficient, setting, with_constants
+from attention_coresets.analysis.real_heads import ERRORS, errors_by_size
+from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.summary import REAL, median, paired_ratio
+
+SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
+ARM = "Arm (coreset model)"
+
+
+def model_of(rows: pd.DataFrame, arm: str) -> str:
+    """The arm with its coreset model, as every table names it."""
+    if arm == "sinks_uniform":
+        return "sinks_uniform (first tokens kept, the rest reweighted)"
+    return f"{arm} ({', '.join(distinct(rows.loc[rows['arm'] == arm], 'model'))})"
+
+
+def laws(*names: str) -> Callable[[Results], str]:
+    """Exponents of the fitted laws, a row for each arm, family and setting."""
+
+    def numbers(results: Results) -> str:
+        rows = []
+        for record in (record for name in names for record in results.laws(name)):
+            fixed = record["fixed"]
+            arm = model_of(results.rows(record["experiment"]), fixed["arm"])
+            rows.append([arm, fixed["cache"], setting(fixed), *_law_cells(record)])
+        head = [ARM, "Family", "At", "Exponents of the size m(ε), 95 %", "Censored", "Caches"]
+        return table(head, rows) if rows else "No law was fitted: run `python scripts/fit.py`."
+
+    return numbers
+
+
+def _law_cells(record: dict) -> list[str]:
+    if record["status"] != "fitted":
+        return [f"not fitted: {record['reason']}", "–", "–"]
+    names = [name for name in record["coefficients"] if name != "const"]
+    words = "; ".join(f"{SYMBOLS[name]} {interval(coefficient(record, name)[0])}" for name in names)
+    return [words, f"{record['censored_left'] + record['censored_right']:.0%}", str(record["clusters"])]
+
+
+def constant(results: Results) -> str:
+    """m err / (sqrt(d) e^{rho sigma}) and with e^rho: the largest median of each family and arm."""
+    rows = with_constants(results.rows("constant"))
+    kinds = ["constant_sigma", "constant_rho"]
+    each = medians(rows, ["cache", "arm", "n", "d", "rho", "size"], kinds)
+    arms = distinct(rows, "arm")
+    lines = []
+    for names, family in groups(each, ["cache"]):
+        found = [family.loc[family["arm"] == arm, kinds] for arm in arms]
+        lines.append([names["cache"], *(" / ".join(number(column(f, k).max()) for k in kinds) for f in found)])
+    note = "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ).\n\n"
+    return note + table(["Family", *(model_of(rows, arm) for arm in arms)], lines)
+
+
+def lower_bound(results: Results) -> str:
+    """Error over the floor by arm and share of tokens kept."""
+    rows = hard.over_floor(results)
+    shares = distinct(rows, "fraction")
+    lines = []
+    for names, group in groups(rows, ["arm"]):
+        cells = [column(group.loc[group["fraction"] == share], "ratio") for share in shares]
+        words = [f"{number(median(x).value)} ({number(x.min())})" if len(x) else "–" for x in cells]
+        lines.append([model_of(rows, names["arm"]), *words])
+    note = "Error over A√(d/2), median (smallest) over all instances; the floor holds for m ≤ n/2.\n\n"
+    return note + table([ARM, *(f"m = {share:g} n" for share in shares)], lines)
+
+
+def antipodal(results: Results) -> str:
+    """The size whose median error reaches each epsilon, by arm and rho."""
+    rows = hard.antipodal_rows(results)
+    lines = []
+    for arm in distinct(rows, "arm"):
+        for names, found in groups(hard.antipodal_sizes(results, arm, by=()), ["n", "d", "rho"]):
+            ends = zip(*(column(found.sort_values("epsilon"), end).tolist() for end in ("lo", "hi")), strict=True)
+            bound = number(math.exp(2 * names["rho"]))
+            lines.append([model_of(rows, arm), setting(names), bound, *(_size(lo, hi) for lo, hi in ends)])
+    head = [ARM, "At", "e^(2ρ)", *(f"m(ε = {e:g})" for e in hard.EPSILONS)]
+    return "Values = keys. Sizes with median error at most ε lie in (lo, hi].\n\n" + table(head, lines)
+
+
+def _size(lo: float, hi: float) -> str:
+    if math.isinf(hi):
+        return f"> {lo:g}"
+    return f"≤ {hi:g}" if lo == 0 else f"({lo:g}, {hi:g}]"
+
+
+def ablation(results: Results) -> str:
+    """Error of every arm over that of walk_tilted on the same caches, family by family."""
+    rows = results.rows("ablation")
+    families = {names["cache"]: group for names, group in groups(rows, ["cache"])}
+    lines = [
+        [model_of(rows, arm), *(interval(paired_ratio(group, arm, "walk_tilted")) for group in families.values())]
+        for arm in distinct(rows, "arm")
+        if arm != "walk_tilted"
+    ]
+    note = "Error over that of walk_tilted (tilted): geometric mean over ρ and m, median over caches.\n\n"
+    return note + table([ARM, *families], lines)
+
+
+def real_heads(results: Results) -> str:
+    """Geometry of the heads and median errors by arm and size."""
+    errors = head_errors(results.rows("real_heads"))
+    return errors if results.heads is None else f"{geometry(results.heads)}\n\n{errors}"
+
+
+def head_errors(rows: pd.DataFrame) -> str:
+    """Median errors over heads by arm, radius and size."""
+    lines = [
+        [
+            model_of(rows, names["arm"]),
+            *(f"{names['rho']:g}", f"{names['size']}"),
+            *(number(column(line, name).item()) for name in ERRORS),
+        ]
+        for names, line in groups(errors_by_size(rows), ["arm", "rho", "size"])
+    ]
+    heads = len(rows[list(REAL)].drop_duplicates())
+    note = f"Medians over {heads} heads of n = {rows['n'].max()} tokens, values scaled to norm at most 1.\n\n"
+    return note + table([ARM, "Radius of the ball", "m", *ERRORS.values()], lines)
+
+
+def geometry(heads: pd.DataFrame) -> str:
+    """Median and range over heads of every numeric column of heads.parquet."""
+    names = [k for k in heads.columns if k not in (*REAL, "n") and pd.api.types.is_numeric_dtype(heads[k])]
+    lines = [
+        [name, interval(median(x)), f"{number(x.min())} to {number(x.max())}"]
+        for name, x in ((name, column(heads, name)) for name in names)
+    ]
+    return table([f"Over {len(heads)} heads", "Median, 95 %", "Range"], lines)

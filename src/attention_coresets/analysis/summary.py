@@ -1,0 +1,79 @@
+"""Medians over caches with bootstrap intervals; arms are compared on the same caches, pair by pair."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from attention_coresets.analysis.frames import column, means, medians
+
+SYNTHETIC, REAL = ("seed", "head"), ("layer", "kv_head")  # what names one cache
+LEAST = 3  # caches below which no interval is given
+_REPLICATES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval over `caches` caches; the ends are NaN where there are too few caches for one."""
+
+    value: float
+    low: float
+    high: float
+    caches: int
+
+    def exp(self) -> "Estimate":
+        """The estimate of exp(x) from that of x."""
+        value, low, high = np.exp([self.value, self.low, self.high]).tolist()
+        return Estimate(value, low, high, self.caches)
+
+
+NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estimate:
+    """The median over caches, one value a cache, with the percentile interval of 2000 resamples.
+
+    The resampling is seeded by the values themselves: the same numbers always give the same interval.
+    """
+    x = np.sort(values)
+    if len(x) == 0 or np.isnan(x).any():
+        raise ValueError("a median needs at least one value and no NaN")
+    if len(x) < LEAST:
+        return Estimate(float(np.median(x)), np.nan, np.nan, len(x))
+    rng = np.random.default_rng(zlib.crc32(np.round(x, 12).tobytes()))
+    drawn = np.median(x[rng.integers(len(x), size=(_REPLICATES, len(x)))], axis=1)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(np.median(x)), float(low), float(high), len(x))
+
+
+def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC) -> Estimate:
+    """The median over caches of each cache's own median of a column over whatever else varies."""
+    return median(column(medians(rows, caches, [name]), name))
+
+
+def paired_log_ratio(
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+) -> pd.DataFrame:
+    """log(arm / other) of the column `name` on every (cache, setting) that both arms have.
+
+    Columns: those of `caches`, cache, n, d, rho, size, and log_ratio. Rows where either is zero are left out: one of
+    them is then exact, and a ratio says nothing. Where a real head has several seeds of the construction, their median
+    is compared.
+    """
+    keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
+    found = medians(rows.loc[rows[name] > 0], [*keys, "arm"], [name])
+    left, right = (found.loc[found["arm"] == label].drop(columns="arm") for label in (arm, other))
+    both = left.merge(right, on=keys, suffixes=("_left", "_right"))
+    ratio = np.log(column(both, f"{name}_left") / column(both, f"{name}_right"))
+    return both[keys].assign(log_ratio=ratio)
+
+
+def paired_ratio(
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+) -> Estimate:
+    """Median over caches of the geometric-mean ratio arm / other over settings; NOTHING where no cache has both."""
+    pairs = paired_log_ratio(rows, arm, other, name, caches)
+    return median(column(means(pairs, caches, ["log_ratio"]), "log_ratio")).exp() if len(pairs) else NOTHING

@@ -1,0 +1,150 @@
+"""One cell of the study: make the cache, build a coreset of each size, find its worst query, and report rows.
+
+Needs torch and numpy alone, so that cells run on a bare GPU machine from a plain dictionary.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from attention_coresets.adversary import WorstQuery, worst_query
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.caches import CACHES, make_cache
+from attention_coresets.coresets import make_coreset
+from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.provenance import provenance
+from attention_coresets.theory import radius, tilt
+
+T = TypeVar("T")
+_CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each other and from the cache's
+
+
+def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels.
+
+    `config`: resolved, as `study.config.Study`. The cache depends on `seed` and its own parameters alone, and the
+    random numbers of construction and adversary on the seed and the size: constructions are compared on the same cache,
+    from the same starts. Cache and coreset of head h are the same whatever `heads`.
+    """
+    device, dtype = device_of(config), getattr(torch, config["compute"]["dtype"])
+    name, parameters = _named(config["cache"])
+    cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
+    facts = _facts(config, cache, device)
+    heldout = _heldout(name, parameters, cache)
+    rows: list[dict[str, Any]] = []
+    for size in config["sizes"]:
+        coreset, construct_seconds = _timed(lambda size=size: _construct(config, cache, size))
+        worst, adversary_seconds = _timed(lambda c=coreset, size=size: _attack(config, cache, c, size))
+        shared = {
+            "size": size,
+            "seconds_construct": construct_seconds / config["heads"],
+            "seconds_adversary": adversary_seconds / config["heads"],
+        }
+        rows += [facts[h] | shared | found | heldout(coreset) for h, found in enumerate(_found(worst, facts, size))]
+    return rows
+
+
+def device_of(config: Mapping[str, Any]) -> torch.device:
+    """compute.device, with `auto` a GPU where torch sees one."""
+    asked = config["compute"]["device"]
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
+
+
+def _construct(config: Mapping[str, Any], cache: Cache, size: int) -> Coreset:
+    name, parameters = _named(config["coreset"])
+    generators = [_generator(config["seed"], head, _CONSTRUCTION, size) for head in range(config["heads"])]
+    return make_coreset(name, **parameters)(cache, size=size, rho=config["rho"], generator=generators)
+
+
+def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int) -> WorstQuery:
+    generator = _generator(config["seed"], 0, _ADVERSARY, size)
+    return worst_query(cache, coreset, config["rho"], generator=generator, **config["adversary"])
+
+
+def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
+    entropy = np.random.SeedSequence([seed, head, stream, size]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+
+
+def _facts(config: Mapping[str, Any], cache: Cache, device: torch.device) -> list[dict[str, Any]]:
+    """What all sizes share, head by head."""
+    rho, model = config["rho"], _model(config)
+    sigma, R = tilt(cache.keys, rho).sigma.tolist(), radius(cache.keys).tolist()
+    (family, cache_params), (construction, coreset_params) = _named(config["cache"]), _named(config["coreset"])
+    shared = {
+        "cell": cell_hash(config),
+        "cache": family,
+        "coreset": construction,
+        "model": model,
+        "rho": rho,
+        "seed": config["seed"],
+        "n": cache.n,
+        "d": cache.d,
+        "cache_params": json.dumps(cache_params, sort_keys=True),
+        "coreset_params": json.dumps(coreset_params, sort_keys=True),
+        "layer": float(cache_params.get("layer", math.nan)),
+        "kv_head": float(cache_params.get("kv_head", math.nan)),
+        "device": str(device),
+        "dtype": config["compute"]["dtype"],
+        **provenance(),
+    }
+    # the rate's exponent; no rate is known for free weights
+    factor = {"tilted": sigma, "unweighted": R, "free": [math.nan] * len(R)}[model]
+    own = zip(sigma, R, factor, strict=True)
+    return [shared | {"head": h, "sigma": s, "radius": r, "exponent": rho * f} for h, (s, r, f) in enumerate(own)]
+
+
+def _found(worst: WorstQuery, facts: list[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:
+    """The adversary's columns, head by head, and the constant m err / (sqrt(d) e^{rho sigma}) of the tilted bound."""
+    certificates = [math.nan] * len(facts) if worst.certificate is None else worst.certificate.tolist()
+    for fact, error, reached, certificate in zip(
+        facts, worst.error.tolist(), worst.reached.tolist(), certificates, strict=True
+    ):
+        yield {
+            "error": error,
+            "reached": reached,
+            "restarts": worst.restarts,
+            "certificate": certificate,
+            "constant": size * error / (math.sqrt(fact["d"]) * math.exp(fact["rho"] * fact["sigma"])),
+        }
+
+
+def _heldout(family: str, parameters: dict[str, Any], cache: Cache) -> Callable[[Coreset], dict[str, float]]:
+    """Errors at a real head's own later queries; NaN for synthetic caches, which have none."""
+    if family != "model":
+        return lambda coreset: dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max"), math.nan)
+    from attention_coresets.caches.heads import heldout_errors
+    from attention_coresets.caches.model import load_head
+
+    head = load_head(CACHES[family](**parameters))
+    return lambda coreset: {k: float(v) for k, v in heldout_errors(head, coreset, cache).items()}
+
+
+def _model(config: Mapping[str, Any]) -> str:
+    """The coreset model: a parameter of most constructions; p* draws are tilted, uniform subsets carry no weights."""
+    name, parameters = _named(config["coreset"])
+    without = "tilted" if name == "tilted_draws" else "free" if parameters.get("sinks") else "unweighted"
+    return parameters.get("model", without)
+
+
+def _named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return part["name"], {key: value for key, value in part.items() if key != "name"}
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """The result and its wall-clock seconds, with a GPU's queue emptied before and after."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    result = work()
+    _wait_for_gpu()
+    return result, time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,73 @@
+"""Values that the schemas let through but no cell can be computed for: refused before any work, one line each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from attention_coresets.caches import CACHES
+from attention_coresets.coresets import CORESETS
+from attention_coresets.registry import build
+from attention_coresets.study.store import StudyError
+from attention_coresets.study.tracking import SINKS
+
+TIERS = ("smoke", "quick", "reduced", "full")
+_CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """StudyError that names key, value, limit and remedy unless the resolved configuration describes a cell."""
+    rho, adversary = config["rho"], config["adversary"]
+    _need(math.isfinite(rho) and rho > 0, "rho", rho, "a finite number above 0", "2")
+    _need(config["seed"] >= 0, "seed", config["seed"], "at least 0", "0")
+    _need(config["heads"] >= 1, "heads", config["heads"], "at least 1", "1")
+    _sizes(config["sizes"])
+    for key, example in (("restarts", "64"), ("steps", "60"), ("polish", "80")):
+        _need(adversary[key] >= 1, f"adversary.{key}", adversary[key], "at least 1", example)
+    _need(config["tier"] in TIERS, "tier", config["tier"], f"one of {', '.join(TIERS)}", "quick")
+    _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
+    _compute(config["compute"])
+    _parameters("cache", CACHES, config["cache"])
+    _parameters("coreset", CORESETS, config["coreset"])
+    _sinks(config)
+    if config["cache"]["name"] == "model":
+        # a real head is one cache and is not drawn
+        _need(config["heads"] == 1, "heads", config["heads"], "1 for cache=model; sweep cache.kv_head instead", "1")
+
+
+def _sizes(sizes: Sequence[int]) -> None:
+    _need(len(sizes) > 0 and min(sizes, default=0) >= 1, "sizes", sizes, "whole numbers, each at least 1", "[32,64]")
+    _need(len(set(sizes)) == len(sizes), "sizes", sizes, "without repetition", "[32,64]")
+
+
+def _compute(compute: Mapping[str, Any]) -> None:
+    for key, allowed in _CHOICES.items():
+        _need(compute[key] in allowed, f"compute.{key}", compute[key], f"one of {', '.join(allowed)}", allowed[0])
+    threads = compute["threads"]
+    _need(threads is None or threads >= 1, "compute.threads", threads, "at least 1, or null for torch's choice", "1")
+    if compute["device"] == "cuda" and not torch.cuda.is_available():
+        raise StudyError("compute.device=cuda: torch sees no GPU here; use compute.device=cpu or auto")
+
+
+def _parameters(group: str, registry: Mapping[str, type], part: Mapping[str, Any]) -> None:
+    """The registered dataclass checks its own parameters; its message gets the group in front."""
+    try:
+        build(registry, group, part["name"], {key: value for key, value in part.items() if key != "name"})
+    except ValueError as error:
+        raise StudyError(f"{group}={part['name']}: {error}") from error
+
+
+def _sinks(config: Mapping[str, Any]) -> None:
+    sinks = config["coreset"].get("sinks", 0)
+    if sinks and min(config["sizes"]) <= sinks:
+        raise StudyError(f"sizes={config['sizes']}: must exceed the coreset.sinks={sinks} that are always kept")
+    if sinks and config["cache"].get("shuffle", False):
+        raise StudyError(
+            f"coreset.sinks={sinks}: keeps the first tokens, but cache.shuffle=true moves them; set cache.shuffle=false"
+        )
+
+
+def _need(holds: bool, key: str, value: Any, limit: str, example: str) -> None:
+    if not holds:
+        raise StudyError(f"{key}={value}: must be {limit}, for example {key}={example}")

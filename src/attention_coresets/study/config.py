@@ -1,0 +1,115 @@
+"""The configuration of a cell as dataclasses, so that Hydra refuses an unknown key or a wrong type before any work.
+
+The schemas of cache families and constructions are generated from the registries: one field a parameter, plus `name`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from attention_coresets.caches import CACHES
+from attention_coresets.coresets import CORESETS
+from attention_coresets.study.store import StudyError
+
+Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations in the tests refuses its old-style bases
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Adversary:
+    """Effort of `worst_query`; see its docstring."""
+
+    restarts: int = MISSING
+    steps: int = MISSING
+    polish: int = MISSING
+    certify: bool = False
+
+
+@dataclass
+class Compute:
+    """Where and how a cell is computed; threads: torch threads of a process, null leaves torch's own choice."""
+
+    device: str = "auto"
+    dtype: str = "float64"
+    threads: int | None = None
+
+
+@dataclass
+class Tracking:
+    """An optional sink beside the result table: `none` or `wandb`."""
+
+    name: str = "none"
+    project: str = "attention-coresets"
+
+
+@dataclass
+class Paths:
+    """Where results and Hydra's own output go: the repository, from whatever directory the sweep is started."""
+
+    results: str = str(REPOSITORY / "results")
+    outputs: str = str(REPOSITORY / "outputs")
+
+
+@dataclass
+class Study:
+    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier."""
+
+    cache: Any = MISSING
+    coreset: Any = MISSING
+    arm: str = "${coreset.name}"
+    rho: float = 1.0
+    seed: int = 0
+    heads: int = 1
+    sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    adversary: Adversary = field(default_factory=Adversary)
+    compute: Compute = field(default_factory=Compute)
+    tracking: Tracking = field(default_factory=Tracking)
+    paths: Paths = field(default_factory=Paths)
+    experiment: str | None = None
+    tier: str = "reduced"
+    at: dict[str, Any] = field(default_factory=dict)
+
+
+def schema(name: str, parameters: type) -> type:
+    """The parameters of a registered (frozen) dataclass as a schema that Hydra can fill in, `name` first."""
+    own = [(f.name, f.type, _default(f)) for f in dataclasses.fields(parameters)]
+    return dataclasses.make_dataclass(f"{name} parameters", [("name", str, field(default=name)), *own])
+
+
+def register() -> None:
+    """Put the schemas into Hydra's ConfigStore; conf/ refers to them as `study_schema` and `schema/<registry name>`."""
+    OmegaConf.register_new_resolver("quarters", _quarters, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="study_schema", node=Study)
+    for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
+        for name, parameters in registry.items():
+            store.store(group=f"{group}/schema", name=name, node=schema(name, parameters))
+
+
+def resolve(config: Composed) -> dict[str, Any]:
+    """The plain, fully interpolated configuration of one cell, without Hydra's own node and the grid it came from.
+
+    StudyError for a key that was forced in with `+`.
+    """
+    known = [f.name for f in dataclasses.fields(Study)]
+    for key in config:
+        if key not in (*known, "hydra"):
+            raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
+    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, known), resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key != "at"}
+
+
+def _quarters(d: int, clusters: int) -> list[int]:
+    """The sizes n/4, n/2, 3n/4 of a signed-clusters cache, for experiment files."""
+    return [d * clusters * k // 4 for k in (1, 2, 3)]
+
+
+def _default(parameter: dataclasses.Field) -> Any:
+    if parameter.default_factory is not dataclasses.MISSING:
+        return field(default_factory=parameter.default_factory)
+    return field(default=MISSING if parameter.default is dataclasses.MISSING else parameter.default)

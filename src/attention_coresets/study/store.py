@@ -1,0 +1,157 @@
+"""Finished cells on disk, one content-addressed file each, and which of them belong to which experiment.
+
+    <results>/cells/<hash>.json                        rows, resolved configuration and provenance of a finished cell
+    <results>/cells/index/<tier>/<experiment>.json     the grid of an experiment: a cell's hash, its arm and its label
+
+Every file is written beside its place and renamed into it, so that a killed run leaves whole files or none.
+"""
+
+import errno
+import json
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from attention_coresets.study.identity import cell_hash
+
+Row = dict[str, Any]
+
+
+class StudyError(Exception):
+    """Something the user can put right: its text is one line with the value, the limit and the remedy."""
+
+
+class NotWrittenError(StudyError):
+    """A result could not be put on disk."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A cell as an experiment knows it; the label is what sets it apart within the sweep."""
+
+    cell: str
+    arm: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The grid of an experiment at a tier; `overrides`: what a run changed of the experiment's file, if anything."""
+
+    experiment: str
+    tier: str
+    members: list[Member]
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The cells under a results directory."""
+
+    results: Path
+
+    @property
+    def cells(self) -> Path:
+        return self.results / "cells"
+
+    def path(self, cell: str) -> Path:
+        return self.cells / f"{cell}.json"
+
+    def prepare(self) -> None:
+        """NotWrittenError unless cells can be written here: better known before the work than after it."""
+        with replacing(self.cells / "probe", durable=False) as part:
+            part.touch()
+        self.cells.joinpath("probe").unlink(missing_ok=True)
+
+    def write(self, config: Mapping[str, Any], rows: Sequence[Row]) -> Path:
+        """Keep a finished cell. NotWrittenError where the disk is full."""
+        path = self.path(cell_hash(config))
+        write_atomically(path, json.dumps({"config": dict(config), "rows": list(rows)}, indent=1))
+        return path
+
+    def read(self, cell: str) -> list[Row] | None:
+        """The rows of a finished cell, None where there is none. StudyError where the file is damaged."""
+        path = self.path(cell)
+        if not path.exists():
+            return None
+        content = _read(path)
+        try:
+            intact = cell_hash(content["config"]) == cell and len(content["rows"]) > 0
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        if not intact:
+            raise _damaged(path, "its configuration is not the one its name stands for")
+        return content["rows"]
+
+    def record(self, manifest: Manifest) -> None:
+        """Make the manifest the experiment's grid; a run that changed the file's grid adds to what is there instead."""
+        members = manifest.members
+        if manifest.overrides:
+            before = [self.manifest(manifest.tier, manifest.experiment)] if self._index(manifest).exists() else []
+            members = list(dict.fromkeys([m for b in before for m in b.members] + members))
+        content = {**asdict(manifest), "members": [asdict(member) for member in members]}
+        write_atomically(self._index(manifest), json.dumps(content, indent=1))
+
+    def manifest(self, tier: str, experiment: str) -> Manifest:
+        path = self.cells / "index" / tier / f"{experiment}.json"
+        content = _read(path)
+        try:
+            members = [Member(**member) for member in content.pop("members")]
+            return Manifest(members=members, **content)
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+    def experiments(self, tier: str) -> list[str]:
+        """Experiments that were run at this tier here."""
+        return sorted(path.stem for path in (self.cells / "index" / tier).glob("*.json"))
+
+    def _index(self, manifest: Manifest) -> Path:
+        return self.cells / "index" / manifest.tier / f"{manifest.experiment}.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. NotWrittenError where the disk is full or not writable."""
+    with replacing(path) as part:
+        part.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place once it is whole (durable: and has reached the disk).
+
+    NotWrittenError where the disk is full or not writable.
+    """
+    part = path.with_name(f".{path.stem}.{uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            if durable:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason, remedy = ("the disk is full", "free some space") if full else (error.strerror, "make it writable")
+        raise NotWrittenError(
+            f"cannot write to {path.parent}: {reason}; {remedy} and run again, finished cells are kept"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> StudyError:
+    reason = textwrap.shorten(reason, 120, placeholder=" ...")
+    return StudyError(f"{path} is damaged ({reason}): delete it and run the sweep again, which computes it anew")

@@ -1,0 +1,90 @@
+"""The result table: what its columns are, and how the cells of the experiments become one parquet file a tier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
+
+# one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
+    **{"rho": "float64", "seed": "int64", "head": "int64", "n": "int64", "d": "int64", "size": "int64"},
+    **{"error": "float64", "reached": "int64", "restarts": "int64", "certificate": "float64"},
+    **dict.fromkeys(("sigma", "radius", "exponent", "constant", "seconds_construct", "seconds_adversary"), "float64"),
+    **dict.fromkeys(("cache_params", "coreset_params"), "str"),
+    **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
+    **{"revision": "str", "dirty": "bool"},
+    **dict.fromkeys(("torch", "numpy", "python", "device", "dtype"), "str"),
+}
+LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The rows of one experiment and the labels of the cells that its grid still misses."""
+
+    manifest: Manifest
+    rows: pd.DataFrame
+    missing: list[str]
+
+
+def gather(store: Store, tier: str, experiment: str) -> Gathered:
+    """The cells of the experiment's present grid, exactly: what an earlier grid asked for is not looked at."""
+    manifest = store.manifest(tier, experiment)
+    rows: list[Row] = []
+    missing: list[str] = []
+    for member in manifest.members:
+        found = store.read(member.cell)
+        if found is None:
+            missing.append(member.label)
+        else:
+            rows += [row | {"experiment": experiment, "tier": tier, "arm": member.arm} for row in found]
+    return Gathered(manifest, to_frame(rows), missing)
+
+
+def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table of the stated columns and types. StudyError names columns that are missing or unknown."""
+    if not rows:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    frame = pd.DataFrame(list(rows))
+    if odd := set(COLUMNS) ^ set(frame.columns):
+        cells = ", ".join(sorted(frame["cell"].unique())[:3]) if "cell" in frame else "unknown"
+        raise StudyError(
+            f"cells {cells}: columns {', '.join(sorted(odd))} do not fit; delete the cells and run the sweep again"
+        )
+    return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def merge(gathered: Sequence[Gathered], path: Path, keep: bool = True) -> tuple[pd.DataFrame, list[str]]:
+    """The new table, and the experiments kept from the table at `path` because they were not run here."""
+    here = {each.manifest.experiment for each in gathered}
+    old = read_table(path) if keep and path.exists() else to_frame([])
+    kept = old.loc[~old["experiment"].isin(list(here))]
+    frames = [frame for frame in (kept, *(each.rows for each in gathered)) if len(frame)]
+    table = pd.concat(frames, ignore_index=True) if frames else to_frame([])
+    order = ["experiment", "arm", "cache", "cell", "size", "head"]
+    return table.sort_values(by=order, kind="stable", ignore_index=True), sorted(set(kept["experiment"]))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write the table as parquet, whole or not at all."""
+    with replacing(path) as part:
+        table.to_parquet(part, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A result table, its columns checked. StudyError where it is missing, damaged or of another version."""
+    if not path.exists():
+        raise StudyError(f"{path} is missing: run `python scripts/collect.py --tier {path.parent.name}`")
+    try:
+        frame = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} is damaged ({reason}): restore it with git or delete it and collect again") from error
+    if list(frame.columns) != list(COLUMNS):
+        odd = ", ".join(sorted(set(frame.columns) ^ set(COLUMNS))) or "order"
+        raise StudyError(f"{path} has other columns ({odd}): delete it and collect again")
+    return frame.astype(COLUMNS)

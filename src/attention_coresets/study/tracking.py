@@ -1,0 +1,40 @@
+"""An optional sink beside the result table, which stays the truth: nothing, or a W&B run for each computed cell."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attention_coresets.study.identity import cell_hash, identity
+
+SINKS = ("none", "wandb")
+_SHOWN = ("size", "head", "error", "constant", "sigma", "radius", "seconds_construct", "seconds_adversary")
+
+
+def track(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Hand the rows of a finished cell to the sink that the configuration names.
+
+    wandb: a run with id = cell hash and group = experiment. Offline unless WANDB_MODE says otherwise: no account and no
+    network; the files go to <paths.outputs>/wandb and `wandb sync` uploads them.
+    """
+    if config["tracking"]["name"] == "wandb":
+        _wandb(config, rows)
+
+
+def _wandb(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    import wandb  # heavy, and not needed without it
+
+    os.makedirs(config["paths"]["outputs"], exist_ok=True)
+    run = wandb.init(
+        project=config["tracking"]["project"],
+        group=config["experiment"] or "single cells",
+        id=cell_hash(config),
+        name=f"{config['arm']} rho={config['rho']:g} seed={config['seed']}",
+        tags=[config["tier"]],
+        config=identity(config) | {"arm": config["arm"], "experiment": config["experiment"], "tier": config["tier"]},
+        dir=config["paths"]["outputs"],
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+    )
+    for row in rows:
+        run.log({key: row[key] for key in _SHOWN})
+    run.finish()

@@ -1,0 +1,67 @@
+"""Running scripts/sweep.py and scripts/collect.py in the test's own process, as a user would from a shell."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> str:
+        """The closing line of a sweep, without its time."""
+        return next(line for line in self.err.splitlines() if "computed," in line).rpartition(", in ")[0]
+
+
+class Shell:
+    """`sweep(...)` and `collect(...)` with results and outputs in a temporary directory."""
+
+    def __init__(self, directory: Path, monkeypatch, capfd) -> None:
+        self.results, self.outputs = directory / "results", directory / "outputs"
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+        self.traceback = "0"
+        monkeypatch.chdir(directory)
+
+    def sweep(self, *arguments: str) -> Outcome:
+        return self._run("sweep", [*arguments, *self.paths])
+
+    def collect(self, *arguments: str) -> Outcome:
+        return self._run("collect", [*arguments, "--results", str(self.results)])
+
+    @property
+    def paths(self) -> list[str]:
+        return [f"paths.results={self.results}", f"paths.outputs={self.outputs}"]
+
+    @property
+    def cells(self) -> dict[str, int]:
+        """Finished cells and when each was written."""
+        return {path.stem: path.stat().st_mtime_ns for path in (self.results / "cells").glob("*.json")}
+
+    def _run(self, name: str, arguments: list[str]) -> Outcome:
+        self.monkeypatch.setattr(sys, "argv", [str(REPOSITORY / "scripts" / f"{name}.py"), *arguments])
+        self.monkeypatch.setenv("HYDRA_FULL_ERROR", self.traceback)  # main sets it for Hydra
+        self.capfd.readouterr()
+        try:
+            code = script(name).main()
+        except SystemExit as stop:  # what the interpreter does with it: a text goes to stderr, exit code 1
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return Outcome(code, *self.capfd.readouterr())

@@ -1,0 +1,132 @@
+"""Result tables that follow stated power laws, in the columns of the study's tables: what figures and reports read."""
+
+import hashlib
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attention_coresets.analysis.laws import fit_all
+from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
+
+SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}
+RADIUS = {"cap_outliers": 1.6, "antipodal": 1.9}
+SIZES = (32, 64, 128, 256, 512)
+
+
+def synthetic_table(seed: int = 0, caches: int = 5) -> pd.DataFrame:
+    """Every experiment: err = C sqrt(d) e^{rho sigma or rho R} m^-1 for walks, m^-1/2 for draws, with 5 % noise."""
+    rng = np.random.default_rng(seed)
+    walks = ["walk_tilted", "walk_unweighted", "uniform"]
+    grids = {
+        "epsilon_rate": (["clusters"], [4096], [8], [1.0], ["walk_tilted", "halving_unweighted", "uniform"]),
+        "d_rate": (["sphere"], [2048], [4, 8, 16], [1.0], walks),
+        "rho_rate": (["sphere", "cap_outliers", "antipodal"], [2048], [8], [1.0, 2.0, 3.0], walks),
+        "constant": (["sphere", "cap_outliers", "antipodal"], [2048], [8], [1.0, 2.0, 3.0], walks),
+        "n_independence": (["sphere"], [1024, 2048, 4096], [8], [1.0], ["walk_tilted", "uniform"]),
+        "ablation": (["sphere", "clusters"], [2048], [8], [1.0], [*walks, "greedy_tilted"]),
+    }
+    rows = []
+    for experiment, (families, ns, ds, rhos, arms) in grids.items():
+        for cache, n, d, rho, arm, seed, size in itertools.product(families, ns, ds, rhos, arms, range(caches), SIZES):
+            error = _error(cache, d, rho, arm, size, rng)
+            rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
+    rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_real(rng)]
+    return pd.DataFrame(rows)
+
+
+def _row(experiment: str, cache: str, n: int, d: int, rho: float, arm: str, seed: int, size: int, **params) -> dict:
+    model = "tilted" if "tilted" in arm else "unweighted"
+    sigma, radius = SIGMA.get(cache, 1.0), RADIUS.get(cache, 1.0)
+    return {
+        **{"experiment": experiment, "tier": "quick", "arm": arm, "cache": cache, "coreset": arm.split("_")[0]},
+        **{"cell": f"{experiment}{cache}{n}{d}{rho}{arm}{seed}", "model": model, "rho": rho, "seed": seed, "head": 0},
+        **{"n": n, "d": d, "size": size, "reached": 9, "restarts": 10, "certificate": math.nan},
+        **{"sigma": sigma, "radius": radius, "exponent": rho * (sigma if model == "tilted" else radius)},
+        **{"seconds_construct": 0.1, "seconds_adversary": 0.2, "layer": math.nan, "kv_head": math.nan},
+        **dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max"), math.nan),
+        **{"cache_params": json.dumps({"n": n, "d": d, **params}), "coreset_params": json.dumps({"scale": "auto"})},
+        **{"revision": "0123456789abcdef", "dirty": False, "torch": "2", "numpy": "2", "python": "3.11"},
+        **{"device": "cpu", "dtype": "float64"},
+    }
+
+
+def _error(cache: str, d: int, rho: float, arm: str, size: int, rng: np.random.Generator) -> float:
+    noise = math.exp(0.05 * rng.standard_normal())
+    if arm == "uniform":
+        return min(2.0, noise * 0.4 * math.exp(0.6 * rho) / math.sqrt(size))
+    x = rho * (SIGMA.get(cache, 1.0) if "tilted" in arm else RADIUS.get(cache, 1.0))
+    return min(2.0, noise * 0.2 * math.sqrt(d) * math.exp(x) / size)
+
+
+def _lower_bound(rng: np.random.Generator, caches: int) -> list[dict]:
+    rows = []
+    for d, rho, arm, seed in itertools.product([8, 16], [1.0, 2.0], ["walk_tilted", "uniform"], range(caches)):
+        floor = signed_clusters_floor(d, d, rho) * (1.5 if arm == "walk_tilted" else 3.0)
+        for size in (d * d // 4, d * d // 2, 3 * d * d // 4):
+            row = _row("lower_bound", "signed_clusters", d * d, d, rho, arm, seed, size)
+            rows.append(row | {"error": floor * (1.6 - size / d / d) * math.exp(0.02 * abs(rng.standard_normal()))})
+    return rows
+
+
+def _antipodal(rng: np.random.Generator, caches: int) -> list[dict]:
+    """Unweighted: the error whose smallest size is half of m; tilted: e^rho / (4 m)."""
+    rows = []
+    for rho, arm, seed in itertools.product([1.0, 1.5, 2.0], ["walk_tilted", "walk_unweighted"], range(caches)):
+        for size in (2, 4, 8, 16, 32, 64, 128, 256, 512):
+            share = size / 2 / antipodal_minimum_size(rho, 0.0)
+            error = math.exp(rho) / 4 / size if arm == "walk_tilted" else (1 - share) / (1 + share)
+            row = _row("antipodal_size", "antipodal", 4096, 8, rho, arm, seed, size, values="keys")
+            rows.append(row | {"error": min(2.0, max(error, 0.001) * math.exp(0.02 * rng.standard_normal()))})
+    return rows
+
+
+def _real(rng: np.random.Generator) -> list[dict]:
+    rows = []
+    for layer, arm, size in itertools.product(range(6), ["uniform", "sinks_uniform", "walk_tilted"], (128, 256, 512)):
+        base = {"uniform": 4.0, "sinks_uniform": 2.0, "walk_tilted": 1.0}[arm] * math.exp(0.1 * rng.standard_normal())
+        row = _row("real_heads", "model", 4096, 64, 8.0, arm, 0, size, layer=layer)
+        found = {"heldout_mean": base / size, "heldout_p99": 3 * base / size, "heldout_max": 9 * base / size}
+        rows.append(row | found | {"layer": float(layer), "kv_head": 0.0, "error": 20 * base / size})
+    return rows
+
+
+def synthetic_heads() -> pd.DataFrame:
+    """One row a head, as results/<tier>/heads.parquet."""
+    layer = np.arange(6)
+    columns = {
+        "layer": layer,
+        "kv_head": np.zeros(6, dtype=int),
+        "rho_uncentred": 65.0 + layer,
+        "rho_centred": 47.0 + layer,
+        "rho_ball": 44.0 + layer,
+        "sigma": np.full(6, 0.9),
+        "radius": np.ones(6),
+        "total_sensitivity": np.exp(2.5 + 0.2 * layer),
+        "log_total_sensitivity": 2.5 + 0.2 * layer,
+        "sink_weight": np.linspace(0.1, 0.9, 6),
+        "effective_rank": np.full(6, 12.0),
+        "n": np.full(6, 4096),
+    }
+    return pd.DataFrame(columns)
+
+
+def write_results(results: Path, tier: str = "quick", *, fits: bool = True) -> Path:
+    """A folder of results as the scripts leave it, its table and fits made from `synthetic_table`."""
+    folder = results / tier
+    folder.mkdir(parents=True)
+    table = synthetic_table()
+    table.to_parquet(folder / "table.parquet")
+    synthetic_heads().to_parquet(folder / "heads.parquet")
+    if fits:
+        write_fits(folder, fit_all(table, replicates=25))
+    return folder
+
+
+def write_fits(folder: Path, records: list[dict]) -> None:
+    """fits.json for the table that is in the folder."""
+    source = hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
+    (folder / "fits.json").write_text(json.dumps({"provenance": {"table_sha256": source}, "fits": records}))

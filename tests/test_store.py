@@ -1,0 +1,203 @@
+"""Cells on disk: what names them, what they hold, which belong to an experiment, and the table they become."""
+
+import copy
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.store import Manifest, Member, Store, StudyError
+from attention_coresets.study.table import COLUMNS, LABELS, gather, merge, read_table, to_frame, write_table
+
+CONFIG = {
+    "cache": {"name": "sphere", "n": 32, "d": 4},
+    "coreset": {"name": "uniform", "sinks": 0},
+    "rho": 1.0,
+    "seed": 0,
+    "heads": 1,
+    "sizes": [8],
+    "adversary": {"restarts": 8, "steps": 10, "polish": 5, "certify": False},
+    "compute": {"device": "auto", "dtype": "float64", "threads": None},
+    "tracking": {"name": "none", "project": "p"},
+    "paths": {"results": "here", "outputs": "there"},
+    "experiment": "one",
+    "tier": "smoke",
+    "arm": "uniform",
+}
+FILLER = {"str": "x", "float64": 0.5, "int64": 1, "bool": False}
+
+
+def changed(key: str, value) -> dict:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = key.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+def row(cell: str, **values) -> dict:
+    return {name: FILLER[kind] for name, kind in COLUMNS.items() if name not in LABELS} | {"cell": cell} | values
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def keep(store: Store, seed: int) -> str:
+    config = changed("seed", seed)
+    store.write(config, [row(cell_hash(config), seed=seed, size=size) for size in (8, 16)])
+    return cell_hash(config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("compute.device", "cuda"),
+        ("compute.threads", 2),
+        ("tracking.name", "wandb"),
+        ("paths.results", "elsewhere"),
+        ("experiment", "two"),
+        ("tier", "full"),
+        ("arm", "other"),
+    ],
+)
+def test_hash_ignores_what_changes_no_number(change) -> None:
+    assert cell_hash(changed(*change)) == cell_hash(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("cache.n", 64),
+        ("coreset.sinks", 4),
+        ("rho", 2.0),
+        ("seed", 1),
+        ("heads", 2),
+        ("sizes", [8, 16]),
+        ("adversary.steps", 11),
+        ("compute.dtype", "float32"),
+    ],
+)
+def test_hash_sees_what_changes_numbers(change) -> None:
+    assert cell_hash(changed(*change)) != cell_hash(CONFIG)
+
+
+@given(st.permutations(list(CONFIG)))
+def test_hash_does_not_depend_on_the_order_of_keys(order) -> None:
+    assert cell_hash({key: CONFIG[key] for key in order}) == cell_hash(CONFIG)
+
+
+def test_rows_come_back_as_they_were(store: Store) -> None:
+    assert store.read(cell_hash(CONFIG)) is None
+    rows = [row(cell_hash(CONFIG), error=1 / 3, size=8)]
+    store.write(CONFIG, rows)
+    assert store.read(cell_hash(CONFIG)) == rows
+    assert [p.name for p in store.cells.iterdir()] == [f"{cell_hash(CONFIG)}.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": [1]}', '{"config": 3, "rows": []}', "tampered"])
+def test_damaged_cell_is_refused(store: Store, content: str) -> None:
+    path = store.write(CONFIG, [row(cell_hash(CONFIG))])
+    path.write_text(json.dumps({"config": changed("rho", 9.0), "rows": [1]}) if content == "tampered" else content)
+    with pytest.raises(StudyError, match=r"is damaged .*delete it and run the sweep again") as caught:
+        store.read(cell_hash(CONFIG))
+    assert str(path) in str(caught.value)
+
+
+def manifest(*cells: str, overrides: tuple[str, ...] = ()) -> Manifest:
+    return Manifest("one", "smoke", [Member(cell, "uniform", f"cell {cell[:4]}") for cell in cells], list(overrides))
+
+
+def test_table_holds_the_present_grid_and_no_stale_cell(store: Store) -> None:
+    a, b, c = (keep(store, seed) for seed in range(3))
+    store.record(manifest(a, b))
+    store.record(manifest(b, c))  # the experiment's file has changed
+    gathered = gather(store, "smoke", "one")
+    assert set(gathered.rows["cell"]) == {b, c}
+    assert gathered.missing == []
+
+
+def test_a_run_with_overrides_adds_to_the_grid(store: Store) -> None:
+    a, b, c = (keep(store, seed) for seed in range(3))
+    store.record(manifest(a, b))
+    store.record(manifest(b, c, overrides=("seed=1,2",)))
+    gathered = gather(store, "smoke", "one")
+    assert list(gathered.rows["cell"].unique()) == [a, b, c]
+    assert gathered.manifest.overrides == ["seed=1,2"]
+
+
+def test_missing_cells_are_listed_by_label(store: Store) -> None:
+    a = keep(store, 0)
+    store.record(manifest(a, "f" * 16))
+    gathered = gather(store, "smoke", "one")
+    assert gathered.missing == ["cell ffff"]
+    assert len(gathered.rows) == 2
+
+
+def test_a_cell_shared_by_experiments_and_arms_takes_their_labels(store: Store) -> None:
+    a = keep(store, 0)
+    for experiment, tier in (("one", "smoke"), ("two", "quick")):
+        store.record(Manifest(experiment, tier, [Member(a, arm, arm) for arm in ("first", "second")], []))
+    for experiment, tier in (("one", "smoke"), ("two", "quick")):
+        rows = gather(store, tier, experiment).rows
+        assert set(rows["experiment"]) == {experiment}
+        assert set(rows["tier"]) == {tier}
+        assert list(rows["arm"]) == ["first", "first", "second", "second"]
+    assert store.experiments("smoke") == ["one"]
+
+
+def test_damaged_manifest_is_refused(store: Store) -> None:
+    store.record(manifest())
+    (store.cells / "index" / "smoke" / "one.json").write_text('{"members": [{"cell": "a"}]}')
+    with pytest.raises(StudyError, match="is damaged"):
+        gather(store, "smoke", "one")
+
+
+def test_table_keeps_experiments_that_were_not_run_here(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "smoke" / "table.parquet"
+    a, b = keep(store, 0), keep(store, 1)
+    store.record(manifest(a))
+    committed = to_frame([row("0" * 16) | {"experiment": e, "tier": "smoke", "arm": "x"} for e in ("one", "elsewhere")])
+    write_table(committed, path)
+    store.record(manifest(a, b))
+    table, kept = merge([gather(store, "smoke", "one")], path)
+    assert kept == ["elsewhere"]
+    assert set(table.loc[table["experiment"] == "one", "cell"]) == {a, b}
+    rebuilt, kept = merge([gather(store, "smoke", "one")], path, keep=False)
+    assert kept == []
+    assert set(rebuilt["experiment"]) == {"one"}
+
+
+def test_table_survives_parquet(store: Store, tmp_path: Path) -> None:
+    store.record(manifest(keep(store, 0)))
+    table = gather(store, "smoke", "one").rows
+    write_table(table, tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), table)
+    assert list(table.columns) == list(COLUMNS)
+
+
+def test_rows_of_another_version_are_refused() -> None:
+    odd = row("abc", extra=1) | {"experiment": "one", "tier": "smoke", "arm": "x"}
+    del odd["error"]
+    with pytest.raises(StudyError, match=r"cells abc: columns error, extra do not fit"):
+        to_frame([odd])
+
+
+def test_missing_and_damaged_tables_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "smoke" / "table.parquet"
+    with pytest.raises(StudyError, match=r"is missing: run `python scripts/collect.py --tier smoke`"):
+        read_table(path)
+    path.parent.mkdir()
+    path.write_bytes(b"PAR1 but not really")
+    with pytest.raises(StudyError, match=r"is damaged .*collect again"):
+        read_table(path)
+    pd.DataFrame({"a": [1]}).to_parquet(path)
+    with pytest.raises(StudyError, match="other columns"):
+        read_table(path)

@@ -1,0 +1,227 @@
+"""Cells and sweeps: paired comparisons, resuming after a kill, failures that do not spread, conf/ in order."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from attention_coresets import CACHES, CORESETS, attention_error, make_cache, make_coreset
+from attention_coresets.study import job
+from attention_coresets.study.cell import run_cell
+from attention_coresets.study.checks import TIERS
+from attention_coresets.study.table import COLUMNS, LABELS, read_table
+from command_line import REPOSITORY, Shell
+
+SMOKE = ("experiment=epsilon_rate", "tier=smoke")
+ARMS = ("uniform", "halving_unweighted", "walk_tilted")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch, capfd) -> Shell:
+    return Shell(tmp_path, monkeypatch, capfd)
+
+
+def options(group: str) -> list[Path]:
+    return sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
+
+
+def configuration(**changes) -> dict:
+    base = {
+        "cache": {"name": "sphere", "n": 48, "d": 4},
+        "coreset": {"name": "uniform", "sinks": 0},
+        "rho": 1.5,
+        "seed": 3,
+        "heads": 2,
+        "sizes": [8, 48],
+        "adversary": {"restarts": 8, "steps": 10, "polish": 5, "certify": False},
+        "compute": {"device": "cpu", "dtype": "float64", "threads": None},
+    }
+    return base | changes
+
+
+# conf/ -------------------------------------------------------------------------------------------------------------
+
+
+def test_registry_names_are_option_names() -> None:
+    assert {path.stem for path in options("cache")} == set(CACHES)
+    assert {path.stem for path in options("coreset")} == set(CORESETS)
+
+
+def test_labels_are_file_names() -> None:
+    for path in options("arm"):
+        assert OmegaConf.load(path).arm == path.stem
+    for path in options("experiment"):
+        assert OmegaConf.load(path).experiment == path.stem
+        assert OmegaConf.load(path).hydra.mode == "MULTIRUN"
+
+
+@pytest.mark.parametrize("path", options("experiment"), ids=lambda path: path.stem)
+def test_experiment_files_open_with_command_claim_and_time_and_have_all_tiers(path: Path) -> None:
+    opening = re.match(r"(#.*\n)+", path.read_text())
+    assert opening is not None
+    for part in ("# @package _global_", f"python scripts/sweep.py experiment={path.stem}", "Claim", "Time"):
+        assert part in opening[0]
+    assert set(OmegaConf.load(path)["at"]) == set(TIERS)
+
+
+def test_every_arm_builds(shell: Shell) -> None:
+    arms = ",".join(path.stem for path in options("arm"))
+    outcome = shell.sweep("-m", f"arm={arms}", "cache.n=32", "cache.d=4", "sizes=[8]", "adversary=tiny")
+    assert outcome.code == 0
+    assert outcome.summary == f"{len(options('arm'))} computed, 0 already done, 0 failed"
+
+
+# cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_have_the_stated_columns_and_one_row_a_size_and_head() -> None:
+    rows = run_cell(configuration())
+    assert [set(row) for row in rows] == [set(COLUMNS) - set(LABELS)] * 4
+    assert [(row["size"], row["head"]) for row in rows] == [(8, 0), (8, 1), (48, 0), (48, 1)]
+    assert all(row["error"] == 0 for row in rows if row["size"] == 48)
+    first = rows[0]
+    assert first["constant"] == pytest.approx(8 * first["error"] / (2 * math.exp(1.5 * first["sigma"])))
+    assert first["exponent"] == pytest.approx(1.5 * first["radius"])
+    assert json.loads(first["cache_params"]) == {"n": 48, "d": 4}
+
+
+def test_error_is_at_least_that_of_sampled_queries() -> None:
+    """Against an oracle that shares nothing but the cache: with sinks = size - 1 all but one token is known."""
+    rows = run_cell(configuration(heads=1, sizes=[47]))
+    cache = make_cache("sphere", n=48, d=4, seed=3)
+    queries = torch.randn(500, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    queries = 1.5 * queries / queries.norm(dim=-1, keepdim=True)
+    leaving_one_out = [
+        make_coreset("uniform")(cache, size=47, rho=1.5, generator=torch.Generator().manual_seed(s)) for s in range(300)
+    ]
+    least = min(float(attention_error(queries, cache, coreset).max()) for coreset in leaving_one_out)
+    assert rows[0]["error"] >= least > 0
+
+
+def test_comparisons_are_paired_and_repeatable() -> None:
+    walk = {"name": "gram_schmidt_walk", "model": "tilted", "scale": "auto", "recursion": "one_walk", "ridge": 1e-4}
+    uniform, other, again = (run_cell(configuration(coreset=c)) for c in (configuration()["coreset"], walk, walk))
+    for a, b in zip(uniform, other, strict=True):
+        assert (a["sigma"], a["radius"]) == (b["sigma"], b["radius"])
+    assert [row["error"] for row in other] == [row["error"] for row in again]
+
+
+def test_head_and_size_do_not_depend_on_the_batch() -> None:
+    both, alone = run_cell(configuration()), run_cell(configuration(heads=1, sizes=[8]))
+    assert both[0]["sigma"] == pytest.approx(alone[0]["sigma"], rel=1e-12)
+    assert both[0]["error"] == pytest.approx(alone[0]["error"], rel=0.05)  # the same coreset, other random starts
+
+
+def test_single_cell_prints_its_rows_and_is_kept(shell: Shell) -> None:
+    arguments = ("cache=sphere", "cache.n=32", "cache.d=4", "coreset=uniform", "rho=1", "seed=0", "sizes=[8,16]")
+    first, second = shell.sweep(*arguments), shell.sweep(*arguments)
+    assert first.code == second.code == 0
+    assert first.out.startswith("uniform (unweighted) on sphere: n=32 d=4 rho=1\n")
+    assert [line.split()[0] for line in first.out.splitlines()[1:-1]] == ["size", "8", "16"]
+    assert "kept: " in first.out
+    assert "already done: " in second.out
+    assert not list(Path.cwd().glob("*.log"))
+
+
+# sweeps ------------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_resumes_and_collects(shell: Shell) -> None:
+    first = shell.sweep(*SMOKE)
+    assert first.code == 0
+    assert first.summary == "6 computed, 0 already done, 0 failed"
+    before = shell.cells
+    again = shell.sweep(*SMOKE)
+    assert again.summary == "0 computed, 6 already done, 0 failed"
+    assert shell.cells == before
+    collected = shell.collect("--tier", "smoke")
+    assert collected.code == 0
+    assert re.search(r"epsilon_rate +6 +0 +12 ", collected.out)
+    table = read_table(shell.results / "smoke" / "table.parquet")
+    assert set(table["arm"]) == set(ARMS)
+    assert set(table["experiment"]) == {"epsilon_rate"}
+    assert table.groupby(["seed", "head"])["sigma"].nunique().max() == 1  # the same caches for every arm
+    assert (table["error"] >= 0).all()
+
+
+def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
+    shell.sweep(*SMOKE)
+    outcome = shell.sweep(*SMOKE, "seed=1,2")
+    assert outcome.summary == "3 computed, 3 already done, 0 failed"
+    collected = shell.collect("--tier", "smoke")
+    assert re.search(r"epsilon_rate +9 +0 +18 ", collected.out)
+    assert "last run with seed=1,2" in collected.out
+    shell.sweep(*SMOKE)
+    assert re.search(r"epsilon_rate +6 +0 +12 ", shell.collect("--tier", "smoke").out)
+
+
+def test_missing_cells_are_said_and_fail_collect(shell: Shell) -> None:
+    shell.sweep(*SMOKE)
+    sorted((shell.results / "cells").glob("*.json"))[0].unlink()
+    outcome = shell.collect("--tier", "smoke")
+    assert outcome.code == 1
+    assert "1 cells are missing" in outcome.err
+    assert len(pd.read_parquet(shell.results / "smoke" / "table.parquet")) == 10
+
+
+def test_a_failed_cell_is_reported_not_cached_and_stops_no_other(shell: Shell, monkeypatch) -> None:
+    def fails_for_one(config):
+        if config["seed"] == 1 and config["arm"] == "uniform":
+            raise RuntimeError("no luck\nin this cell")
+        return run_cell(config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "run_cell", fails_for_one)
+        outcome = shell.sweep(*SMOKE)
+    assert outcome.code == 1
+    assert "failed: arm=uniform seed=1: RuntimeError: no luck in this cell\n" in outcome.err
+    assert outcome.summary == "5 computed, 0 already done, 1 failed"
+    assert len(shell.cells) == 5
+    (record,) = shell.outputs.rglob("*.failed")
+    assert "fails_for_one" in record.read_text()  # the traceback
+    assert shell.sweep(*SMOKE).summary == "1 computed, 5 already done, 0 failed"
+
+
+def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
+    many = (*SMOKE, "seed=range(0,25)")
+    command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *many, *shell.paths]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(shell.cells) < 10 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = shell.cells
+    assert 10 <= len(before) < 75
+    outcome = shell.sweep(*many)
+    assert outcome.code == 0
+    assert outcome.summary == f"{75 - len(before)} computed, {len(before)} already done, 0 failed"
+    assert before.items() <= shell.cells.items()
+
+
+@pytest.mark.slow
+def test_wandb_offline_needs_neither_account_nor_network(shell: Shell, monkeypatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert shell.sweep(*SMOKE, "seed=0", "tracking=wandb").code == 0
+    runs = list((shell.outputs / "wandb").glob("offline-run-*"))
+    assert {run.name.rpartition("-")[2] for run in runs} == set(shell.cells)
+
+
+@pytest.mark.gpu
+def test_devices_agree() -> None:
+    gpu = {"device": "cuda", "dtype": "float64", "threads": None}
+    cpu, cuda = run_cell(configuration(heads=1)), run_cell(configuration(heads=1, compute=gpu))
+    for a, b in zip(cpu, cuda, strict=True):
+        assert b["device"].startswith("cuda")
+        assert b["sigma"] == pytest.approx(a["sigma"], rel=1e-9)
+        assert b["error"] == pytest.approx(a["error"], rel=0.01, abs=1e-12)
