@@ -7,6 +7,32 @@ from pathlib import Path
 from types import ModuleType
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PROBE = """# @package _global_
+defaults:
+  - override /cache: clusters
+experiment: probe
+sizes: ${at.${tier}.sizes}
+at:
+  smoke: {n: "64", seed: "0,1", sizes: [8, 16], adversary: tiny}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      arm: uniform,halving_unweighted,walk_tilted
+      cache.n: ${at.${tier}.n}
+      cache.d: 4
+      seed: ${at.${tier}.seed}
+      adversary: ${at.${tier}.adversary}
+"""
+
+
+def probe(directory: Path) -> list[str]:
+    """Arguments of an experiment that only the tests know: 6 cells of 2 rows, and where its results go."""
+    path = directory / "conf" / "experiment" / "probe.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PROBE)
+    where = [f"paths.results={directory / 'results'}", f"paths.outputs={directory / 'outputs'}"]
+    return ["experiment=probe", "tier=smoke", f"hydra.searchpath=[file://{directory / 'conf'}]", *where]
 
 
 def script(name: str) -> ModuleType:
@@ -31,16 +57,20 @@ class Outcome:
 
 
 class Shell:
-    """`sweep(...)` and `collect(...)` with results and outputs in a temporary directory."""
+    """`sweep(...)`, `probe(...)` and `collect(...)` with results and outputs in a temporary directory."""
 
     def __init__(self, directory: Path, monkeypatch, capfd) -> None:
-        self.results, self.outputs = directory / "results", directory / "outputs"
+        self.directory, self.results, self.outputs = directory, directory / "results", directory / "outputs"
         self.monkeypatch, self.capfd = monkeypatch, capfd
         self.traceback = "0"
         monkeypatch.chdir(directory)
 
     def sweep(self, *arguments: str) -> Outcome:
         return self._run("sweep", [*arguments, *self.paths])
+
+    def probe(self, *arguments: str) -> Outcome:
+        """The probe experiment at the smoke tier."""
+        return self._run("sweep", [*probe(self.directory), *arguments])
 
     def collect(self, *arguments: str) -> Outcome:
         return self._run("collect", [*arguments, "--results", str(self.results)])

@@ -86,11 +86,10 @@ def test_damaged_cell_is_named_and_left_alone(shell: Shell) -> None:
 
 
 def test_damaged_cell_stops_sweep_and_collect(shell: Shell) -> None:
-    sweep = ("experiment=epsilon_rate", "tier=smoke", "seed=0")
-    assert shell.sweep(*sweep).code == 0
+    assert shell.probe().code == 0
     first = sorted((shell.results / "cells").glob("*.json"))[0]
     first.write_text("{")
-    for outcome in (shell.sweep(*sweep), shell.collect("--tier", "smoke")):
+    for outcome in (shell.probe(), shell.collect("--tier", "smoke")):
         assert outcome.code == 1
         assert str(first) in outcome.err
 
@@ -102,7 +101,6 @@ def test_nothing_to_collect(shell: Shell) -> None:
 
 
 def test_full_disk_keeps_what_is_done(shell: Shell, monkeypatch) -> None:
-    sweep = ("experiment=epsilon_rate", "tier=smoke")
     replace, allowed = os.replace, 3
 
     def fails_when_full(source, target) -> None:
@@ -115,14 +113,14 @@ def test_full_disk_keeps_what_is_done(shell: Shell, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fails_when_full)
-        outcome = shell.sweep(*sweep)
+        outcome = shell.probe()
     assert outcome.code == 1
     assert outcome.err.splitlines()[-1].startswith("error: cannot write to")
     assert "the disk is full; free some space" in outcome.err
     before = shell.cells
     assert len(before) == 3
     assert not list(shell.results.rglob("*.part"))
-    again = shell.sweep(*sweep)
+    again = shell.probe()
     assert again.code == 0
     assert again.summary == "3 computed, 3 already done, 0 failed"
     assert before.items() <= shell.cells.items()

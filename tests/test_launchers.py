@@ -9,21 +9,33 @@ from hydra.plugins.launcher import Launcher
 
 from attention_coresets.study.progress import Board, Monitor
 from attention_coresets.study.sweep import _launch
-from command_line import REPOSITORY
+from command_line import REPOSITORY, probe
 
-TWO_CELLS = ("experiment=epsilon_rate", "tier=smoke", "seed=0", "arm=uniform,walk_tilted")
+LAUNCHERS = ("joblib", "submitit_local")
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_launcher(launcher: str, tmp_path: Path) -> None:
-    paths = (f"paths.results={tmp_path / 'results'}", f"paths.outputs={tmp_path / 'outputs'}")
-    command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *TWO_CELLS, f"launcher={launcher}", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "2 computed, 0 already done, 0 failed" in done.stderr
-    assert done.stdout == ""
-    assert len(list((tmp_path / "results" / "cells").glob("*.json"))) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"results", "outputs"}
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> dict[str, tuple[Path, int, str, str]]:
+    """The probe's directory, exit code and output by launcher; both run at once, for they mostly wait for imports."""
+    running = {}
+    for launcher in LAUNCHERS:
+        directory = tmp_path_factory.mktemp(launcher)
+        two_cells = [*probe(directory), "seed=0", "arm=uniform,walk_tilted", f"launcher={launcher}"]
+        command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *two_cells]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": directory}
+        running[launcher] = directory, subprocess.Popen(command, **pipes)
+    ended = {launcher: process.communicate() for launcher, (_, process) in running.items()}
+    return {name: (directory, process.returncode, *ended[name]) for name, (directory, process) in running.items()}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launcher(launcher: str, finished) -> None:
+    directory, code, out, err = finished[launcher]
+    assert code == 0, err
+    assert "2 computed, 0 already done, 0 failed" in err
+    assert out == ""
+    assert len(list((directory / "results" / "cells").glob("*.json"))) == 2
+    assert {path.name for path in directory.iterdir()} == {"conf", "results", "outputs"}
 
 
 class Loses(Launcher):

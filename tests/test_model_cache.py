@@ -369,10 +369,10 @@ def test_geometry_agrees_with_its_definitions(captured):
     held = read_layer(SOURCE, 0)
     norms = held.queries[:2].double().norm(dim=-1).max(), held.keys[0].double().norm(dim=-1).max()
     assert found["rho_uncentred"] == pytest.approx(float(norms[0] * norms[1]) * held.scaling, rel=1e-12)
-    assert found["rho_meb"] <= found["rho"] <= 2 * found["rho_uncentred"]
+    assert found["rho_ball"] <= found["rho_centred"] <= 2 * found["rho_uncentred"]
     weights = (head.calibration @ head.cache.keys.mT).softmax(-1)
-    assert found["sensitivity"] == pytest.approx(sum(float(weights[:, i].max()) for i in range(N)), rel=1e-12)
-    assert found["log_sensitivity"] <= found["rho"] * found["sigma"] + 1e-9
+    assert found["total_sensitivity"] == pytest.approx(sum(float(weights[:, i].max()) for i in range(N)), rel=1e-12)
+    assert found["log_total_sensitivity"] <= found["rho_centred"] * found["sigma"] + 1e-9
     assert found["radius"] == pytest.approx(1)
     singular = np.linalg.svd(head.cache.keys.numpy(), compute_uv=False) ** 2
     assert found["effective_rank"] == pytest.approx(singular.sum() ** 2 / (singular**2).sum(), rel=1e-9)

@@ -19,9 +19,8 @@ from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.table import COLUMNS, LABELS, read_table
-from command_line import REPOSITORY, Shell
+from command_line import REPOSITORY, Shell, probe
 
-SMOKE = ("experiment=epsilon_rate", "tier=smoke")
 ARMS = ("uniform", "halving_unweighted", "walk_tilted")
 
 
@@ -65,10 +64,10 @@ def test_labels_are_file_names() -> None:
 
 
 @pytest.mark.parametrize("path", options("experiment"), ids=lambda path: path.stem)
-def test_experiment_files_open_with_command_claim_and_time_and_have_all_tiers(path: Path) -> None:
+def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Path) -> None:
     opening = re.match(r"(#.*\n)+", path.read_text())
     assert opening is not None
-    for part in ("# @package _global_", f"python scripts/sweep.py experiment={path.stem}", "Claim", "Time"):
+    for part in ("# @package _global_", f"python scripts/sweep.py experiment={path.stem}", "# Time"):
         assert part in opening[0]
     assert set(OmegaConf.load(path)["at"]) == set(TIERS)
 
@@ -136,36 +135,36 @@ def test_single_cell_prints_its_rows_and_is_kept(shell: Shell) -> None:
 
 
 def test_sweep_resumes_and_collects(shell: Shell) -> None:
-    first = shell.sweep(*SMOKE)
+    first = shell.probe()
     assert first.code == 0
     assert first.summary == "6 computed, 0 already done, 0 failed"
     before = shell.cells
-    again = shell.sweep(*SMOKE)
+    again = shell.probe()
     assert again.summary == "0 computed, 6 already done, 0 failed"
     assert shell.cells == before
     collected = shell.collect("--tier", "smoke")
     assert collected.code == 0
-    assert re.search(r"epsilon_rate +6 +0 +12 ", collected.out)
+    assert re.search(r"probe +6 +0 +12 ", collected.out)
     table = read_table(shell.results / "smoke" / "table.parquet")
     assert set(table["arm"]) == set(ARMS)
-    assert set(table["experiment"]) == {"epsilon_rate"}
+    assert set(table["experiment"]) == {"probe"}
     assert table.groupby(["seed", "head"])["sigma"].nunique().max() == 1  # the same caches for every arm
     assert (table["error"] >= 0).all()
 
 
 def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
-    shell.sweep(*SMOKE)
-    outcome = shell.sweep(*SMOKE, "seed=1,2")
+    shell.probe()
+    outcome = shell.probe("seed=1,2")
     assert outcome.summary == "3 computed, 3 already done, 0 failed"
     collected = shell.collect("--tier", "smoke")
-    assert re.search(r"epsilon_rate +9 +0 +18 ", collected.out)
+    assert re.search(r"probe +9 +0 +18 ", collected.out)
     assert "last run with seed=1,2" in collected.out
-    shell.sweep(*SMOKE)
-    assert re.search(r"epsilon_rate +6 +0 +12 ", shell.collect("--tier", "smoke").out)
+    shell.probe()
+    assert re.search(r"probe +6 +0 +12 ", shell.collect("--tier", "smoke").out)
 
 
 def test_missing_cells_are_said_and_fail_collect(shell: Shell) -> None:
-    shell.sweep(*SMOKE)
+    shell.probe()
     sorted((shell.results / "cells").glob("*.json"))[0].unlink()
     outcome = shell.collect("--tier", "smoke")
     assert outcome.code == 1
@@ -181,19 +180,19 @@ def test_a_failed_cell_is_reported_not_cached_and_stops_no_other(shell: Shell, m
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "run_cell", fails_for_one)
-        outcome = shell.sweep(*SMOKE)
+        outcome = shell.probe()
     assert outcome.code == 1
     assert "failed: arm=uniform seed=1: RuntimeError: no luck in this cell\n" in outcome.err
     assert outcome.summary == "5 computed, 0 already done, 1 failed"
     assert len(shell.cells) == 5
     (record,) = shell.outputs.rglob("*.failed")
     assert "fails_for_one" in record.read_text()  # the traceback
-    assert shell.sweep(*SMOKE).summary == "1 computed, 5 already done, 0 failed"
+    assert shell.probe().summary == "1 computed, 5 already done, 0 failed"
 
 
 def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
-    many = (*SMOKE, "seed=range(0,25)")
-    command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *many, *shell.paths]
+    many = ("arm=uniform", "seed=range(0,60)")
+    command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *probe(shell.directory), *many]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(shell.cells) < 10 and process.poll() is None and time.monotonic() < deadline:
@@ -201,10 +200,10 @@ def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     before = shell.cells
-    assert 10 <= len(before) < 75
-    outcome = shell.sweep(*many)
+    assert 10 <= len(before) < 60
+    outcome = shell.probe(*many)
     assert outcome.code == 0
-    assert outcome.summary == f"{75 - len(before)} computed, {len(before)} already done, 0 failed"
+    assert outcome.summary == f"{60 - len(before)} computed, {len(before)} already done, 0 failed"
     assert before.items() <= shell.cells.items()
 
 
@@ -212,7 +211,7 @@ def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
 def test_wandb_offline_needs_neither_account_nor_network(shell: Shell, monkeypatch) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert shell.sweep(*SMOKE, "seed=0", "tracking=wandb").code == 0
+    assert shell.probe("seed=0", "tracking=wandb").code == 0
     runs = list((shell.outputs / "wandb").glob("offline-run-*"))
     assert {run.name.rpartition("-")[2] for run in runs} == set(shell.cells)
 

@@ -53,15 +53,14 @@ def _rate(results: Results) -> str:
 
 
 def _antipodal(results: Results) -> str:
-    place = {"n": 2048, "d": 8, "rho": 3.0, "size": 512}
-    arms = ("walk_tilted", "walk_unweighted", "uniform")
-    found = {arm: error_at("constant", arm, "antipodal", **place)(results) for arm in arms}
-    if not all(found.values()):
+    names = {"walk_tilted": "the tilted walk", "walk_unweighted": "the unweighted walk", "uniform": "uniform subsets"}
+    found = {arm: error_at("constant", arm, "antipodal", n=2048, d=8, rho=3.0, size=512)(results) for arm in names}
+    if not found["walk_tilted"] or not found["uniform"]:
         return ""
-    tilted, unweighted, uniform = (interval(found[arm][0].estimate) for arm in arms)
+    words = [f"{interval(found[arm][0].estimate)} for {name}" for arm, name in names.items() if found[arm]]
     return (
         "**The model matters** (antipodal keys, random values, ρ = 3, 512 of 2048 tokens, d = 8): error"
-        f" {tilted} for the tilted walk, {unweighted} for the unweighted walk, {uniform} for uniform subsets."
+        f" {', '.join(words)}; only the first is a tilted coreset."
     )
 
 
@@ -83,7 +82,8 @@ def _floor(results: Results) -> str:
     arms = over_floor(results)["arm"].nunique()
     return (
         f"**Lower bound** (signed clusters, m ≤ n/2): none of {arms} arms (tilted and unweighted) errs by less than"
-        f" {number(least[0].estimate.value)} × the proven floor A√(d/2); at m = n/2 the best arm errs by {_span(best)} times it."
+        f" {number(least[0].estimate.value)} × the proven floor A√(d/2); at m = n/2 the best arm is at"
+        f" {_span(best)}."
     )
 
 

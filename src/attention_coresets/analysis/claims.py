@@ -46,7 +46,6 @@ CLAIMS: tuple[Claim, ...] = (
     _gamma("halving_unweighted", "unweighted", "gamma_balanced", "= 1"),
     _gamma("uniform", "unweighted", "gamma_uniform", "near 2"),
     *(_alpha("walk_tilted", "tilted", cache, "alpha_balanced") for cache in ("sphere", "clusters")),
-    *(_alpha("walk_unweighted", "unweighted", cache, "alpha_balanced") for cache in ("sphere", "clusters")),
     *(_alpha("uniform", "unweighted", cache, "alpha_uniform") for cache in ("sphere", "clusters")),
     *(_beta("walk_tilted", "tilted", "ρσ", cache) for cache in FAMILIES),
     *(_beta("walk_unweighted", "unweighted", "ρR", cache) for cache in FAMILIES),
@@ -99,8 +98,8 @@ CLAIMS: tuple[Claim, ...] = (
         "antipodal_uniform_error",
         m.error_at("constant", "uniform", "antipodal", n=2048, d=8, rho=3.0, size=512),
     ),
-    *(_nu("walk_tilted", "tilted", cache) for cache in ("sphere", "clusters")),
-    *(_nu("uniform", "unweighted", cache) for cache in ("sphere", "clusters")),
+    _nu("walk_tilted", "tilted", "sphere"),
+    _nu("uniform", "unweighted", "sphere"),
     Claim(
         "floor",
         "Signed clusters: no arm errs less than A√(d/2) with m ≤ n/2; smallest error over it",

@@ -37,10 +37,10 @@ class RealHead:
 def geometry(head: RealHead) -> dict[str, float]:
     """What the bounds and the conjectures say of a head; rho and exponents in nats.
 
-    rho_uncentred, rho (keys centred at their mean), rho_meb (at the centre of their minimum enclosing ball): largest
-    query norm times largest key norm times scaling. sigma of the tilt and radius R (1 by the normalisation) at rho.
-    sensitivity T = sum_i max_q softmax_i(q) over the calibration queries, and its logarithm; sensitivity_heldout, the
-    same of the held-out ones. sink_weight: mean weight of token 0 at held-out queries. effective_rank of the centred
+    rho_uncentred, rho_centred (keys centred at their mean), rho_ball (at the centre of their minimum enclosing ball):
+    largest query norm times largest key norm times scaling. sigma of the tilt and radius R (1 by the normalisation) at
+    rho_centred. total_sensitivity T = sum_i max_q softmax_i(q) over the calibration queries, and its logarithm;
+    total_sensitivity_heldout, the same of the held-out ones. sink_weight: mean weight of token 0 at held-out queries. effective_rank of the centred
     keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's eigenvalues, between 1 and d.
     """
     keys = head.cache.keys
@@ -50,13 +50,13 @@ def geometry(head: RealHead) -> dict[str, float]:
     eigenvalues = torch.linalg.eigvalsh(keys.mT @ keys)
     return {
         "rho_uncentred": head.rho * largest / head.key_radius,
-        "rho": head.rho,
-        "rho_meb": head.rho * ball,
+        "rho_centred": head.rho,
+        "rho_ball": head.rho * ball,
         "sigma": float(tilt(keys, head.rho).sigma),
         "radius": float(radius(keys)),
-        "sensitivity": float(sensitivity),
-        "log_sensitivity": float(sensitivity.log()),
-        "sensitivity_heldout": float(heldout),
+        "total_sensitivity": float(sensitivity),
+        "log_total_sensitivity": float(sensitivity.log()),
+        "total_sensitivity_heldout": float(heldout),
         "sink_weight": float((head.heldout @ keys.mT).softmax(dim=-1)[:, 0].mean()),
         "effective_rank": float(eigenvalues.sum().square() / eigenvalues.square().sum()),
     }

@@ -1,13 +1,11 @@
 """The ablation: every arm against the tilted Gram-Schmidt walk on the same caches, ranked."""
 
-import json
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.style import GREY, TILTED, UNWEIGHTED, log_axes, new_figure, plain_ticks
+from attention_coresets.analysis.figures.style import GREY, TILTED, UNWEIGHTED, log_axes, look, new_figure, plain_ticks
 from attention_coresets.analysis.frames import distinct, groups
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.summary import Estimate, paired_ratio
@@ -18,7 +16,7 @@ REFERENCE = "walk_tilted"
 def ablation(results: Results) -> Figure:
     """Error of each arm over that of walk_tilted: geometric mean over rho and m, median over caches with its 95 %
     interval; a panel for each family, arms ranked by their mean over families, coloured by coreset model."""
-    rows = with_scales(results.rows("ablation"))
+    rows = results.rows("ablation")
     families = distinct(rows, "cache")
     ratios = {family: _ratios(group) for family, group in ((f, rows.loc[rows["cache"] == f]) for f in families)}
     arms = _ranked(ratios)
@@ -31,13 +29,6 @@ def ablation(results: Results) -> Figure:
     low, high = axes[0].get_xlim()
     plain_ticks(axes[0], "x", [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high])
     return figure
-
-
-def with_scales(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the kernel scale in the arm's name where it is not the default."""
-    scales = [json.loads(text).get("scale", "auto") for text in rows["coreset_params"]]
-    names = [f"{arm}, scale {s}" if s != "auto" else arm for arm, s in zip(rows["arm"], scales, strict=True)]
-    return rows.assign(arm=names)
 
 
 def _ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -63,5 +54,5 @@ def _panel(ax: Axes, found: dict[str, Estimate], arms: list[str], models: dict[s
         ax.plot(estimate.value, y, markers[model], color=colors[model])
     ax.axvline(1, color=GREY, linestyle="--", linewidth=1.1, zorder=1)
     log_axes(ax, y=False)
-    ax.set_yticks(range(len(arms)), [f"{arm} ({models[arm]})" for arm in arms])
+    ax.set_yticks(range(len(arms)), [look(arm).label for arm in arms])
     ax.set_ylim(len(arms) - 0.5, -0.5)

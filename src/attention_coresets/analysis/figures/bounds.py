@@ -32,10 +32,8 @@ def constant(results: Results) -> Figure:
     rhos, families = distinct(rows, "rho"), distinct(rows, "cache")
     figure = new_figure(3.2 * len(rhos) + 1.2, 2 * (0.42 * len(families) + 0.9) + 0.4)
     axes = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
-    kinds = (
-        ("constant_sigma", "m·err / (√d e^{ρσ})", 1.0, "1"),
-        ("constant_rho", "m·err / (√d e^ρ)", ISSUE_LIMIT, "0.7"),
-    )
+    sigma, rho_only = (rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,e^{{{x}}})$" for x in (r"\rho\sigma", r"\rho"))
+    kinds = (("constant_sigma", sigma, 1.0), ("constant_rho", rho_only, ISSUE_LIMIT))
     for line, (name, label, limit) in zip(axes, kinds, strict=True):
         for ax, rho in zip(line, rhos, strict=True):
             _strips(ax, rows.loc[rows["rho"] == rho], name, "cache", families)

@@ -1,18 +1,21 @@
-"""Rates: error against size, and sizes m(epsilon) against d, n and rho."""
+"""Rates: error against size, and sizes m(epsilon) against d and n."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, sizes_at
+from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, quantile_curves, sizes_at
 from attention_coresets.analysis.figures.style import (
+    End,
     guide,
     in_order,
     label_ends,
     log_axes,
     look,
-    new_figure,
+    panel_grid,
     plain_ticks,
     shared_legend,
 )
@@ -32,93 +35,93 @@ def slope_text(results: Results, law: str, symbol: str, sign: str, **fixed: obje
 
 
 def error_vs_size(results: Results) -> Figure:
-    """Worst-case error against size on clusters, a panel for each (d, rho): medians, 10-90 % bands over caches."""
-    rows = results.rows("epsilon_rate")
-    panels = list(groups(rows, ["n", "d", "rho"]))
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = new_figure(3.9 * columns, 2.7 * lines + 0.6)
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat
-    for ax, (names, panel) in zip(axes, panels, strict=False):
-        ends = [
-            _error_curve(ax, results, names, arm, panel.loc[panel["arm"] == arm]) for arm in in_order(set(panel["arm"]))
-        ]
+    """Worst-case error against size on clusters, a panel for each (n, d, rho): medians and 10-90 % bands over caches;
+    open marks are sizes above n/4, which the fits leave out."""
+    panels = list(groups(results.rows("epsilon_rate"), ["n", "d", "rho"]))
+    figure, axes = panel_grid(len(panels), 2, (4.2, 2.7), share=True)
+    for ax, (names, panel) in zip(axes, panels, strict=True):
+        curves = [(arm, panel.loc[panel["arm"] == arm]) for arm in in_order(set(panel["arm"]))]
+        ends = [_error_curve(ax, results, names, arm, curve) for arm, curve in curves]
         _error_guides(ax, panel)
         log_axes(ax)
         sizes = distinct(panel, "size")
-        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * 5)
+        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.65)
         plain_ticks(ax, "x", sizes)
-        ax.set_title(f"clusters, {setting(names)}")
+        ax.set(title=f"clusters, {setting(names)}", xlabel="coreset size m", ylabel="worst-case error")
+        ax.label_outer()
         label_ends(ax, ends)
-    figure.supxlabel("coreset size m")
-    figure.supylabel("worst-case error")
-    shared_legend(figure, figure.axes)
+    shared_legend(figure, axes)
     return figure
 
 
-def _error_curve(
-    ax: Axes, results: Results, names: dict, arm: str, rows: pd.DataFrame
-) -> tuple[float, float, str, str]:
+def _error_curve(ax: Axes, results: Results, names: dict, arm: str, rows: pd.DataFrame) -> End:
     style = look(arm)
-    quantiles = rows.groupby("size")["error"].quantile(np.array([0.1, 0.5, 0.9])).unstack()
-    x = quantiles.index.to_numpy(dtype=float)
-    low, middle, high = (quantiles[q].to_numpy(dtype=float) for q in (0.1, 0.5, 0.9))
+    x, (low, middle, high) = quantile_curves(rows, "error", (0.1, 0.5, 0.9))
     ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
     ax.plot(x, middle, color=style.color, marker=style.marker, label=style.label, zorder=3)
     outside = x > names["n"] * Regime().max_fraction
     ax.plot(x[outside], middle[outside], style.marker, color=style.color, markerfacecolor="white", zorder=4)
     text = slope_text(results, "epsilon_rate", "gamma", "γ", arm=arm, **names)
-    return float(x[-1]), float(middle[-1]), text, style.color
+    return End(float(x[-1]), float(middle[-1]), text, style.color)
 
 
 def _error_guides(ax: Axes, panel: pd.DataFrame) -> None:
-    """1/m through the best arm's first point, 1/sqrt(m) through the worst's."""
-    first = panel.loc[panel["size"] == panel["size"].min()].groupby("arm")["error"].median().to_numpy(dtype=float)
+    """1/m below the best arm's first point, 1/sqrt(m) above the worst's."""
+    first = panel.loc[panel["size"] == panel["size"].min()]
+    errors = [float(np.median(column(group, "error"))) for _, group in groups(first, ["arm"])]
     x = np.array(distinct(panel, "size"), dtype=float)
-    guide(ax, x, first.min() * 0.7 * x[0] / x, "∝ 1/m")
-    guide(ax, x, first.max() * 1.4 * np.sqrt(x[0] / x), "∝ 1/√m", ":")
+    guide(ax, x, min(errors) * 0.6 * x[0] / x, r"$\propto 1/m$")
+    guide(ax, x, max(errors) * 1.6 * np.sqrt(x[0] / x), r"$\propto 1/\sqrt{m}$", ":")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What sizes are drawn against: the column x and theory's power of it."""
+
+    experiment: str
+    x: str
+    symbol: str
+    sign: str
+    label: str
+    power: float
+    theory: str
 
 
 def d_rate(results: Results) -> Figure:
-    """m(epsilon) against the dimension, a panel for each family and rho, with sqrt(d)."""
-    return _size_panels(results, "d_rate", "d", "alpha", "α", "dimension d", lambda d: np.sqrt(d), "∝ √d")
+    """m(epsilon) against the dimension, a panel for each family and rho; theory says sqrt(d) for walks."""
+    return _panels(results, Variable("d_rate", "d", "alpha", "α", "dimension d", 0.5, r"$\propto\sqrt{d}$"))
 
 
 def n_independence(results: Results) -> Figure:
     """m(epsilon) against the number of tokens, a panel for each family and rho; theory is flat."""
-    return _size_panels(results, "n_independence", "n", "nu", "ν", "tokens n", lambda n: np.ones_like(n), "flat")
+    return _panels(results, Variable("n_independence", "n", "nu", "ν", "tokens n", 0.0, "independent of n"))
 
 
-def _offset(sizes: pd.DataFrame, law: np.ndarray) -> float:
-    """What moves a law onto the middle of an arm's sizes."""
-    return float(np.exp(np.median(np.log(column(sizes, "middle") / law))))
-
-
-def _size_panels(
-    results: Results, experiment: str, x: str, symbol: str, sign: str, label: str, law, law_label: str
-) -> Figure:
-    rows = results.rows(experiment)
-    by = ["cache", "rho"] if x == "d" else ["cache", "d", "rho"]
-    panels = list(groups(rows, by))
-    figure = new_figure(3.7 * len(panels) + 0.4, 3.4)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+def _panels(results: Results, variable: Variable) -> Figure:
+    fixed = ["cache", "rho"] if variable.x == "d" else ["cache", "d", "rho"]
+    panels = list(groups(results.rows(variable.experiment), fixed))
+    figure, axes = panel_grid(len(panels), 3, (4.0, 2.9))
     for ax, (names, panel) in zip(axes, panels, strict=True):
-        epsilon = best_epsilon(panel, [x])
-        sizes = sizes_at(panel, [x], [epsilon], Regime())
-        values = np.array(distinct(panel, x), dtype=float)
-        ends = []
-        for arm in in_order(set(panel["arm"])):
-            mine = sizes.loc[sizes["arm"] == arm]
-            draw_sizes(ax, mine, x, look(arm))
-            middle = column(mine, "middle")
-            guide(ax, values, law(values) * _offset(mine, law(column(mine, x))), law_label)
-            text = slope_text(results, experiment, symbol, sign, arm=arm, **names)
-            ends.append((values[-1], middle[-1], text, look(arm).color))
-        log_axes(ax)
-        ax.set_xlim(values[0] * 0.85, values[-1] * (values[-1] / values[0]) ** 0.62)
-        plain_ticks(ax, "x", values)
-        ax.set(title=f"{setting(names, 'cache')}: ε = {epsilon:.2g}", xlabel=label)
-        label_ends(ax, ends)
-    axes[0].set_ylabel("size m(ε)")
-    shared_legend(figure, axes, 4)
+        _panel(ax, results, variable, names, panel)
+    shared_legend(figure, axes)
     return figure
+
+
+def _panel(ax: Axes, results: Results, variable: Variable, names: dict, panel: pd.DataFrame) -> None:
+    epsilon = best_epsilon(panel, [variable.x])
+    sizes = sizes_at(panel, [variable.x], [epsilon])
+    values = np.array(distinct(panel, variable.x), dtype=float)
+    ends = []
+    for arm in in_order(set(panel["arm"])):
+        mine = sizes.loc[sizes["arm"] == arm]
+        x, middle = column(mine, variable.x), column(mine, "middle")
+        draw_sizes(ax, mine, variable.x, look(arm))
+        level = np.exp(np.median(np.log(middle) - variable.power * np.log(x)))
+        guide(ax, values, level * values**variable.power, variable.theory)
+        text = slope_text(results, variable.experiment, variable.symbol, variable.sign, arm=arm, **names)
+        ends.append(End(x[-1], middle[-1], text, look(arm).color))
+    log_axes(ax)
+    ax.set_xlim(values[0] * 0.85, values[-1] * (values[-1] / values[0]) ** 0.7)
+    plain_ticks(ax, "x", values.tolist())
+    ax.set(title=f"{setting(names, 'cache')}: ε = {epsilon:.2g}", xlabel=variable.label, ylabel="size m(ε)")
+    label_ends(ax, ends)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from attention_coresets.analysis.crossings import crossings
 from attention_coresets.analysis.figures.style import Look
-from attention_coresets.analysis.frames import column
+from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
 from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table
 
@@ -51,3 +51,10 @@ def draw_sizes(ax: Axes, sizes: pd.DataFrame, x: str, look: Look) -> None:
     for status, marker in ((RIGHT, "^"), (LEFT, "v")):
         off = sizes.loc[sizes["status"] == status]
         ax.plot(column(off, x), column(off, "middle"), marker, color=look.color, markerfacecolor="none", zorder=3)
+
+
+def quantile_curves(rows: pd.DataFrame, name: str, shares: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Sizes, and at each share the quantile over the rows of each size."""
+    grouped = [(names["size"], column(group, name)) for names, group in groups(rows, ["size"])]
+    x = np.array([size for size, _ in grouped], dtype=float)
+    return x, [np.array([np.quantile(values, share) for _, values in grouped]) for share in shares]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -56,6 +56,10 @@ LOOKS = {
     "self_balancing_unweighted": Look("self-balancing walk (unweighted)", "#ca9161", "p"),
     "kernel_halving_tilted": Look("kernel halving (tilted)", "#56b4e9", "d"),
     "kernel_halving_unweighted": Look("kernel halving (unweighted)", "#ca9161", "d"),
+    "self_balancing_c1_tilted": Look("self-balancing walk, c = 1 (tilted)", "#56b4e9", "H"),
+    "walk_tilted_scale_one": Look("Gram–Schmidt walk, scale 1 (tilted)", "#56b4e9", "<"),
+    "walk_tilted_scale_rho": Look("Gram–Schmidt walk, scale ρ (tilted)", "#56b4e9", "<"),
+    "walk_tilted_scale_inv_sqrt_d": Look("Gram–Schmidt walk, scale 1/√d (tilted)", "#56b4e9", "<"),
     "greedy_tilted": Look("greedy signs (tilted)", "#56b4e9", "*"),
     "greedy_unweighted": Look("greedy signs (unweighted)", "#ca9161", "*"),
 }
@@ -80,6 +84,19 @@ def style() -> AbstractContextManager[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in inches, apart from pyplot's global state."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def panel_grid(
+    count: int, columns: int, size: tuple[float, float], *, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each of `size` inches, in rows of at most `columns`, with room for a legend below."""
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure = new_figure(size[0] * columns, size[1] * lines + 0.6)
+    axes: list[Axes] = list(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share).flat)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, axes[:count]
 
 
 def log_axes(ax: Axes, *, x: bool = True, y: bool = True) -> None:
@@ -120,25 +137,39 @@ def guide(ax: Axes, x: np.ndarray, y: np.ndarray, label: str, style: str = "--")
     ax.plot(x, y, style, color=GREY, linewidth=1.1, zorder=1, label=label)
 
 
-def label_ends(ax: Axes, labels: Sequence[tuple[float, float, str, str]], gap: float = 0.07) -> None:
-    """Texts (x, y, text, colour) right of the last points of lines on a log y-axis, pushed apart where they collide.
+class End(NamedTuple):
+    """A text for the right end (x, y) of a line."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def label_ends(ax: Axes, ends: Sequence[End], gap: float = 0.07) -> None:
+    """Writes the texts right of their lines' ends on a log y-axis, pushed apart where they would collide.
 
     `gap` is the least distance, as a share of the axes' height. Call it when the limits are final.
     """
     low, high = np.log(ax.get_ylim())
-    heights = [(np.log(y) - low) / (high - low) for _, y, _, _ in labels]
-    placed: dict[int, float] = {}
-    lowest = 0.0
-    for i in sorted(range(len(labels)), key=heights.__getitem__):
-        placed[i] = lowest = max(heights[i], lowest)
-        lowest += gap
-    over = max(0.0, lowest - gap - 0.98)
-    for i, (x, _, text, color) in enumerate(labels):
-        at = (x, placed[i] - over)
+    shown = sorted((end for end in ends if end.text), key=lambda end: end.y)
+    heights: list[float] = []
+    for end in shown:
+        wanted = float((np.log(end.y) - low) / (high - low))
+        heights.append(max(wanted, heights[-1] + gap) if heights else wanted)
+    over = max(0.0, heights[-1] - 0.98) if heights else 0.0
+    for end, height in zip(shown, heights, strict=True):
         ax.annotate(
-            text, at, xytext=(5, 0), textcoords="offset points", xycoords=ax.get_xaxis_transform(),
-            color=color, va="center", fontsize=7.5, annotation_clip=False,
-        )  # fmt: skip
+            end.text,
+            (end.x, height - over),
+            xytext=(5, 0),
+            textcoords="offset points",
+            xycoords=ax.get_xaxis_transform(),
+            color=end.color,
+            va="center",
+            fontsize=7.5,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8},
+        )
 
 
 def shared_legend(figure: Figure, axes: Iterable[Axes]) -> None:
