@@ -1,5 +1,6 @@
 """Result tables that follow stated power laws, in the columns of the study's tables: what figures and reports read."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.laws import fit_all
+from attention_coresets.analysis.results import Results
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
 SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}
@@ -22,7 +24,7 @@ def synthetic_table(seed: int = 0, caches: int = 5) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     walks = ["walk_tilted", "walk_unweighted", "uniform"]
     grids = {
-        "epsilon_rate": (["clusters"], [4096], [8], [1.0], ["walk_tilted", "halving_unweighted", "uniform"]),
+        "epsilon_rate": (["clusters"], [4096], [8], [1.0], ["walk_tilted", "walk_unweighted", "uniform"]),
         "d_rate": (["sphere"], [2048], [4, 8, 16], [1.0], walks),
         "rho_rate": (["sphere", "cap_outliers", "antipodal"], [2048], [8], [1.0, 2.0, 3.0], walks),
         "constant": (["sphere", "cap_outliers", "antipodal"], [2048], [8], [1.0, 2.0, 3.0], walks),
@@ -114,15 +116,21 @@ def synthetic_heads() -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_results(results: Path, tier: str = "quick", *, fits: bool = True) -> Path:
-    """A folder of results as the scripts leave it, its table and fits made from `synthetic_table`."""
-    folder = results / tier
-    folder.mkdir(parents=True)
+@functools.cache
+def synthetic_results() -> Results:
+    """What `load` makes of the folder that `write_results` writes."""
     table = synthetic_table()
-    table.to_parquet(folder / "table.parquet")
+    return Results("quick", table, fit_all(table, replicates=25), synthetic_heads())
+
+
+def write_results(results: Path) -> Path:
+    """A folder of results as the scripts leave it: table, fits, heads."""
+    made = synthetic_results()
+    folder = results / made.tier
+    folder.mkdir(parents=True)
+    made.table.to_parquet(folder / "table.parquet")
     synthetic_heads().to_parquet(folder / "heads.parquet")
-    if fits:
-        write_fits(folder, fit_all(table, replicates=25))
+    write_fits(folder, made.fits)
     return folder
 
 

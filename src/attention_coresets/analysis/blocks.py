@@ -11,7 +11,14 @@ from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import SYMBOLS, head_errors, model_of
 
 PREFERENCE = ("reduced", "quick", "full", "smoke")  # the tier that README quotes: the first that is there
-RATES = {"epsilon_rate": "gamma", "d_rate": "alpha", "rho_rate": "beta", "n_independence": "nu"}
+DRAWS = ("uniform", "tilted_draws")
+# law and experiment -> its exponent, what theory says of it for balanced signs, and for draws
+RATES = {
+    "epsilon_rate": ("gamma", "1", "2"),
+    "d_rate": ("alpha", "½", "0 to 1"),
+    "rho_rate": ("beta", "1", "at most 1"),
+    "n_independence": ("nu", "0", "0"),
+}
 
 
 def readme_blocks(tiers: Sequence[Results]) -> dict[str, str]:
@@ -108,25 +115,24 @@ _SENTENCES: tuple[Callable[[Results], str], ...] = (_rate, _antipodal, _constant
 
 
 def rates(results: Results) -> str:
-    """The exponents of the size laws, a row for each arm, family and setting."""
+    """The exponents of the size laws, a row for each exponent and arm, over all families and settings measured."""
     rows = []
-    for name, symbol in RATES.items():
-        for record in results.laws(name):
-            if record["status"] != "fitted":
-                continue
-            fixed = record["fixed"]
-            arm = model_of(results.rows(record["experiment"]), fixed["arm"])
-            rows.append(
-                [SYMBOLS[symbol], arm, fixed["cache"], setting(fixed), interval(coefficient(record, symbol)[0])]
-            )
+    for name, (symbol, balanced, drawn) in RATES.items():
+        records = [record for record in results.laws(name) if record["status"] == "fitted"]
+        for arm in sorted({record["fixed"]["arm"] for record in records}):
+            mine = [record for record in records if record["fixed"]["arm"] == arm]
+            parts = [Measured(setting(record["fixed"]), *coefficient(record, symbol)) for record in mine]
+            families = ", ".join(sorted({record["fixed"]["cache"] for record in mine}))
+            theory = drawn if arm in DRAWS else balanced
+            rows.append([SYMBOLS[symbol], model_of(results.rows(name), arm), families, theory, _span(parts)])
     if not rows:
         return "No fits yet: run `python scripts/fit.py`."
-    return table(["Exponent of m(ε)", "Arm (coreset model)", "Family", "At", "Measured, 95 %"], rows)
+    return table(["Exponent of m(ε)", "Arm (coreset model)", "Families", "Theory", "Measured, 95 %"], rows)
 
 
 def real_heads(results: Results) -> str:
-    """Median errors over heads, by arm and size."""
+    """Median errors over heads at the largest size, by arm and radius."""
     rows = results.rows("real_heads")
     if rows.empty:
         return "No real heads measured yet: run `python scripts/sweep.py experiment=real_heads`."
-    return head_errors(rows)
+    return head_errors(rows.loc[rows["size"] == rows["size"].max()])

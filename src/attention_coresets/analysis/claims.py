@@ -43,7 +43,7 @@ def _real(column: str) -> Claim:
 
 CLAIMS: tuple[Claim, ...] = (
     _gamma("walk_tilted", "tilted", "gamma_balanced", "= 1"),
-    _gamma("halving_unweighted", "unweighted", "gamma_balanced", "= 1"),
+    _gamma("walk_unweighted", "unweighted", "gamma_balanced", "= 1"),
     _gamma("uniform", "unweighted", "gamma_uniform", "near 2"),
     *(_alpha("walk_tilted", "tilted", cache, "alpha_balanced") for cache in ("sphere", "clusters")),
     *(_alpha("uniform", "unweighted", cache, "alpha_uniform") for cache in ("sphere", "clusters")),
@@ -118,7 +118,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "antipodal_floor",
-        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε) at its error ε; smallest m over it",
+        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded count of keys"
+        " at +u, at its error ε; smallest m over it",
         "unweighted",
         "antipodal_size",
         "antipodal_floor",
@@ -152,7 +153,7 @@ CLAIMS: tuple[Claim, ...] = (
         "certificate",
         "No certificate is below the worst query found: smallest certificate / ascent",
         BOTH,
-        "constant",
+        "ablation",
         "certificate",
         comparisons.certificate_ratio(),
     ),

@@ -1,6 +1,7 @@
 """Measures of the two hard instances: signed clusters against their floor, the antipodal pair against e^{2 rho}."""
 
 import json
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,15 +70,28 @@ def antipodal_rows(results: Results) -> pd.DataFrame:
     return rows.loc[[json.loads(text).get("values") == "keys" for text in rows["cache_params"]]]
 
 
+def antipodal_floor(n: int, rho: float, epsilon: float) -> float:
+    """Tokens that an unweighted subset of this instance needs for an error epsilon < 1 + t at q = rho u.
+
+    The number of keys at +u is rounded, so that full attention there is not 0 but t = tanh(rho + log(n+ / n-) / 2); a
+    subset's |tanh(rho + log(m+ / m-) / 2) - t| <= epsilon then needs e^{2 rho} (1 - epsilon - t) / (1 + epsilon + t)
+    tokens at -u.
+    """
+    plus = round(n / (1 + math.exp(2 * rho)))
+    t = math.tanh(rho + math.log(plus / (n - plus)) / 2)
+    return antipodal_minimum_size(rho, epsilon + t) if epsilon + t < 1 and epsilon < 1 + t else 0.0
+
+
 def smallest_over_antipodal_floor() -> Measure:
-    """m over e^{2 rho} (1 - err) / (1 + err), the smallest of all unweighted rows."""
+    """m over `antipodal_floor` at the measured error, the smallest of all unweighted rows that have a floor."""
 
     def measure(results: Results) -> list[Measured]:
         rows = antipodal_rows(results)
-        rows = rows.loc[(rows["model"] == "unweighted") & (rows["error"] < 1) & (rows["size"] < rows["n"])]
-        pairs = zip(rows["rho"].tolist(), rows["error"].tolist(), strict=True)
-        floors = np.array([antipodal_minimum_size(rho, error) for rho, error in pairs], dtype=float)
-        return _least(rows.assign(ratio=column(rows, "size") / floors), "ratio")
+        rows = rows.loc[(rows["model"] == "unweighted") & (rows["size"] < rows["n"])]
+        places = zip(rows["n"].tolist(), rows["rho"].tolist(), rows["error"].tolist(), strict=True)
+        rows = rows.assign(floor=[antipodal_floor(*place) for place in places])
+        rows = rows.loc[rows["floor"] > 0]
+        return _least(rows.assign(ratio=column(rows, "size") / column(rows, "floor")), "ratio")
 
     return measure
 

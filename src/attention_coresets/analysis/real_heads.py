@@ -11,7 +11,7 @@ ERRORS = {
     "heldout_mean": "held-out queries, mean",
     "heldout_p99": "held-out queries, 99th percentile",
     "heldout_max": "held-out queries, largest",
-    "error": "worst query of the ball",
+    "error": "worst query of the ball of radius ρ",
 }
 SINK_HEAVY = 0.5  # mean weight of token 0 from which a head counts as one with an attention sink
 
@@ -38,13 +38,15 @@ def head_ratio(arm: str, other: str, name: str) -> Measure:
 
 
 def sink_ratio(arm: str, other: str) -> Measure:
-    """As `head_ratio` for the mean error at held-out queries, over heads with an attention sink only."""
+    """As `head_ratio` for the mean error at held-out queries, over heads with an attention sink only; for arms that do
+    not look at rho, so rows of one radius say all."""
 
     def measure(results: Results) -> list[Measured]:
         heads, rows = results.heads, results.rows("real_heads")
         if heads is None or rows.empty:
             return []
         heavy = heads.loc[column(heads, "sink_weight") >= SINK_HEAVY, list(REAL)].astype(float)
+        rows = rows.loc[rows["rho"] == rows["rho"].min()]
         return _ratios(rows.merge(heavy, on=list(REAL)), arm, other, "heldout_mean")
 
     return measure

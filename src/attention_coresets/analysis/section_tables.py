@@ -56,7 +56,8 @@ def constant(results: Results) -> str:
     lines = []
     for names, family in groups(each, ["cache"]):
         found = [family.loc[family["arm"] == arm, kinds] for arm in arms]
-        lines.append([names["cache"], *(" / ".join(number(column(f, k).max()) for k in kinds) for f in found)])
+        cells = [" / ".join(number(column(f, k).max()) for k in kinds) if len(f) else "–" for f in found]
+        lines.append([names["cache"], *cells])
     note = "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ).\n\n"
     return note + table(["Family", *(model_of(rows, arm) for arm in arms)], lines)
 
@@ -113,7 +114,7 @@ def real_heads(results: Results) -> str:
 
 
 def head_errors(rows: pd.DataFrame) -> str:
-    """Median errors over heads by arm, radius and size."""
+    """Median errors over heads by arm, the radius rho its coreset was asked for, and size."""
     lines = [
         [
             model_of(rows, names["arm"]),
@@ -124,12 +125,12 @@ def head_errors(rows: pd.DataFrame) -> str:
     ]
     heads = len(rows[list(REAL)].drop_duplicates())
     note = f"Medians over {heads} heads of n = {rows['n'].max()} tokens, values scaled to norm at most 1.\n\n"
-    return note + table([ARM, "Radius of the ball", "m", *ERRORS.values()], lines)
+    return note + table([ARM, "ρ", "m", *ERRORS.values()], lines)
 
 
 def geometry(heads: pd.DataFrame) -> str:
     """Median and range over heads of every numeric column of heads.parquet."""
-    names = [k for k in heads.columns if k not in (*REAL, "n") and pd.api.types.is_numeric_dtype(heads[k])]
+    names = [name for name in heads.select_dtypes("number").columns if name not in (*REAL, "n")]
     lines = [
         [name, interval(median(x)), f"{number(x.min())} to {number(x.max())}"]
         for name, x in ((name, column(heads, name)) for name in names)

@@ -11,6 +11,8 @@ from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset
 from attention_coresets.coresets.uniforms import Generators
 
+_TIE, _ROUNDING = 1e-9, 1e-14  # a gain this small is none: rounding, which the batch changes, must not decide
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -37,7 +39,7 @@ class _GreedySign(Rule):
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
         # in half-lengths the ends are 2(1 - fair) up and 2 fair down: the difference of their squared discrepancies / 4
         gain = alpha + (1 - 2 * fair) * norm2
-        return torch.where(gain == 0, fair, (gain < 0).to(fair.dtype))
+        return torch.where(gain.abs() <= _TIE * norm2 + _ROUNDING, fair, (gain < 0).to(fair.dtype))
 
 
 def _signs(gram: Tensor | None, x: Tensor, uniforms: Tensor) -> Tensor:

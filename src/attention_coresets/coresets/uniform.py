@@ -39,4 +39,5 @@ class Uniform:
         if self.sinks == 0:
             return Coreset(chosen)
         rest = math.log((cache.n - self.sinks) / (size - self.sinks))
-        return Coreset(chosen, torch.where(chosen < self.sinks, 0.0, rest).to(cache.keys.dtype))
+        log_weights = torch.full_like(chosen, rest, dtype=cache.keys.dtype)
+        return Coreset(chosen, log_weights.masked_fill_(chosen < self.sinks, 0.0))

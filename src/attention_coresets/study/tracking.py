@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attention_coresets.study.identity import cell_hash, identity
 
 SINKS = ("none", "wandb")
-_SHOWN = ("size", "head", "error", "constant", "sigma", "radius", "seconds_construct", "seconds_adversary")
+SHOWN = ("size", "head", "error", "constant", "sigma", "radius", "seconds_construct", "seconds_adversary")
 
 
 def track(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -21,20 +22,25 @@ def track(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _wandb(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    import wandb  # heavy, and not needed without it
-
-    os.makedirs(config["paths"]["outputs"], exist_ok=True)
-    run = wandb.init(
+    run = open_run(
+        Path(config["paths"]["outputs"]),
         project=config["tracking"]["project"],
         group=config["experiment"] or "single cells",
         id=cell_hash(config),
         name=f"{config['arm']} rho={config['rho']:g} seed={config['seed']}",
         tags=[config["tier"]],
         config=identity(config) | {"arm": config["arm"], "experiment": config["experiment"], "tier": config["tier"]},
-        dir=config["paths"]["outputs"],
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
     for row in rows:
-        run.log({key: row[key] for key in _SHOWN})
+        run.log({key: row[key] for key in SHOWN})
     run.finish()
+
+
+def open_run(folder: Path, **options: Any) -> Any:
+    """A W&B run, offline unless WANDB_MODE says otherwise, whose files go to <folder>/wandb; options as `wandb.init`."""
+    import wandb  # heavy, and not needed without it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    return wandb.init(dir=str(folder), mode=mode, settings=settings, **options)  # type: ignore[arg-type]

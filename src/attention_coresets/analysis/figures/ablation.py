@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.style import GREY, TILTED, UNWEIGHTED, log_axes, look, new_figure, plain_ticks
+from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED, look
+from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, plain_ticks
 from attention_coresets.analysis.frames import distinct, groups
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.summary import Estimate, paired_ratio

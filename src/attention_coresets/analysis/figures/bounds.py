@@ -5,22 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.sizes import draw_sizes, sizes_at
-from attention_coresets.analysis.figures.style import (
-    GREY,
-    guide,
-    in_order,
-    log_axes,
-    look,
-    new_figure,
-    plain_ticks,
-    shared_legend,
-)
+from attention_coresets.analysis.figures.style import GREY, guide, log_axes, new_figure, plain_ticks, shared_legend
 from attention_coresets.analysis.frames import column, distinct, groups, medians
-from attention_coresets.analysis.hard_instances import EPSILONS, antipodal_rows, over_floor
+from attention_coresets.analysis.hard_instances import EPSILONS, antipodal_floor, antipodal_rows, over_floor
 from attention_coresets.analysis.measures import with_constants
 from attention_coresets.analysis.results import Results
-from attention_coresets.theory import antipodal_minimum_size
 
 ISSUE_LIMIT = 0.7  # what m err / (sqrt(d) e^rho) of the tilted walk was asked to stay below
 
@@ -73,13 +64,13 @@ def lower_bound(results: Results) -> Figure:
         ax.set(title=f"m = {share:g} n", xlabel="worst-case error / (A√(d/2))")
         if share <= 0.5:
             ax.axvspan(1e-6, 1, color="0.9", zorder=0)
-            ax.annotate(
-                "excluded", (0.97, 0.03), xycoords=ax.get_xaxis_transform(), ha="right", fontsize=7, color="0.4"
-            )
         ax.axvline(1, color=GREY, linewidth=1.1, zorder=1)
     values = column(rows, "ratio")
     low, high = min(0.7, values.min() / 1.2), values.max() * 1.2
     axes[0].set_xlim(low, high)
+    for ax, share in zip(axes, shares, strict=True):
+        if share <= 0.5:
+            ax.text(low**0.5, (len(arms) - 1) / 2, "excluded", rotation=90, ha="center", va="center", color="0.45")
     plain_ticks(axes[0], "x", [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= tick <= high])
     return figure
 
@@ -102,13 +93,13 @@ def antipodal(results: Results) -> Figure:
     rows = antipodal_rows(results)
     figure = new_figure(3.5 * len(EPSILONS) + 0.4, 3.4)
     axes = figure.subplots(1, len(EPSILONS), squeeze=False, sharey=True)[0]
-    tilted = medians(rows, ["rho"], ["sigma", "d"])
+    tilted = medians(rows, ["rho"], ["sigma", "n", "d"])
     rhos = column(tilted, "rho")
     for ax, epsilon in zip(axes, EPSILONS, strict=True):
         for arm in in_order(set(rows["arm"])):
             sizes = sizes_at(rows.loc[rows["arm"] == arm], ["rho"], [epsilon], everywhere=True)
             draw_sizes(ax, sizes, "rho", look(arm))
-        floor = np.array([antipodal_minimum_size(rho, epsilon) for rho in rhos])
+        floor = np.array([antipodal_floor(n, rho, epsilon) for n, rho in zip(column(tilted, "n"), rhos, strict=True)])
         guide(ax, rhos, floor, r"floor of unweighted subsets, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$")
         bound = np.sqrt(column(tilted, "d")) * np.exp(rhos * column(tilted, "sigma")) / epsilon
         guide(ax, rhos, bound, r"tilted bound with constant 1, $\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ":")

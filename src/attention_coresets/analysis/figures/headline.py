@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.bootstrap import bootstrap
+from attention_coresets.analysis.figures.looks import look
 from attention_coresets.analysis.figures.sizes import LATTICE, sizes_at
-from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, look, new_figure
+from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, new_figure
 from attention_coresets.analysis.fits import fit
 from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.hard_instances import over_floor
@@ -45,7 +46,7 @@ def _frame(ax: Axes, drawn: list[tuple[str, pd.DataFrame]]) -> None:
     bounds, heights = column(shown, "bound"), column(shown, "middle")
     x = np.array([bounds.min() / 1.5, bounds.max() * 1.5])
     guide(ax, x, x, r"bound with constant 1: $m = \sqrt{d}\,e^{\rho\sigma}/\varepsilon$")
-    ax.set(xlim=(x[0], x[1] * 3), ylim=(heights.min() / 2, heights.max() * 3))
+    ax.set(xlim=(x[0], x[1] * 2), ylim=(heights.min() / 2, heights.max() * 3))
 
 
 def _sizes(results: Results, arm: str) -> pd.DataFrame:
@@ -86,8 +87,11 @@ def _arm(ax: Axes, arm: str, sizes: pd.DataFrame) -> End | None:
 
 def _floor(ax: Axes, results: Results) -> None:
     """A dash at (sqrt(d) e^{rho sigma} / epsilon, n/2) for each instance, epsilon the floor at m = n/2."""
+    rows = over_floor(results)
+    if rows.empty:
+        return
     x, y = [], []
-    for at, group in groups(over_floor(results), ["n", "d", "clusters", "rho"]):
+    for at, group in groups(rows, ["n", "d", "clusters", "rho"]):
         floor = signed_clusters_floor(at["d"], at["clusters"], at["rho"])
         x.append(at["d"] ** 0.5 * np.exp(at["rho"] * column(group, "sigma").mean()) / floor)
         y.append(at["n"] / 2)

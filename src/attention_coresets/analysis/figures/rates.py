@@ -7,14 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, quantile_curves, sizes_at
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
-    in_order,
     label_ends,
     log_axes,
-    look,
     panel_grid,
     plain_ticks,
     shared_legend,
@@ -45,7 +44,7 @@ def error_vs_size(results: Results) -> Figure:
         _error_guides(ax, panel)
         log_axes(ax)
         sizes = distinct(panel, "size")
-        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.65)
+        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.55)
         plain_ticks(ax, "x", sizes)
         ax.set(title=f"clusters, {setting(names)}", xlabel="coreset size m", ylabel="worst-case error")
         ax.label_outer()

@@ -5,15 +5,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.rates import slope_text
 from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, sizes_at
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
-    in_order,
     label_ends,
     log_axes,
-    look,
     panel_grid,
     plain_ticks,
     shared_legend,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from attention_coresets.analysis.crossings import crossings
-from attention_coresets.analysis.figures.style import Look
+from attention_coresets.analysis.figures.looks import Look
 from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
 from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table

@@ -1,10 +1,9 @@
-"""How every figure looks: colour-blind safe arms with their own markers, grey guides, labelled lines, file formats."""
+"""How every figure looks: axes, grey guides, labelled lines, legends, file formats."""
 
 import io
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,49 +30,6 @@ RC: dict[Any, Any] = {
 }
 PLAIN_DECADES = 1.7
 GREY = "0.55"
-TILTED, UNWEIGHTED, REWEIGHTED = "#0173b2", "#de8f05", "#029e73"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an arm is named and drawn. Triangles stay free: they mean censored."""
-
-    label: str
-    color: str
-    marker: str
-
-
-LOOKS = {
-    "walk_tilted": Look("Gram–Schmidt walk (tilted)", "#0173b2", "o"),
-    "walk_unweighted": Look("Gram–Schmidt walk (unweighted)", "#de8f05", "s"),
-    "halving_unweighted": Look("Gram–Schmidt halving (unweighted)", "#029e73", "D"),
-    "halving_tilted": Look("Gram–Schmidt halving (tilted)", "#56b4e9", "h"),
-    "uniform": Look("uniform (unweighted)", "#d55e00", "X"),
-    "tilted_draws": Look("p* draws (tilted)", "#cc78bc", "P"),
-    "sinks_uniform": Look("sinks + uniform (reweighted)", "#029e73", "D"),
-    "paired_coin": Look("paired coin (unweighted)", "#949494", "X"),
-    "self_balancing_tilted": Look("self-balancing walk (tilted)", "#56b4e9", "p"),
-    "self_balancing_unweighted": Look("self-balancing walk (unweighted)", "#ca9161", "p"),
-    "kernel_halving_tilted": Look("kernel halving (tilted)", "#56b4e9", "d"),
-    "kernel_halving_unweighted": Look("kernel halving (unweighted)", "#ca9161", "d"),
-    "self_balancing_c1_tilted": Look("self-balancing walk, c = 1 (tilted)", "#56b4e9", "H"),
-    "walk_tilted_scale_one": Look("Gram–Schmidt walk, scale 1 (tilted)", "#56b4e9", "<"),
-    "walk_tilted_scale_rho": Look("Gram–Schmidt walk, scale ρ (tilted)", "#56b4e9", "<"),
-    "walk_tilted_scale_inv_sqrt_d": Look("Gram–Schmidt walk, scale 1/√d (tilted)", "#56b4e9", "<"),
-    "greedy_tilted": Look("greedy signs (tilted)", "#56b4e9", "*"),
-    "greedy_unweighted": Look("greedy signs (unweighted)", "#ca9161", "*"),
-}
-
-
-def look(arm: str) -> Look:
-    """The look of an arm; one that is not listed is grey and keeps its name."""
-    return LOOKS.get(arm, Look(arm, GREY, "8"))
-
-
-def in_order(arms: Iterable[str]) -> list[str]:
-    """Arms in the order of LOOKS, unlisted ones last."""
-    known = list(LOOKS)
-    return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
 
 
 def style() -> AbstractContextManager[None]:
@@ -123,7 +79,7 @@ def _log_axis(ax: Axes, name: str) -> None:
     axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if decades() < PLAIN_DECADES else ""))
 
 
-def plain_ticks(ax: Axes, axis: str, values: Sequence[float]) -> None:
+def plain_ticks(ax: Axes, axis: str, values: Sequence[float | int]) -> None:
     """Ticks at the measured values alone, in plain numbers; of many, every second."""
     shown = list(values)[:: 1 + (len(values) - 1) // 7]
     one = ax.xaxis if axis == "x" else ax.yaxis

@@ -1,0 +1,164 @@
+"""Claims: the status rule, and that their measures recover the laws that tables were made from."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attention_coresets.analysis.claim import evaluate
+from attention_coresets.analysis.claims import CLAIMS
+from attention_coresets.analysis.hard_instances import antipodal_floor
+from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.sections import SECTIONS
+from attention_coresets.analysis.status import overall, status
+from attention_coresets.analysis.summary import Estimate, median, paired_ratio
+from attention_coresets.analysis.tolerances import BANDS, Band, about
+from synthetic_results import synthetic_results
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return synthetic_results()
+
+
+def outcome(results: Results, claim_id: str):
+    return evaluate(next(claim for claim in CLAIMS if claim.id == claim_id), results)
+
+
+SLOPE = about(1.0, 0.1, 1.5)
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "band", "word"),
+    [
+        (1.02, 0.95, 1.08, SLOPE, "reproduced"),
+        (1.05, 0.98, 1.20, SLOPE, "reproduced"),  # reaches out of the band, but excludes the rival
+        (1.05, 0.60, 1.60, SLOPE, "inconclusive"),  # the rival is inside
+        (1.15, 1.05, 1.25, SLOPE, "consistent"),  # the estimate is outside, the interval meets the band
+        (1.30, 1.20, 1.40, SLOPE, "contradicted"),
+        (0.50, 0.40, 0.60, SLOPE, "contradicted"),
+        (1.00, NAN, NAN, SLOPE, "inconclusive"),
+        (NAN, NAN, NAN, SLOPE, "inconclusive"),
+        (0.5, 0.4, 0.6, Band(-math.inf, 0.7), "reproduced"),
+        (0.65, 0.5, 0.8, Band(-math.inf, 0.7), "consistent"),  # without a rival the whole interval must be inside
+        (0.8, 0.75, 0.9, Band(-math.inf, 0.7), "contradicted"),
+        (1.9, 1.7, 2.1, Band(1.5, math.inf, (1.1,)), "reproduced"),
+        (0.8, 0.7, 1.05, Band(-math.inf, 1.0, (1.0,)), "inconclusive"),
+        (0.8, 0.7, 0.95, Band(-math.inf, 1.0, (1.0,)), "reproduced"),
+    ],
+)
+def test_status_rule(value, low, high, band, word):
+    assert status(Estimate(value, low, high, 9), band) == word
+
+
+def test_a_claim_is_as_good_as_its_worst_setting():
+    assert overall(["reproduced", "contradicted", "consistent"]) == "contradicted"
+    assert overall(["reproduced", "inconclusive"]) == "inconclusive"
+    assert overall([]) == "not run"
+
+
+def test_claims_are_distinct_and_have_a_tolerance_and_a_section():
+    ids = [claim.id for claim in CLAIMS]
+    assert len(set(ids)) == len(ids)
+    assert {claim.band for claim in CLAIMS} == set(BANDS)
+    assert {claim.experiment for claim in CLAIMS} == {section.experiment for section in SECTIONS}
+
+
+def test_every_experiment_of_a_claim_has_a_configuration():
+    known = {path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")}
+    assert {claim.experiment for claim in CLAIMS} <= known
+
+
+# what the laws of synthetic_results.py make of claims: their value where it is known, and the status
+KNOWN = {
+    "gamma_walk_tilted": (1.0, "reproduced"),
+    "gamma_uniform": (2.0, "reproduced"),
+    "alpha_walk_tilted_sphere": (0.5, "reproduced"),
+    "beta_walk_tilted_cap_outliers": (1.0, "reproduced"),
+    "beta_walk_unweighted_antipodal": (1.0, "reproduced"),
+    "constant_issue": (0.2, "reproduced"),
+    "constant_sigma": (0.2, "reproduced"),
+    "antipodal_tilted_error": (0.2 * math.sqrt(8) * math.exp(2.7) / 512, "contradicted"),
+    "nu_walk_tilted_sphere": (0.0, "reproduced"),
+    "floor": (1.65, "reproduced"),
+    "floor_factor": (1.65, "reproduced"),
+    "antipodal_rate": (2.0, "reproduced"),
+    "antipodal_rate_tilted": (1.0, "reproduced"),
+    "ablation": (1.0, "reproduced"),
+    "real_log_t": (3.0, "reproduced"),
+    "real_heldout_mean": (0.5, "reproduced"),
+    "real_sinks": (0.5, "reproduced"),
+    "certificate": (None, "not run"),
+}
+
+
+@pytest.mark.parametrize("claim_id", KNOWN)
+def test_claims_recover_known_laws(claim_id, results):
+    value, word = KNOWN[claim_id]
+    found = outcome(results, claim_id)
+    assert found.status == word
+    if value is not None:
+        assert found.deciding[0].estimate.value == pytest.approx(value, abs=0.16)
+
+
+def test_models_apart_is_the_difference_of_exponents(results):
+    parts = {part.setting: part.estimate for part, _ in outcome(results, "models_apart").parts}
+    assert parts["cap_outliers"].value == pytest.approx(1.6 - 0.75, abs=0.05)
+    assert parts["antipodal"].low < 1.0  # the unweighted errors saturate at 2 there
+
+
+def test_an_error_below_the_floor_contradicts(results):
+    rows = results.table
+    hit = rows.index[(rows["experiment"] == "lower_bound") & (rows["size"] * 2 == rows["n"])][0]
+    broken = rows.assign(error=rows["error"].where(rows.index != hit, rows["error"] / 10))
+    assert outcome(Results("quick", broken, results.fits, results.heads), "floor").status == "contradicted"
+
+
+@pytest.mark.parametrize(("n", "rho"), [(40, 0.7), (64, 1.0), (30, 1.3), (200, 2.5), (1024, 3.0)])
+def test_antipodal_floor_holds_for_every_subset_and_is_nearly_attained(n, rho):
+    """Every count (m+, m-) of an unweighted subset, with its error at q = rho u written out."""
+    plus = round(n / (1 + math.exp(2 * rho)))
+
+    def attention(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a * np.exp(rho) - b * np.exp(-rho)) / (a * np.exp(rho) + b * np.exp(-rho))
+
+    a, b = np.meshgrid(np.arange(plus + 1), np.arange(n - plus + 1))
+    a, b = a.ravel()[1:], b.ravel()[1:]  # not the empty subset
+    errors = np.abs(attention(a, b) - attention(np.array(plus), np.array(n - plus)))
+    ratios = [m / floor for m, e in zip(a + b, errors, strict=True) if (floor := antipodal_floor(n, rho, float(e))) > 0]
+    assert min(ratios) >= 1
+    assert min(ratios) < 1.05 + 2 * math.exp(-2 * rho)
+
+
+def test_median_interval_is_repeatable_and_covers():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((300, 15))
+    found = [median(x) for x in samples]
+    assert median(samples[0]) == found[0] == median(samples[0][::-1].copy())
+    covered = np.mean([e.low <= 0 <= e.high for e in found])
+    assert 0.9 <= covered <= 0.99
+    assert math.isnan(median(samples[0][:2]).low)
+    with pytest.raises(ValueError, match="no NaN"):
+        median(np.array([1.0, np.nan, 2.0]))
+
+
+def test_paired_ratio_is_paired():
+    """Caches that differ a hundredfold do not blur a ratio that is the same on each."""
+    seeds = np.arange(6)
+    base = 10.0 ** (seeds / 2)
+    same = {"head": 0, "cache": "sphere", "cache_params": "{}", "n": 64, "d": 2, "rho": 1.0, "size": 8}
+    rows = pd.concat(
+        [
+            pd.DataFrame({"seed": seeds, "arm": "a", "error": 3 * base, **same}),
+            pd.DataFrame({"seed": seeds, "arm": "b", "error": base, **same}),
+        ],
+        ignore_index=True,
+    )
+    found = paired_ratio(rows, "a", "b")
+    assert (found.value, found.low, found.high) == pytest.approx((3.0, 3.0, 3.0))
+    assert paired_ratio(rows, "a", "missing").caches == 0

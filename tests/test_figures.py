@@ -1,0 +1,203 @@
+"""Figures: the series, scales and labels they hold, and that nothing but results is needed to draw them."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from attention_coresets.analysis.crossings import crossings
+from attention_coresets.analysis.figures import FIGURES, draw
+from attention_coresets.analysis.figures.looks import LOOKS
+from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
+from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
+from attention_coresets.analysis.results import Results, ResultsError, load
+from attention_coresets.analysis.sizes import size_table
+from command_line import script
+from synthetic_results import SIZES, write_results
+
+figures_script = script("figures")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_results(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Results:
+    return load(folder)
+
+
+def texts(figure) -> str:
+    labels = [ax.xaxis.label.get_text() + "\n" + ax.get_title(loc="left") for ax in figure.axes]
+    return "\n".join(labels + [text.get_text() for ax in figure.axes for text in ax.texts])
+
+
+def legend(figure) -> set[str]:
+    found = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    return {t.get_text() for one in found for t in one.get_texts()}
+
+
+# name -> panels, log axes of a panel, arms in the legend, text that must be somewhere
+EXPECTED = {
+    "headline": (1, "xy", {"uniform", "walk_tilted"}, r"slope \d"),
+    "error_vs_size": (
+        1,
+        "xy",
+        {"uniform", "walk_tilted", "walk_unweighted"},
+        r"γ = [01]\.\d\d \[[01]\.\d\d, 1\.\d\d\]",
+    ),
+    "d_rate": (1, "xy", {"uniform", "walk_tilted", "walk_unweighted"}, r"α = 0\.\d\d \["),
+    "rho_rate": (4, "y", {"uniform", "walk_tilted", "walk_unweighted"}, r"β = [01]\.\d\d \["),
+    "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "sigma"),
+    "n_independence": (1, "xy", {"uniform", "walk_tilted"}, r"ν = -?0\.\d\d \["),
+    "lower_bound": (3, "x", set(), "excluded"),
+    "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
+    "ablation": (2, "x", set(), "error of walk_tilted"),
+    "real_heads": (4, "", {"uniform", "walk_tilted", "sinks_uniform"}, "worst query of the ball, ρ = 8"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_holds_its_panels_scales_arms_and_slopes(name, results):
+    panels, logs, arms, text = EXPECTED[name]
+    figure = draw(name, results)
+    axes = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(axes) == panels
+    assert all(ax.get_xscale() == "log" for ax in axes if "x" in logs)
+    assert all(ax.get_yscale() == "log" for ax in axes if "y" in logs)
+    assert {LOOKS[arm].label for arm in arms} <= legend(figure)
+    assert re.search(text, texts(figure))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_without_fits_and_heads(name, results):
+    draw(name, Results(results.tier, results.table, [], None))
+
+
+def test_error_curves_are_the_medians(results):
+    ax = draw("error_vs_size", results).axes[0]
+    rows = results.rows("epsilon_rate")
+    for arm in ("uniform", "walk_tilted"):
+        line = next(line for line in ax.lines if line.get_label() == LOOKS[arm].label)
+        medians = rows.loc[rows["arm"] == arm].groupby("size")["error"].median()
+        np.testing.assert_allclose(line.get_ydata(), medians.to_numpy())
+
+
+def test_censored_sizes_are_open_triangles(results):
+    """Uniform subsets never reach the epsilon of the sphere's panel at rho = 3."""
+    figure = draw("rho_rate", results)
+    ax = next(ax for ax in figure.axes if ax.get_title(loc="left").startswith("sphere"))
+    triangles = [line for line in ax.lines if line.get_marker() == "^" and len(line.get_xdata())]
+    assert triangles
+    assert all(line.get_markerfacecolor() == "none" for line in triangles)
+    assert {3.0} <= {x for line in triangles for x in line.get_xdata()}
+    assert {float(SIZES[-1])} == {y for line in triangles for y in line.get_ydata()}
+
+
+def test_models_are_set_apart_on_cap_outliers(results):
+    """At rho = 2 the unweighted walk of the synthetic law needs e^{2 (1.6 - 0.75)} times the tilted walk's size."""
+    ax = next(ax for ax in draw("rho_rate", results).axes if ax.get_title(loc="left").startswith("cap_outliers"))
+    at_two = {}
+    for arm in ("walk_tilted", "walk_unweighted"):
+        bars = next(c for c in ax.containers if c.get_label() == LOOKS[arm].label)
+        at_two[arm] = dict(zip(*bars[0].get_data(), strict=True))[2.0]
+    assert at_two["walk_unweighted"] / at_two["walk_tilted"] == pytest.approx(np.exp(2 * 0.85), rel=0.1)
+
+
+def test_crossings_lie_on_the_curve():
+    errors = pd.DataFrame({"arm": "a", "size": [16, 32, 64, 128], "error": [1 / 16, 1 / 32, 1 / 64, 1 / 128]})
+    sizes = size_table(errors, [1 / 50, 1 / 100, 1 / 8, 1 / 200], ["arm"], max_size=None)
+    found = crossings(sizes, errors, ["arm"]).set_index("epsilon")["middle"]
+    assert found[1 / 50] == pytest.approx(50)
+    assert found[1 / 100] == pytest.approx(100)
+    assert found[1 / 8] == 16  # already the smallest size will do: its upper end
+    assert found[1 / 200] == 128  # not reached: its lower end
+
+
+def test_best_epsilon_is_resolved_for_as_many_as_possible(results):
+    rows = results.rows("n_independence")
+    rows = rows.loc[rows["arm"] == "walk_tilted"]
+    assert set(sizes_at(rows, ["n"], [best_epsilon(rows, ["n"])])["status"]) == {"interval"}
+
+
+def test_labels_that_collide_are_pushed_apart():
+    ax = new_figure(4.0, 3.0).subplots()
+    ax.set(yscale="log", ylim=(1e-3, 1))
+    label_ends(
+        ax,
+        [End(1.0, 0.1, "a", "k"), End(1.0, 0.101, "b", "k"), End(1.0, 0.9, "c", "k"), End(1.0, 0.95, "", "k")],
+        gap=0.1,
+    )
+    heights = sorted(text.xy[1] for text in ax.texts)
+    assert len(heights) == 3
+    assert np.diff(heights).min() >= 0.1 - 1e-9
+    assert heights[-1] <= 0.98 + 1e-9
+
+
+def test_saved_pictures_are_small_reproducible_and_embed_their_fonts(tmp_path, results):
+    with style():
+        first = save(draw("antipodal", results), tmp_path / "a", "x")
+        second = save(draw("antipodal", results), tmp_path / "b", "x")
+    assert first[0].stat().st_size < 150_000
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert b"/CIDFontType2" in first[1].read_bytes()  # a TrueType font (type 42), not outlines (type 3)
+    assert b"/Type3" not in first[1].read_bytes()
+    assert matplotlib.rcParams["pdf.fonttype"] != 42  # the style stays inside its context
+
+
+def test_script_skips_what_was_not_run(tmp_path, capsys, folder):
+    table = pd.read_parquet(folder / "table.parquet")
+    (tmp_path / "quick").mkdir()
+    table.loc[table["experiment"] == "lower_bound"].to_parquet(tmp_path / "quick" / "table.parquet")
+    arguments = ["--results", str(tmp_path), "--figures", str(tmp_path / "f"), "--tier", "quick"]
+    assert figures_script.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "d_rate: skipped, tier quick has no rows of experiment=d_rate" in out
+    assert sorted(path.name for path in (tmp_path / "f" / "quick").iterdir()) == ["lower_bound.pdf", "lower_bound.png"]
+
+
+def damage(folder: Path, kind: str) -> None:
+    path = folder / "table.parquet"
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "columns":
+        pd.read_parquet(path).drop(columns=["sigma"]).to_parquet(path)
+    else:
+        (folder / "fits.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "table.parquet is missing: run `python scripts/sweep.py"),
+        ("truncated", "table.parquet is damaged"),
+        ("columns", "lacks the columns sigma"),
+        ("fits", "fits.json is damaged"),
+    ],
+)
+def test_bad_results_are_one_clear_line(tmp_path, capsys, folder, kind, message):
+    copy = tmp_path / "quick"
+    copy.mkdir()
+    for name in ("table.parquet", "fits.json"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    damage(copy, kind)
+    assert figures_script.main(["--results", str(tmp_path), "--figures", str(tmp_path / "f"), "--tier", "quick"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "f").exists()
+
+
+def test_fits_of_another_table_are_refused(tmp_path, folder):
+    copy = tmp_path / "quick"
+    copy.mkdir()
+    pd.read_parquet(folder / "table.parquet").head(500).to_parquet(copy / "table.parquet")
+    (copy / "fits.json").write_bytes((folder / "fits.json").read_bytes())
+    with pytest.raises(ResultsError, match="another table"):
+        load(copy)

@@ -1,0 +1,125 @@
+"""The report: the status rule, the claims' measures on known laws, and pages that follow the results exactly."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from attention_coresets.analysis.claims import CLAIMS
+from attention_coresets.analysis.markdown import fill, interval, number, table
+from attention_coresets.analysis.report import paper_repro
+from attention_coresets.analysis.results import Results, load, present
+from attention_coresets.analysis.sections import SECTIONS
+from attention_coresets.analysis.summary import Estimate
+from command_line import script
+from synthetic_results import synthetic_table, write_fits, write_results
+
+ROOT = Path(__file__).resolve().parent.parent
+report_script = script("report")
+
+README = """# x
+<!-- numbers:headline -->
+<!-- /numbers:headline -->
+between
+<!-- numbers:rates -->
+old
+<!-- /numbers:rates -->
+<!-- numbers:real_heads -->
+<!-- /numbers:real_heads -->
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A repository with results, and the pages written from them."""
+    root = tmp_path_factory.mktemp("root")
+    write_results(root / "results")
+    (root / "README.md").write_text(README)
+    assert run(root) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> Results:
+    return load(root / "results" / "quick")
+
+
+def run(root: Path, *arguments: str) -> int:
+    return report_script.main(["--results", str(root / "results"), "--root", str(root), *arguments])
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [(1.0, "1"), (0.98765, "0.988"), (49.49, "49.5"), (1234.4, "1234"), (1.6e-4, "1.6e-4"), (0.0, "0"), (NAN, "–")],
+)
+def test_numbers(x, text):
+    assert number(x) == text
+
+
+def test_markdown():
+    assert interval(Estimate(1.0, 0.9, 1.1, 5)) == "1 [0.9, 1.1]"
+    assert interval(Estimate(1.0, NAN, NAN, 2)) == "1"
+    assert table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
+    assert "\nnew\n" in fill("<!-- numbers:a -->\nold\n<!-- /numbers:a -->", {"a": "new"})
+    with pytest.raises(ValueError, match="numbers:b is no block"):
+        fill("<!-- numbers:b -->\n<!-- /numbers:b -->", {"a": "new"})
+
+
+def test_pages_round_trip(root):
+    assert run(root, "--check") == 0
+    page, readme = (root / "paper_repro.md").read_text(), (root / "README.md").read_text()
+    assert all(claim.statement in page for claim in CLAIMS)
+    assert all(f"## {section.title}" in page for section in SECTIONS)
+    assert all(model in page for model in ("*unweighted*", "*tilted*", "*free*"))
+    assert "python scripts/sweep.py experiment=epsilon_rate tier=quick" in page
+    assert "between" in readme
+    assert "old" not in readme
+    assert "walk_tilted (tilted)" in readme
+
+
+@pytest.mark.parametrize("name", ["README.md", "paper_repro.md"])
+def test_check_catches_a_changed_number(root, name, capsys):
+    path = root / name
+    before = path.read_text()
+    changed = before.replace("[0.9", "[0.8", 1)
+    assert changed != before
+    path.write_text(changed)
+    assert run(root, "--check") == 1
+    assert f"{name} differs" in capsys.readouterr().err
+    assert path.read_text() == changed  # --check writes nothing
+    assert run(root) == 0
+    assert path.read_text() == before
+
+
+def test_check_catches_changed_results(root, tmp_path):
+    for name in ("README.md", "paper_repro.md"):
+        (tmp_path / name).write_text((root / name).read_text())
+    folder = tmp_path / "results" / "quick"
+    folder.mkdir(parents=True)
+    rows = synthetic_table()
+    rows.assign(error=rows["error"] * 1.5).to_parquet(folder / "table.parquet")
+    write_fits(folder, json.loads((root / "results" / "quick" / "fits.json").read_text())["fits"])
+    assert run(tmp_path, "--check") == 1
+
+
+def test_smoke_is_left_out_where_there_is_more(results):
+    smoke = Results("smoke", results.table, results.fits, results.heads)
+    assert "tier=smoke" in paper_repro([smoke])
+    assert "smoke" not in paper_repro([smoke, results]).replace("smoke only", "")
+
+
+def test_without_results_nothing_is_written(tmp_path, capsys):
+    assert run(tmp_path) == 2
+    assert "no tier has a table" in capsys.readouterr().err
+    assert not (tmp_path / "paper_repro.md").exists()
+
+
+def test_committed_pages_agree_with_committed_results():
+    """Numbers in README.md and paper_repro.md are generated, never typed."""
+    if not present(ROOT / "results"):
+        pytest.skip("no results in this checkout")
+    assert report_script.main(["--check"]) == 0
