@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         with style():
             png, _ = save(draw(name, results), options.figures / options.tier, name)
-        print(f"{name}: {png} ({png.stat().st_size / 1000:.0f} kB)")
+        print(f"{name}: {options.tier}/{png.name} ({png.stat().st_size / 1000:.0f} kB)")
     return 0
 
 

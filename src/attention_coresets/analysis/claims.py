@@ -118,8 +118,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "antipodal_floor",
-        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded count of keys"
-        " at +u, at its error ε; smallest m over it",
+        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded number"
+        " of keys at +u, at its error ε; smallest m over it",
         "unweighted",
         "antipodal_size",
         "antipodal_floor",

@@ -17,6 +17,7 @@ from attention_coresets.analysis.sizes import INTERVAL, size_table
 from attention_coresets.analysis.summary import NOTHING, SYNTHETIC, Estimate, median_of
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
+ROUNDING = 1e-5  # of measured errors, float32 included
 EPSILONS = (0.1, 0.2, 0.4)  # errors at which the antipodal pair's sizes are read
 
 
@@ -71,15 +72,15 @@ def antipodal_rows(results: Results) -> pd.DataFrame:
 
 
 def antipodal_floor(n: int, rho: float, epsilon: float) -> float:
-    """Tokens that an unweighted subset of this instance needs for an error epsilon < 1 + t at q = rho u.
+    """Tokens that an unweighted subset of this instance needs for an error epsilon; 0 where nothing is claimed.
 
     The number of keys at +u is rounded, so that full attention there is not 0 but t = tanh(rho + log(n+ / n-) / 2); a
-    subset's |tanh(rho + log(m+ / m-) / 2) - t| <= epsilon then needs e^{2 rho} (1 - epsilon - t) / (1 + epsilon + t)
-    tokens at -u.
+    subset's |tanh(rho + log(m+ / m-) / 2) - t| <= epsilon < 1 - |t| then needs a token at +u (without one the error is
+    1 + t) and e^{2 rho} (1 - epsilon - t) / (1 + epsilon + t) at -u for each.
     """
     plus = round(n / (1 + math.exp(2 * rho)))
     t = math.tanh(rho + math.log(plus / (n - plus)) / 2)
-    return antipodal_minimum_size(rho, epsilon + t) if epsilon + t < 1 and epsilon < 1 + t else 0.0
+    return antipodal_minimum_size(rho, epsilon + t) if epsilon < 1 - abs(t) - ROUNDING else 0.0
 
 
 def smallest_over_antipodal_floor() -> Measure:

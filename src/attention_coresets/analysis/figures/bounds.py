@@ -95,11 +95,12 @@ def antipodal(results: Results) -> Figure:
     axes = figure.subplots(1, len(EPSILONS), squeeze=False, sharey=True)[0]
     tilted = medians(rows, ["rho"], ["sigma", "n", "d"])
     rhos = column(tilted, "rho")
+    places = list(zip(tilted["n"].astype(int).tolist(), rhos.tolist(), strict=True))
     for ax, epsilon in zip(axes, EPSILONS, strict=True):
         for arm in in_order(set(rows["arm"])):
             sizes = sizes_at(rows.loc[rows["arm"] == arm], ["rho"], [epsilon], everywhere=True)
             draw_sizes(ax, sizes, "rho", look(arm))
-        floor = np.array([antipodal_floor(n, rho, epsilon) for n, rho in zip(column(tilted, "n"), rhos, strict=True)])
+        floor = np.array([antipodal_floor(n, rho, epsilon) for n, rho in places])
         guide(ax, rhos, floor, r"floor of unweighted subsets, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$")
         bound = np.sqrt(column(tilted, "d")) * np.exp(rhos * column(tilted, "sigma")) / epsilon
         guide(ax, rhos, bound, r"tilted bound with constant 1, $\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ":")

@@ -34,7 +34,7 @@ def real_heads(results: Results) -> Figure:
 
 
 def _heldout(ax: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Only the walk looks at rho: its line with a band is for the largest radius asked for, the broken ones for others."""
+    """Only the walk looks at rho: its line with a band is for the largest radius asked for, broken lines for others."""
     *others, largest = distinct(rows, "rho")
     _errors(ax, rows.loc[rows["rho"] == largest], name)
     walk = look("walk_tilted")
