@@ -54,7 +54,7 @@ EXPECTED = {
     "rho_rate": (4, "y", {"uniform", "walk_tilted", "walk_unweighted"}, r"β = [01]\.\d\d \["),
     "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "sigma"),
     "n_independence": (1, "xy", {"uniform", "walk_tilted"}, r"ν = -?0\.\d\d \["),
-    "lower_bound": (3, "x", set(), "excluded"),
+    "lower_bound": (3, "x", set(), "below the floor"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
     "real_heads": (4, "", {"uniform", "walk_tilted", "sinks_uniform"}, "worst query of the ball, ρ = 8"),

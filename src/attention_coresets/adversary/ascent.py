@@ -87,11 +87,13 @@ def _climb_heads(
     first = starts(fast, fast_core, rho, restarts, torch.Generator().manual_seed(seed))
     query, error = _climb(first, _sides(fast, fast_core), rho, steps)
     best = error.topk(max(1, restarts // 8), dim=-1).indices
-    query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d)).to(torch.float64)
+    query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d))
+    query = _project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
     exact = Coreset(coreset.indices, None if weights is None else weights.to(torch.float64))
     polished, final = _climb(query, _sides(shifted.to(torch.float64), exact), rho, polish)
     top = final.max(dim=-1)
-    reached = (error.to(torch.float64) >= _SAME * top.values.unsqueeze(-1)).sum(-1)
+    ends = error.to(torch.float64).scatter(-1, best, final)
+    reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
     return top.values, polished[torch.arange(len(polished)), top.indices], reached
 
 

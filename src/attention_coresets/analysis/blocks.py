@@ -89,8 +89,8 @@ def _floor(results: Results) -> str:
     arms = over_floor(results)["arm"].nunique()
     return (
         f"**Lower bound** (signed clusters, m ≤ n/2): none of {arms} arms (tilted and unweighted) errs by less than"
-        f" {number(least[0].estimate.value)} × the proven floor A√(d/2); at m = n/2 the best arm is at"
-        f" {_span(best)}."
+        f" {number(least[0].estimate.value)} × A√(d/2), the floor for equal cluster weights; at m = n/2 the best arm is"
+        f" at {_span(best)}."
     )
 
 

@@ -102,8 +102,9 @@ CLAIMS: tuple[Claim, ...] = (
     _nu("uniform", "unweighted", "sphere"),
     Claim(
         "floor",
-        "Signed clusters: no arm errs less than A√(d/2) with m ≤ n/2; smallest error over it",
-        f"{BOTH}; the floor for free weights is lower",
+        "Signed clusters: no arm errs less than A√(d/2), the floor for equal cluster weights, with m ≤ n/2; smallest"
+        " error over it",
+        BOTH,
         "lower_bound",
         "floor",
         hard.smallest_over_floor(),

@@ -71,7 +71,7 @@ def lower_bound(results: Results) -> str:
         cells = [column(group.loc[group["fraction"] == share], "ratio") for share in shares]
         words = [f"{number(median(x).value)} ({number(x.min())})" if len(x) else "–" for x in cells]
         lines.append([model_of(rows, names["arm"]), *words])
-    note = "Error over A√(d/2), median (smallest) over all instances; the floor holds for m ≤ n/2.\n\n"
+    note = "Error over A√(d/2), median (smallest) over all instances; the floor is for m ≤ n/2.\n\n"
     return note + table([ARM, *(f"m = {share:g} n" for share in shares)], lines)
 
 

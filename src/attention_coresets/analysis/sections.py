@@ -69,8 +69,8 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "lower_bound",
         "Lower bound: signed clusters",
-        "Orthonormal centres (clusters ≤ d), where no subset of at most half the tokens errs by less than A√(d/2)"
-        " (unweighted, or tilted with equal cluster weights; the floor for free weights is ½(1−√2γ) of it).",
+        "Orthonormal centres (clusters ≤ d). A subset of at most half the tokens that gives each cluster the same"
+        " weight errs by at least A√(d/2); with any weights (free) at least ½(1−√2γ) of that is proven.",
         tables.lower_bound,
     ),
     Section(

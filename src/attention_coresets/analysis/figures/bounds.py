@@ -53,7 +53,8 @@ def _strips(ax: Axes, rows: pd.DataFrame, name: str, by: str, lines: list[str]) 
 
 
 def lower_bound(results: Results) -> Figure:
-    """Error over A sqrt(d/2) of every row, a panel for each share m/n; no coreset with m <= n/2 lies left of 1."""
+    """Error over A sqrt(d/2) of every row, a panel for each share m/n; with equal cluster weights no
+    coreset of m <= n/2 lies left of 1."""
     rows = over_floor(results)
     shares = distinct(rows, "fraction")
     arms = in_order(set(rows["arm"]))
@@ -70,7 +71,9 @@ def lower_bound(results: Results) -> Figure:
     axes[0].set_xlim(low, high)
     for ax, share in zip(axes, shares, strict=True):
         if share <= 0.5:
-            ax.text(low**0.5, (len(arms) - 1) / 2, "excluded", rotation=90, ha="center", va="center", color="0.45")
+            ax.text(
+                low**0.5, (len(arms) - 1) / 2, "below the floor", rotation=90, ha="center", va="center", color="0.45"
+            )
     plain_ticks(axes[0], "x", [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= tick <= high])
     return figure
 

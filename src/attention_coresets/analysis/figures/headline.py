@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.bootstrap import bootstrap
 from attention_coresets.analysis.figures.looks import look
 from attention_coresets.analysis.figures.sizes import LATTICE, sizes_at
-from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, new_figure
+from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, new_figure, shared_legend
 from attention_coresets.analysis.fits import fit
 from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.hard_instances import over_floor
@@ -25,8 +25,9 @@ _PLACE = ["cache", "cache_params", "n", "d", "rho"]
 
 def headline(results: Results) -> Figure:
     """Sizes m(epsilon) of the tilted walk and of uniform subsets, every synthetic family, d, rho and epsilon measured,
-    against the tilted bound with constant 1; below the dashes, of signed clusters, no coreset exists."""
-    figure = new_figure(6.2, 4.6)
+    against the tilted bound with constant 1; below the dashes, of signed clusters, no
+    coreset with equal cluster weights exists."""
+    figure = new_figure(6.6, 4.8)
     ax = figure.subplots()
     drawn = [(arm, sizes) for arm in ARMS if len(sizes := _sizes(results, arm))]
     ends = [end for arm, sizes in drawn if (end := _arm(ax, arm, sizes))]
@@ -36,7 +37,7 @@ def headline(results: Results) -> Figure:
         _frame(ax, drawn)
     ax.set(xlabel=r"$\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ylabel="smallest size m(ε) with median error at most ε")
     label_ends(ax, ends, gap=0.1)
-    ax.legend(loc="lower right", fontsize=7.5)
+    shared_legend(figure, [ax])
     return figure
 
 
@@ -95,5 +96,5 @@ def _floor(ax: Axes, results: Results) -> None:
         floor = signed_clusters_floor(at["d"], at["clusters"], at["rho"])
         x.append(at["d"] ** 0.5 * np.exp(at["rho"] * column(group, "sigma").mean()) / floor)
         y.append(at["n"] / 2)
-    label = "proven: some cache needs more than this"
+    label = "signed clusters: proven to need more (equal cluster weights)"
     ax.plot(x, y, "_", color="black", markersize=9, markeredgewidth=1.6, label=label)
