@@ -20,7 +20,8 @@ from attention_coresets.theory import signed_clusters_floor
 
 EXPERIMENTS = ("epsilon_rate", "d_rate", "rho_rate", "n_independence")
 ARMS = ("uniform", "walk_tilted")
-_PLACE = ["cache", "cache_params", "n", "d", "rho"]
+# experiments differ in their sizes and in their number of caches
+_PLACE = ["experiment", "cache", "cache_params", "n", "d", "rho"]
 
 
 def headline(results: Results) -> Figure:
@@ -54,7 +55,6 @@ def _sizes(results: Results, arm: str) -> pd.DataFrame:
     """Sizes of one arm at each epsilon that some cache family resolves, and bound = sqrt(d) e^{rho sigma} / epsilon."""
     table = results.table
     rows = table.loc[table["experiment"].isin(EXPERIMENTS) & (table["arm"] == arm)]
-    rows = rows.drop_duplicates([*_PLACE, "seed", "head", "size"])  # experiments share cells
     if rows.empty:
         return rows
     sizes = sizes_at(rows, _PLACE, LATTICE[::2]).merge(medians(rows, _PLACE, ["sigma"]), on=_PLACE)
