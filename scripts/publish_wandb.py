@@ -2,14 +2,13 @@
 
 python scripts/publish_wandb.py [--tier reduced] [--experiment NAME ...] [--project attention-coresets]
 
-One run a cell (group = experiment, id = cell): its error and constant by size. One run "dashboard": tables of cells, sizes,
-exponents and claims; charts of error against size for each experiment, of the exponents and of the claims; the figures.
+One run a cell (group = experiment, id = cell): its error and constant by size. One run "dashboard": tables of cells,
+exponents and claims; charts of error against size for each experiment and of the exponents; the figures.
 Offline by default, no account needed: files go to outputs/wandb. See them with `wandb leet outputs/wandb`, or upload
 them with `wandb login` and `wandb sync outputs/wandb/offline-run-*`. WANDB_MODE=online publishes at once.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,31 +43,28 @@ def main() -> int:
     known = sorted(results.table["experiment"].unique())
     wanted = options.experiment or known
     if unknown := sorted(set(wanted) - set(known)):
-        print(
-            f"publish_wandb: no such experiment in the table: {', '.join(unknown)}; it has {', '.join(known)}",
-            file=sys.stderr,
-        )
+        reason = f"no such experiment in the table: {', '.join(unknown)}; it has {', '.join(known)}"
+        print(f"publish_wandb: {reason}", file=sys.stderr)
         return 2
     table = results.table.loc[results.table["experiment"].isin(wanted)]
     cells = publish_cells(table, options.tier, options.project, options.outputs)
     publish_dashboard(results, table, options.project, options.outputs)
     print(f"{cells} cell runs and 1 dashboard run in {options.outputs / 'wandb'}")
-    print(
-        f"see them: wandb leet {options.outputs / 'wandb'}    upload them: wandb sync {options.outputs / 'wandb'}/offline-run-*"
-    )
+    print(f"see them:    wandb leet {options.outputs / 'wandb'}")
+    print(f"upload them: wandb sync {options.outputs / 'wandb'}/offline-run-*")
     return 0
 
 
 def publish_cells(table: pd.DataFrame, tier: str, project: str, outputs: Path) -> int:
     """A run for each cell, one step a size, means over the cell's heads; how many."""
     groups = table.groupby(["experiment", "cell"], sort=False)
-    for (experiment, cell), rows in tqdm(groups, total=groups.ngroups, desc="cells", unit="run"):
+    for _, rows in tqdm(groups, total=groups.ngroups, desc="cells", unit="run"):
         first = rows.iloc[0]
         run = open_run(
             outputs,
             project=project,
-            group=experiment,
-            id=cell,
+            group=first["experiment"],
+            id=first["cell"],
             name=f"{first['arm']} {first['cache']} rho={first['rho']:g} seed={first['seed']}",
             tags=[tier],
             config={key: first[key].item() if hasattr(first[key], "item") else first[key] for key in CELL},
@@ -112,23 +108,23 @@ def _state(table: pd.DataFrame) -> pd.DataFrame:
 def _exponents(results: Results) -> pd.DataFrame:
     rows = [
         {
-            "law": f"{fit['name']} {fit['arm']} {fit.get('cache', '')} {symbol}".replace("  ", " "),
-            **{key: found[key] for key in ("value", "lo", "hi")},
+            "law": f"{fit['name']} {' '.join(map(str, fit['fixed'].values()))} {symbol}",
+            **{k: found[k] for k in ("value", "low", "high")},
         }
         for fit in results.fits
         if fit["status"] == "fitted"
         for symbol, found in fit["coefficients"].items()
     ]
-    return pd.DataFrame(rows, columns=["law", "value", "lo", "hi"])
+    return pd.DataFrame(rows, columns=["law", "value", "low", "high"])
 
 
 def _claims(results: Results) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         outcome = evaluate(claim, results)
-        parts = "; ".join(f"{part.label}: {part.estimate.value:.3g}" for part, _ in outcome.parts)
-        rows.append({"claim": claim.statement, "model": claim.model, "measured": parts, "status": outcome.status})
-    return pd.DataFrame(rows, columns=["claim", "model", "measured", "status"])
+        parts = "; ".join(f"{part.setting}: {part.estimate.value:.3g}" for part, _ in outcome.parts)
+        rows.append({"claim": claim.statement, "models": claim.models, "measured": parts, "status": outcome.status})
+    return pd.DataFrame(rows, columns=["claim", "models", "measured", "status"])
 
 
 def _error_chart(rows: pd.DataFrame, title: str):
@@ -136,7 +132,8 @@ def _error_chart(rows: pd.DataFrame, title: str):
     import wandb
 
     median = rows.groupby(["arm", "cache", "size"], as_index=False)["error"].median()
-    lines = [(f"{arm} {cache}", at.sort_values("size")) for (arm, cache), at in median.groupby(["arm", "cache"])]
+    median = median.assign(line=median["arm"] + " " + median["cache"])  # groupby has put the sizes in order
+    lines = [(str(name), at) for name, at in median.groupby("line")]
     return wandb.plot.line_series(
         xs=[at["size"].tolist() for _, at in lines],
         ys=[at["error"].tolist() for _, at in lines],

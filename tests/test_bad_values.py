@@ -49,8 +49,8 @@ def unchecked():
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_cache_whose_parts_do_not_match():
-    refuses("keys (5, 3) and values (4, 2) must agree in all but the last axis", Cache, KEYS, VALUES[:4])
-    refuses("keys (2, 5, 3) and values (5, 2) must agree in all but the last axis", Cache, KEYS.expand(2, 5, 3), VALUES)
+    refuses("keys (5, 3) and values (4, 2) must agree but for the last axis", Cache, KEYS, VALUES[:4])
+    refuses("keys (2, 5, 3) and values (5, 2) must agree but for the last axis", Cache, KEYS.expand(2, 5, 3), VALUES)
     refuses("a cache needs at least one token and dimension, got keys (0, 3)", Cache, KEYS[:0], VALUES[:0])
     refuses("a cache needs at least one token and dimension, got keys (5, 0)", Cache, KEYS[:, :0], VALUES)
 
@@ -68,7 +68,7 @@ def test_a_coreset_that_is_none():
     refuses("coreset indices must be distinct and sorted", Coreset, torch.tensor([0, 2, 2]))
     refuses("coreset indices must be distinct and sorted", Coreset, torch.tensor([[0, 1], [2, 1]]))
     refuses("a coreset needs at least one token", Coreset, torch.zeros(0, dtype=torch.int64))
-    message = "log_weights (3,) must have the shape of indices (2,)"
+    message = "log_weights (3,) must match indices (2,)"
     refuses(message, Coreset, torch.tensor([0, 1]), torch.zeros(3))
     bad = torch.tensor([0.0, math.inf])
     refuses("coreset log_weights hold NaN or Inf", Coreset, torch.tensor([0, 1]), bad)

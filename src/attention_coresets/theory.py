@@ -10,6 +10,7 @@ from torch import Tensor
 GAP_LIMIT = 1e-6  # nats; a tilt whose duality gap stays above it is refused
 _TARGET_GAP = 1e-11
 _NEWTON_STEPS = 200
+_EASY_RHO = 16.0  # in units of the keys' spread: up to here Newton's method converges from anywhere
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,32 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
 
 
 def _newton(x: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
-    """log p [H, n] and the duality gap [H] at the minimiser of g, from mu = 0 and s = the uniform spread."""
+    """log p [H, n] and the duality gap [H] at the minimiser of g, from mu = 0 and s = the uniform spread.
+
+    Large rho is reached by doubling from a small one, each solution the next one's start: from afar Newton's steps are
+    of no use once the softmax has all its weight on one token.
+    """
     mu = torch.zeros_like(x[:, 0])  # [H, d]
     s = x.square().sum(-1).mean(-1).sqrt().clamp_min(1e-3)  # [H]
+    doublings = max(0, math.ceil(math.log2(float(rho.max()) / _EASY_RHO)))
+    for stage in range(doublings, 0, -1):
+        mu, s = _descend(x, rho / 2**stage, mu, s, equal, 1e-3)
+    mu, s = _descend(x, rho, mu, s, equal, _TARGET_GAP)
+    log_p, _, gap = _state(x, mu, s, rho, equal)
+    return log_p, gap
+
+
+def _descend(x: Tensor, rho: Tensor, mu: Tensor, s: Tensor, equal: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """Newton steps on g until the duality gap is below target * (1 + |g|) in every head, at most _NEWTON_STEPS."""
     for _ in range(_NEWTON_STEPS):
         log_p, value, gap = _state(x, mu, s, rho, equal)
-        if bool((gap <= _TARGET_GAP * (1 + value.abs())).all()):
-            return log_p, gap
+        if bool((gap <= target * (1 + value.abs())).all()):
+            break
         step = _newton_step(x, mu, s, rho, log_p.exp())
         scale = _backtrack(x, mu, s, rho, value, step)
         mu = mu + scale[:, None] * step[:, :-1]
         s = s + scale * step[:, -1]
-    log_p, _, gap = _state(x, mu, s, rho, equal)
-    return log_p, gap
+    return mu, s
 
 
 def _state(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor, Tensor]:

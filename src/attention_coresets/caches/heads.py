@@ -40,8 +40,9 @@ def geometry(head: RealHead) -> dict[str, float]:
     rho_uncentred, rho_centred (keys centred at their mean), rho_ball (at the centre of their minimum enclosing ball):
     largest query norm times largest key norm times scaling. sigma of the tilt and radius R (1 by the normalisation) at
     rho_centred. total_sensitivity T = sum_i max_q softmax_i(q) over the calibration queries, and its logarithm;
-    total_sensitivity_heldout, the same of the held-out ones. sink_weight: mean weight of token 0 at held-out queries. effective_rank of the centred
-    keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's eigenvalues, between 1 and d.
+    total_sensitivity_heldout, the same of the held-out ones. sink_weight: mean weight of token 0 at held-out queries.
+    effective_rank of the centred keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's
+    eigenvalues, between 1 and d.
     """
     keys = head.cache.keys
     _, ball = enclosing_ball(keys)

@@ -37,7 +37,7 @@ def _wandb(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def open_run(folder: Path, **options: Any) -> Any:
-    """A W&B run, offline unless WANDB_MODE says otherwise, whose files go to <folder>/wandb; options as `wandb.init`."""
+    """A W&B run with files in <folder>/wandb, offline unless WANDB_MODE says otherwise; options as `wandb.init`."""
     import wandb  # heavy, and not needed without it
 
     folder.mkdir(parents=True, exist_ok=True)
