@@ -121,7 +121,9 @@ class _Walk:
     def _compact(self, width: int) -> None:
         """Keep `width` columns a head, the alive ones first; then apply what is pending to the smaller matrix."""
         keep = self.alive.sort(dim=-1, descending=True, stable=True).indices[:, :width]
-        self.inverse = _stack([m[k][:, k] for m, k in zip(self.inverse, keep, strict=True)])
+        self.inverse = _stack(
+            [m.index_select(0, k).index_select(1, k) for m, k in zip(self.inverse, keep, strict=True)]
+        )
         self.pending = _stack([w[:, k] for w, k in zip(self.pending, keep, strict=True)])
         rows = (self.x, self.alive, self.token, self.row_sums, self.column)
         self.x, self.alive, self.token, self.row_sums, self.column = (row.gather(-1, keep) for row in rows)
