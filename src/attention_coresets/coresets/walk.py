@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+try:
+    from attention_coresets.coresets.walk_compiled import steps
+except ImportError:  # numba is not installed: the torch loop below does the same, half as fast
+    steps = None
+
 BLOCK = 64
 _FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 _COMPACT = 0.8  # dead columns are dropped once fewer than this share of the columns is alive
@@ -28,11 +33,37 @@ def walk_signs(
     that keep the mean. Shuffle the tokens for a random pivot order. One uniform a step. `gram` is overwritten. Cost
     2n^3 flops a head for the inverse and 2n^3/3 for the downdates; at most 3 n x n matrices a head at once.
     """
+    if steps and gram.device.type == "cpu":
+        heads = zip(gram, x, uniforms, strict=True)
+        return torch.stack([_compiled(g, start, u, ridge, exact, block) for g, start, u in heads])
     walk = _Walk(gram, x, ridge, exact, block)
     for step in range(x.shape[-1]):
         if not walk.move(uniforms[:, step]):
             break
     return walk.result > 0
+
+
+def _compiled(gram: Tensor, x: Tensor, uniforms: Tensor, ridge: float, exact: bool, block: int) -> Tensor:
+    """One head on the CPU: compiled steps between matrix products; kept ``[n]``."""
+    alive = x.abs() < 1 - _FREEZE
+    result = torch.where(alive, x, x.sign())
+    inverse = _inverse(gram.unsqueeze(0), alive.unsqueeze(0), ridge)[0]
+    row_sums, left = inverse @ alive.to(x.dtype), int(alive.sum())
+    pending, x, token = x.new_zeros(block, len(x)), x.clone(), torch.arange(len(x))
+    used, pivot, done = 0, int(alive.int().argmax()), 0
+    assert steps, "the torch loop serves where numba is not installed"
+    while left:
+        if left < _COMPACT * len(x):
+            keep = alive.nonzero().squeeze(-1)
+            inverse = inverse.index_select(0, keep).index_select(1, keep)
+            pending, x, alive, row_sums, token = (y[..., keep] for y in (pending, x, alive, row_sums, token))
+            pending, pivot = pending.contiguous(), 0
+        inverse.addmm_(pending[:used].mT, pending[:used], alpha=-1)
+        arrays = (y.numpy() for y in (inverse, pending, x, alive, row_sums, inverse[pivot].clone(), uniforms))
+        floor = _COMPACT * len(x) if len(x) > 2 * block else 1.0
+        used, pivot, done, left = steps(*arrays, pivot, done, left, exact, floor, _FREEZE)
+        result[token[~alive]] = x[~alive]
+    return result > 0
 
 
 class _Walk:
