@@ -12,6 +12,7 @@ import pandas as pd
 
 from attention_coresets.analysis.laws import fit_all
 from attention_coresets.analysis.results import Results
+from attention_coresets.study.table import CEILINGS, FLOORS
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
 SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}
@@ -36,7 +37,8 @@ def synthetic_table(seed: int = 0, caches: int = 5) -> pd.DataFrame:
         for cache, n, d, rho, arm, seed, size in itertools.product(families, ns, ds, rhos, arms, range(caches), SIZES):
             error = _error(cache, d, rho, arm, size, rng)
             rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
-    rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_real(rng)]
+    rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
+    rows += [*_enclosed(rng), *_optima(rng)]
     return pd.DataFrame(rows)
 
 
@@ -49,7 +51,8 @@ def _row(experiment: str, cache: str, n: int, d: int, rho: float, arm: str, seed
         **{"n": n, "d": d, "size": size, "reached": 9, "restarts": 10, "certificate": math.nan},
         **{"sigma": sigma, "radius": radius, "exponent": rho * (sigma if model == "tilted" else radius)},
         **{"seconds_construct": 0.1, "seconds_adversary": 0.2, "layer": math.nan, "kv_head": math.nan},
-        **dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max"), math.nan),
+        **dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max", *FLOORS, *CEILINGS), math.nan),
+        **{"certified_by": ""},
         **{"cache_params": json.dumps({"n": n, "d": d, **params}), "coreset_params": json.dumps({"scale": "auto"})},
         **{"revision": "0123456789abcdef", "dirty": False, "torch": "2", "numpy": "2", "python": "3.11"},
         **{"device": "cpu", "dtype": "float64"},
@@ -65,12 +68,33 @@ def _error(cache: str, d: int, rho: float, arm: str, size: int, rng: np.random.G
 
 
 def _lower_bound(rng: np.random.Generator, caches: int) -> list[dict]:
+    """1.65 and 3.3 times A sqrt(d/2) at m = n/2, and at least 1.25 times the largest of the bounds. With 2 d random
+    centres half of that."""
     rows = []
-    for d, rho, arm, seed in itertools.product([8, 16], [1.0, 2.0], ["walk_tilted", "uniform"], range(caches)):
-        floor = signed_clusters_floor(d, d, rho) * (1.5 if arm == "walk_tilted" else 3.0)
-        for size in (d * d // 4, d * d // 2, 3 * d * d // 4):
-            row = _row("lower_bound", "signed_clusters", d * d, d, rho, arm, seed, size)
-            rows.append(row | {"error": floor * (1.6 - size / d / d) * math.exp(0.02 * abs(rng.standard_normal()))})
+    shapes = [("lower_bound_orthonormal", 1), ("lower_bound_random", 2)]
+    arms = ["walk_tilted", "uniform"]
+    for (name, k), d, rho, arm, seed in itertools.product(shapes, [8, 16], [1.0, 2.0], arms, range(caches)):
+        n, unit = k * d * d, signed_clusters_floor(d, k * d, rho)
+        for size in (n // 4, n // 2, 3 * n // 4):
+            row = _row(name, "signed_clusters", n, d, rho, arm, seed, size, clusters=k * d)
+            factor = (1.5 if arm == "walk_tilted" else 3.0) * (1.6 - size / n) / k
+            row["error"] = unit * factor * math.exp(0.02 * abs(rng.standard_normal()))
+            if k == 1:
+                own = (1.6 - size / n) * unit
+                bounds = (0.5 * unit, 0.8 * own, 0.1 * unit if 2 * size <= n else 0.0, 1.2 * own)
+                row |= dict(zip(("floor_i", "floor_ii", "floor_iii", "floor_iv"), bounds, strict=True))
+            rows.append(row)
+    return rows
+
+
+def _controls(rng: np.random.Generator, caches: int) -> list[dict]:
+    """Equal keys: one error for all rho; product: e^{rho / 2} of it."""
+    rows = []
+    for arm, seed, size in itertools.product(["walk_tilted", "uniform"], range(caches), (16, 32, 64, 128, 256)):
+        error = math.exp(0.05 * rng.standard_normal()) * (1 / size if arm == "walk_tilted" else size**-0.5)
+        for cache, rho in itertools.product(["equal_keys", "product"], [1.0, 2.0, 3.0]):
+            row = _row("lower_bound_controls", cache, 1024, 8, rho, arm, seed, size)
+            rows.append(row | {"error": 0.2 * error * (math.exp(rho / 2) if cache == "product" else 1.0)})
     return rows
 
 
@@ -81,8 +105,42 @@ def _antipodal(rng: np.random.Generator, caches: int) -> list[dict]:
         for size in (2, 4, 8, 16, 32, 64, 128, 256, 512):
             share = size / 2 / antipodal_minimum_size(rho, 0.0)
             error = math.exp(rho) / 4 / size if arm == "walk_tilted" else (1 - share) / (1 + share)
-            row = _row("antipodal_size", "antipodal", 4096, 8, rho, arm, seed, size, values="keys")
+            row = _row("lower_bound_antipodal", "antipodal", 4096, 8, rho, arm, seed, size, values="keys")
             rows.append(row | {"error": min(2.0, max(error, 0.001) * math.exp(0.02 * rng.standard_normal()))})
+    return rows
+
+
+def _enclosed(rng: np.random.Generator) -> list[dict]:
+    """Kernel certificate 1.4 e^{(rho - 1) / 2} times the ascent, Taylor twice that; branch and bound within 1e-5."""
+    rows = []
+    grid = itertools.product(("adversary", "small_caches"), ("sphere", "cap_outliers"), (2, 8), (1.0, 2.0), range(4))
+    for name, cache, d, rho, seed in grid:
+        n, size = (1024, 256) if name == "adversary" else (12, 4)
+        error = 0.01 * math.exp(0.1 * rng.standard_normal())
+        kernel = 1.4 * math.exp((rho - 1) / 2) * error
+        row = _row(name, cache, n, d, rho, "walk_tilted", seed, size)
+        row |= {"error": error, "ceiling_kernel": kernel, "ceiling_taylor": 2 * kernel, "certificate": kernel}
+        if d == 2:
+            row |= {"branch_lower": error, "branch_upper": error + 1e-5, "branch_gap": 1e-5}
+            row |= {"certificate": error + 1e-5, "certified_by": "branch_and_bound"}
+        rows.append(row)
+    return rows
+
+
+def _optima(rng: np.random.Generator) -> list[dict]:
+    """The optimum 0.3 / m, free weights half of it; the walk twice the optimum, uniform 4 times."""
+    rows = []
+    factors = {"walk_tilted": 2.0, "walk_unweighted": 2.0, "uniform": 4.0}
+    optima = {f"optimum_{model}": 0.5 if model == "free" else 1.0 for model in ("tilted", "unweighted", "free")}
+    for cache, seed, (arm, factor) in itertools.product(
+        ("sphere", "signed_clusters"), range(4), (factors | optima).items()
+    ):
+        noise = math.exp(0.02 * rng.standard_normal())
+        for size in (2, 4, 8, 16):
+            row = _row("optimum", cache, 32, 2, 1.0, arm, seed, size)
+            model = arm.split("_")[1] if arm.startswith("optimum") else row["model"]
+            noisy = 1.0 if arm.startswith("optimum") else noise
+            rows.append(row | {"model": model, "error": 0.3 * factor * noisy / size})
     return rows
 
 

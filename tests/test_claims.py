@@ -10,6 +10,7 @@ import pytest
 from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.hard_instances import antipodal_floor
+from attention_coresets.analysis.optimum import against
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.sections import SECTIONS
 from attention_coresets.analysis.status import overall, status
@@ -66,7 +67,8 @@ def test_claims_are_distinct_and_have_a_tolerance_and_a_section():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
     assert {claim.band for claim in CLAIMS} == set(BANDS)
-    assert {claim.experiment for claim in CLAIMS} == {section.experiment for section in SECTIONS}
+    described = {"lower_bound_random"}  # random centres: theory claims nothing
+    assert {claim.experiment for claim in CLAIMS} | described == {section.experiment for section in SECTIONS}
 
 
 def test_every_experiment_of_a_claim_has_a_configuration():
@@ -85,15 +87,24 @@ KNOWN = {
     "constant_sigma": (0.2, "reproduced"),
     "antipodal_tilted_error": (0.2 * math.sqrt(8) * math.exp(2.7) / 512, "contradicted"),
     "nu_walk_tilted_sphere": (0.0, "reproduced"),
-    "floor": (1.65, "reproduced"),
+    "floor": (1.25, "reproduced"),
+    "floor_equal": (1.65, "reproduced"),
     "floor_factor": (1.65, "reproduced"),
     "antipodal_rate": (2.0, "reproduced"),
     "antipodal_rate_tilted": (1.0, "reproduced"),
+    "equal_keys_decay": (1.0, "reproduced"),
+    "equal_keys_decay_uniform": (0.5, "reproduced"),
+    "equal_keys_rho": (0.0, "reproduced"),
+    "product_rho": (0.5, "reproduced"),
     "ablation": (1.0, "reproduced"),
     "real_log_t": (3.0, "reproduced"),
     "real_heldout_mean": (0.5, "reproduced"),
     "real_sinks": (0.5, "reproduced"),
-    "certificate": (None, "not run"),
+    "certificate": (0.0, "reproduced"),
+    "ceiling_rho_1": (1.4, "reproduced"),
+    "ceiling_rho_2": (1.4 * math.exp(0.5), "reproduced"),
+    "optimum_below": (2.0, "reproduced"),
+    "optimum_walk": (2.0, "reproduced"),
 }
 
 
@@ -112,11 +123,63 @@ def test_models_apart_is_the_difference_of_exponents(results):
     assert parts["antipodal"].low < 1.0  # the unweighted errors saturate at 2 there
 
 
-def test_an_error_below_the_floor_contradicts(results):
+def lower_bound_row(results: Results, share: float) -> int:
     rows = results.table
-    hit = rows.index[(rows["experiment"] == "lower_bound") & (rows["size"] * 2 == rows["n"])][0]
-    broken = rows.assign(error=rows["error"].where(rows.index != hit, rows["error"] / 10))
-    assert outcome(Results("quick", broken, results.fits, results.heads), "floor").status == "contradicted"
+    return rows.index[(rows["experiment"] == "lower_bound_orthonormal") & (rows["size"] == share * rows["n"])][0]
+
+
+def altered(results: Results, hit: int, **values: float) -> Results:
+    table = results.table.copy()
+    table.loc[hit, list(values)] = list(values.values())
+    return Results("quick", table, results.fits, results.heads)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_one_error_below_the_bounds_contradicts(results, share):
+    hit = lower_bound_row(results, share)
+    bound = results.table.loc[hit, "floor_iv"]
+    assert outcome(altered(results, hit, error=0.999 * bound), "floor").status == "contradicted"
+    assert outcome(altered(results, hit, error=bound * (1 - 1e-9)), "floor").status == "reproduced"  # rounding
+
+
+@pytest.mark.parametrize(
+    ("column", "factor"), [("ceiling_kernel", 0.99), ("ceiling_taylor", 0.5), ("branch_upper", 0.9), ("error", 0.9)]
+)
+def test_one_contradiction_between_two_sides_is_seen(results, column, factor):
+    rows = results.table
+    hit = rows.index[(rows["experiment"] == "small_caches") & (rows["d"] == 2)][0]
+    broken = altered(results, hit, **{column: factor * rows.loc[hit, "error"]})
+    assert outcome(results, "certificate").status == "reproduced"
+    assert outcome(broken, "certificate").status == "contradicted"
+
+
+def test_size_over_the_optimum_is_read_off_its_own_model(results):
+    rows = against(results)
+    walk, uniform = (rows.loc[rows["arm"] == arm] for arm in ("walk_tilted", "uniform"))
+    assert np.nanmedian(walk["error_ratio"]) == pytest.approx(2, rel=0.1)
+    assert np.nanmedian(uniform["error_ratio"]) == pytest.approx(4, rel=0.1)
+    # twice the error of 1 / m costs 2 to 4 times the size on a grid of powers of 2; the largest sizes are not measured
+    assert set(walk.loc[walk["size"] <= 4, "size_ratio"]) <= {2.0, 4.0}
+    assert np.isinf(walk.loc[walk["size"] == 16, "size_ratio"]).all()
+
+
+def test_a_bound_that_was_not_computed_is_seen(results):
+    assert outcome(altered(results, lower_bound_row(results, 0.5), floor_i=math.nan), "floor").status == "inconclusive"
+
+
+def test_an_error_below_the_floor_of_equal_weights_contradicts(results):
+    hit = lower_bound_row(results, 0.5)
+    broken = altered(results, hit, error=results.table.loc[hit, "error"] / 10)
+    assert outcome(broken, "floor_equal").status == "contradicted"
+    later = lower_bound_row(results, 0.75)  # says nothing of more than half the tokens
+    broken = altered(results, later, error=results.table.loc[later, "error"] / 10)
+    assert outcome(broken, "floor_equal").status == "reproduced"
+
+
+def test_bounds_of_zero_say_nothing(results):
+    hit = lower_bound_row(results, 0.75)
+    broken = altered(results, hit, error=1e-9, floor_i=0.0, floor_ii=0.0, floor_iii=0.0, floor_iv=0.0)
+    assert outcome(broken, "floor").status == "reproduced"
 
 
 @pytest.mark.parametrize(("n", "rho"), [(40, 0.7), (64, 1.0), (30, 1.3), (200, 2.5), (1024, 3.0)])

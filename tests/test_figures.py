@@ -54,8 +54,12 @@ EXPECTED = {
     "rho_rate": (4, "y", {"uniform", "walk_tilted", "walk_unweighted"}, r"β = [01]\.\d\d \["),
     "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "sigma"),
     "n_independence": (1, "xy", {"uniform", "walk_tilted"}, r"ν = -?0\.\d\d \["),
-    "lower_bound": (3, "x", set(), "below the floor"),
+    "lower_bound": (6, "x", set(), "below the floor"),
+    "lower_bound_random": (3, "x", set(), "in units of"),
+    "controls": (6, "xy", {"uniform", "walk_tilted"}, "equal_keys, d = 8, ρ = 1"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
+    "sandwich": (2, "xy", set(), "0.20 √d"),
+    "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
     "real_heads": (4, "", {"uniform", "walk_tilted", "sinks_uniform"}, "worst query of the ball, ρ = 8"),
 }
@@ -152,12 +156,13 @@ def test_saved_pictures_are_small_reproducible_and_embed_their_fonts(tmp_path, r
 def test_script_skips_what_was_not_run(tmp_path, capsys, folder):
     table = pd.read_parquet(folder / "table.parquet")
     (tmp_path / "quick").mkdir()
-    table.loc[table["experiment"] == "lower_bound"].to_parquet(tmp_path / "quick" / "table.parquet")
+    table.loc[table["experiment"] == "lower_bound_orthonormal"].to_parquet(tmp_path / "quick" / "table.parquet")
     arguments = ["--results", str(tmp_path), "--figures", str(tmp_path / "f"), "--tier", "quick"]
     assert figures_script.main(arguments) == 0
     out = capsys.readouterr().out
     assert "d_rate: skipped, tier quick has no rows of experiment=d_rate" in out
-    assert sorted(path.name for path in (tmp_path / "f" / "quick").iterdir()) == ["lower_bound.pdf", "lower_bound.png"]
+    drawn = {path.stem for path in (tmp_path / "f" / "quick").iterdir()}
+    assert drawn == {name for name, (experiment, _) in FIGURES.items() if experiment == "lower_bound_orthonormal"}
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.identity import cell_hash, identity
 from attention_coresets.study.store import Manifest, Member, Store, StudyError
 from attention_coresets.study.table import COLUMNS, LABELS, gather, merge, read_table, to_frame, write_table
 
@@ -188,6 +188,32 @@ def test_rows_of_another_version_are_refused() -> None:
     del odd["error"]
     with pytest.raises(StudyError, match=r"cells abc: columns error, extra do not fit"):
         to_frame([odd])
+
+
+YOUNGER = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
+
+
+def test_older_rows_and_tables_get_what_they_would_hold_now(tmp_path: Path) -> None:
+    old = row("abc") | {"experiment": "one", "tier": "smoke", "arm": "x"}
+    for name in YOUNGER:
+        del old[name]
+    table = to_frame([old])
+    assert list(table.columns) == list(COLUMNS)
+    assert table[list(YOUNGER)].isna().all(axis=None)
+    table.drop(columns=list(YOUNGER)).to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), table)
+
+
+def test_cells_whose_rows_had_no_floors_at_first_have_a_new_name() -> None:
+    """Signed clusters with orthonormal centres are computed anew; all other cells keep the name they had."""
+    shape = {"name": "signed_clusters", "d": 4}
+    versions = [
+        identity(changed("cache", cache))["format"]
+        for cache in (CONFIG["cache"], shape | {"n": None, "clusters": 6}, shape | {"n": 24, "clusters": None})
+    ]
+    assert versions == [1, 1, 1]
+    for cache in (shape | {"n": None, "clusters": 4}, shape | {"n": 8, "clusters": None}):
+        assert identity(changed("cache", cache))["format"] == 2
 
 
 def test_missing_and_damaged_tables_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,15 @@
 """The worst case from both sides: queries found by ascent, and certificates that no query exceeds."""
 
-from attention_coresets.adversary.ascent import WorstQuery, worst_query
-from attention_coresets.adversary.certificate import kernel_certificate
+from attention_coresets.adversary.certificate import CERTIFICATES, values_certificate
+from attention_coresets.adversary.kernel import kernel_certificate
+from attention_coresets.adversary.taylor import taylor_certificate
+from attention_coresets.adversary.worst import WorstQuery, worst_query
 
-__all__ = ["WorstQuery", "kernel_certificate", "worst_query"]
+__all__ = [
+    "CERTIFICATES",
+    "WorstQuery",
+    "kernel_certificate",
+    "taylor_certificate",
+    "values_certificate",
+    "worst_query",
+]

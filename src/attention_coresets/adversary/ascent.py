@@ -1,12 +1,11 @@
 """The worst query found: projected gradient ascent on the distance between attention over the cache and its coreset."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.adversary.certificate import kernel_certificate
 from attention_coresets.adversary.starts import starts
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
@@ -15,23 +14,15 @@ _MAX_LOGITS = 2**25  # restarts x tokens x heads climbing together
 _SAME = 0.99  # a restart that ends at this share of the best error has reached it
 
 
-@dataclass(frozen=True)
-class WorstQuery:
-    """A lower bound on sup over |q| <= rho of the error, and the query that shows it.
-
-    error ``[*heads]``, float64, evaluated at query ``[*heads, d]``; reached ``[*heads]``: how many of the `restarts`
-    climbs ended within 1 % of the best; certificate ``[*heads]``: an upper bound on the supremum, None unless asked
-    for.
-    """
+class Ascent(NamedTuple):
+    """error ``[*heads]``, float64, at query ``[*heads, d]``; reached ``[*heads]``: climbs within 1 % of it."""
 
     error: Float[Tensor, "*heads"]
     query: Float[Tensor, "*heads d"]
     reached: Int[Tensor, "*heads"]
-    restarts: int
-    certificate: Float[Tensor, "*heads"] | None = None
 
 
-def worst_query(
+def ascend(
     cache: Cache,
     coreset: Coreset,
     rho: float,
@@ -40,8 +31,7 @@ def worst_query(
     steps: int = 60,
     polish: int = 80,
     generator: torch.Generator | None = None,
-    certify: bool = False,
-) -> WorstQuery:
+) -> Ascent:
     """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho from many starts (starts.py), every head at once.
 
     `restarts` climbs of `steps` steps in float32, then the best eighth for `polish` steps in float64. A step moves
@@ -67,13 +57,7 @@ def worst_query(
         for a in range(0, heads, chunk)
     ]
     error, query, reached = (torch.cat(part) for part in zip(*parts, strict=True))
-    return WorstQuery(
-        error.reshape(cache.heads),
-        query.reshape(*cache.heads, cache.d),
-        reached.reshape(cache.heads),
-        restarts,
-        kernel_certificate(cache, coreset, rho) if certify else None,
-    )
+    return Ascent(error.reshape(cache.heads), query.reshape(*cache.heads, cache.d), reached.reshape(cache.heads))
 
 
 def _climb_heads(

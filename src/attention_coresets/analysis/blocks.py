@@ -83,14 +83,15 @@ def _constant(results: Results) -> str:
 
 
 def _floor(results: Results) -> str:
-    least, best = _parts(results, "floor"), _parts(results, "floor_factor")
-    if not least or not best:
+    least, equal, best = (_parts(results, name) for name in ("floor", "floor_equal", "floor_factor"))
+    if not least or not equal or not best:
         return ""
     arms = over_floor(results)["arm"].nunique()
     return (
-        f"**Lower bound** (signed clusters, m ≤ n/2): none of {arms} arms (tilted and unweighted) errs by less than"
-        f" {number(least[0].estimate.value)} × A√(d/2), the floor for equal cluster weights; at m = n/2 the best arm is"
-        f" at {_span(best)}."
+        f"**Lower bound** (signed clusters): none of {arms} arms errs by less than"
+        f" {number(least[0].estimate.value)} × the bound proven for its own weights, nor, with m ≤ n/2, by less than"
+        f" {number(equal[0].estimate.value)} × A√(d/2), the bound for equal cluster weights; the best arm at m = n/2"
+        f" over A√(d/2): {_span(best)}."
     )
 
 

@@ -1,9 +1,10 @@
 """Every claim of the study, as data: what it says, which experiment decides it, how it is measured."""
 
-from attention_coresets.analysis import comparisons
+from attention_coresets.analysis import comparisons, optimum
 from attention_coresets.analysis import hard_instances as hard
 from attention_coresets.analysis import measures as m
 from attention_coresets.analysis import real_heads as real
+from attention_coresets.analysis import worst_case as worst
 from attention_coresets.analysis.claim import Claim
 
 FAMILIES = ("sphere", "clusters", "low_rank", "cap_outliers", "antipodal")
@@ -33,12 +34,25 @@ def _nu(arm: str, model: str, cache: str) -> Claim:
     return Claim(f"nu_{arm}_{cache}", statement, model, "n_independence", "nu", measure)
 
 
+def _control(name: str, statement: str, arm: str, cache: str, symbol: str, band: str) -> Claim:
+    model = "tilted" if arm == "walk_tilted" else "unweighted"
+    measure = m.law("controls", symbol, arm, cache)
+    return Claim(name, f"{statement}: {arm}", model, "lower_bound_controls", band, measure)
+
+
 def _real(column: str) -> Claim:
     statement = (
         f"On real heads the tilted walk errs less than kept sinks with the rest reweighted: {real.ERRORS[column]}"
     )
     measure = real.head_ratio("walk_tilted", "sinks_uniform", column)
     return Claim(f"real_{column}", statement, "tilted against reweighted uniform", "real_heads", "real_ratio", measure)
+
+
+def _ceiling(rho: float, band: str) -> Claim:
+    statement = f"Kernel certificate over ascent, n = 1024, d = 8, m = 256, tilted walk, ρ = {rho:g}"
+    families = ("sphere", "cap_outliers")
+    measure = worst.ceiling_factor(families, "walk_tilted", n=1024, d=8, size=256, rho=rho)
+    return Claim(f"ceiling_rho_{rho:g}", statement, "tilted", worst.JUDGED, band, measure)
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -102,18 +116,27 @@ CLAIMS: tuple[Claim, ...] = (
     _nu("uniform", "unweighted", "sphere"),
     Claim(
         "floor",
-        "Signed clusters: no arm errs less than A√(d/2), the floor for equal cluster weights, with m ≤ n/2; smallest"
-        " error over it",
-        BOTH,
-        "lower_bound",
+        "Signed clusters: no coreset, of any size and weights, errs by less than max(i, ii, iii, iv), the bounds for"
+        " its own weights; smallest error over them",
+        "tilted, unweighted, free",
+        hard.ORTHONORMAL,
         "floor",
+        hard.smallest_over_bounds(),
+    ),
+    Claim(
+        "floor_equal",
+        "Signed clusters: no arm errs by less than A√(d/2), proven for equal cluster weights only, with m ≤ n/2;"
+        " smallest error over it",
+        "tilted, unweighted, free",
+        hard.ORTHONORMAL,
+        "floor_equal",
         hard.smallest_over_floor(),
     ),
     Claim(
         "floor_factor",
-        "Signed clusters: the best arm is within a small factor of A√(d/2) at m = n/2",
-        BOTH,
-        "lower_bound",
+        "Signed clusters: the best arm is within a factor 3 of A√(d/2) at m = n/2, for every d, clusters and ρ",
+        "tilted, unweighted, free",
+        hard.ORTHONORMAL,
         "floor_factor",
         hard.best_over_floor(),
     ),
@@ -122,7 +145,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded number"
         " of keys at +u, at its error ε; smallest m over it",
         "unweighted",
-        "antipodal_size",
+        hard.ANTIPODAL,
         "antipodal_floor",
         hard.smallest_over_antipodal_floor(),
     ),
@@ -130,7 +153,7 @@ CLAIMS: tuple[Claim, ...] = (
         "antipodal_rate",
         "Antipodal pair: the unweighted size grows as e^(2ρ): walk_unweighted, exponent of ρ",
         "unweighted",
-        "antipodal_size",
+        hard.ANTIPODAL,
         "antipodal_rate",
         hard.antipodal_rate("walk_unweighted"),
     ),
@@ -138,9 +161,41 @@ CLAIMS: tuple[Claim, ...] = (
         "antipodal_rate_tilted",
         "Antipodal pair: the tilted size grows as e^ρ at most: walk_tilted, exponent of ρ",
         "tilted",
-        "antipodal_size",
+        hard.ANTIPODAL,
         "antipodal_rate_tilted",
         hard.antipodal_rate("walk_tilted"),
+    ),
+    _control(
+        "equal_keys_decay",
+        "Equal keys: the error falls as 1/m",
+        "walk_tilted",
+        "equal_keys",
+        "decay",
+        "decay_balanced",
+    ),
+    _control(
+        "equal_keys_decay_uniform",
+        "Equal keys: the error falls as 1/√m",
+        "uniform",
+        "equal_keys",
+        "decay",
+        "decay_uniform",
+    ),
+    _control(
+        "equal_keys_rho",
+        "Equal keys: the error does not depend on ρ; slope of its logarithm in ρ",
+        "walk_tilted",
+        "equal_keys",
+        "slope",
+        "no_rho",
+    ),
+    _control(
+        "product_rho",
+        "Product: the error grows with ρ, by e^ρ at most; slope of its logarithm in ρ",
+        "walk_tilted",
+        "product",
+        "slope",
+        "product_rho",
     ),
     Claim(
         "ablation",
@@ -152,11 +207,37 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "certificate",
-        "No certificate is below the worst query found: smallest certificate / ascent",
+        "No ceiling is below a query found, and the ascent ends within the gap of branch and bound: coresets of which"
+        " that is not so, over more than 1000 small caches",
+        "tilted, unweighted",
+        worst.SMALL,
+        "no_contradiction",
+        worst.contradictions([worst.SMALL]),
+    ),
+    Claim(
+        "certificate_large",
+        "The same on larger caches of every family, d and ρ tried",
         BOTH,
-        "ablation",
-        "certificate",
-        comparisons.certificate_ratio(),
+        worst.JUDGED,
+        "no_contradiction",
+        worst.contradictions([worst.JUDGED]),
+    ),
+    *(_ceiling(rho, band) for rho, band in ((1.0, "ceiling_one"), (2.0, "ceiling_two"))),
+    Claim(
+        "optimum_below",
+        "No construction errs by less than the proven optimum of its own coreset model at equal size: smallest ratio",
+        "tilted, unweighted, free",
+        optimum.EXPERIMENT,
+        "optimum_below",
+        optimum.never_below(),
+    ),
+    Claim(
+        "optimum_walk",
+        "On tiny caches the tilted walk errs by at most 4 times the best tilted subset of its size, median of a family",
+        "tilted",
+        optimum.EXPERIMENT,
+        "optimum_walk",
+        optimum.error_over_optimum("walk_tilted"),
     ),
     Claim(
         "real_rho",

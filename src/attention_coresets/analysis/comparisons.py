@@ -1,4 +1,4 @@
-"""Measures that hold one arm against another on the same caches, and certificates against the ascent."""
+"""Measures that hold one arm against another on the same caches."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.frames import column, distinct, groups, means
-from attention_coresets.analysis.measures import Measure, Measured, exactly, setting
+from attention_coresets.analysis.measures import Measure, Measured
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.summary import SYNTHETIC, median, paired_log_ratio, paired_ratio
 
@@ -54,19 +54,5 @@ def against_best(arm: str) -> Measure:
                 best = max(known, key=lambda other, ratios=known: ratios[other].value)
                 parts.append(Measured(f"{names['cache']}, against {best}", known[best]))
         return parts
-
-    return measure
-
-
-def certificate_ratio() -> Measure:
-    """The smallest certificate over ascent of all certified rows of any experiment, and where."""
-
-    def measure(results: Results) -> list[Measured]:
-        rows = results.table.loc[results.table["certificate"].notna() & (results.table["error"] > 0)]
-        if rows.empty:
-            return []
-        ratio = column(rows, "certificate") / column(rows, "error")
-        where = setting(rows.iloc[int(ratio.argmin())].to_dict(), "cache", "arm")
-        return [Measured(f"{where}, least of {len(rows)} rows", exactly(float(ratio.min()), len(rows)))]
 
     return measure

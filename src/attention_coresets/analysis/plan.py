@@ -43,7 +43,8 @@ class FitPlan:
     columns apart (those are held fixed in a fit); the largest `held_out` is left out for the prediction score.
 
     Columns beyond the table's: log_n, log_d, log_inv_epsilon, log_inv_size, and variant (the cache's parameters other
-    than n, d and rho). On the error side the symbols end in _error, and decay is gamma' in err ~ m^-gamma'.
+    than n, d and rho). On the error side the symbols end in _error, decay is gamma' in err ~ m^-gamma', and slope that
+    of log err in rho.
     """
 
     name: str
@@ -75,6 +76,7 @@ PLANS: tuple[FitPlan, ...] = (
     *_both_sides("rho_rate", "rho_rate", "beta", "exponent", "n", "d"),
     *_both_sides("rho_rate_plain", "rho_rate", "beta_rho", "rho", "n", "d"),
     *_both_sides("n_independence", "n_independence", "nu", "log_n", "d", "rho"),
+    FitPlan("controls", "lower_bound_controls", "error", (("slope", "rho"), _DECAY), (*ARM, "n", "d"), "rho"),
 )
 
 

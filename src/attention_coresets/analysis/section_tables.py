@@ -63,16 +63,47 @@ def constant(results: Results) -> str:
 
 
 def lower_bound(results: Results) -> str:
-    """Error over the floor by arm and share of tokens kept."""
-    rows = hard.over_floor(results)
+    """Error over A sqrt(d/2), and over the bounds for each coreset's own weights, by arm and share of tokens kept."""
+    unit = "Error over A√(d/2), median (smallest) over all instances; for equal cluster weights a floor at m ≤ n/2.\n\n"
+    own = "Error over max(i, ii, iii, iv) of the coreset's own weights, median (smallest) over all instances.\n\n"
+    return (
+        unit
+        + by_share(hard.over_floor(results), "ratio")
+        + "\n\n"
+        + own
+        + by_share(hard.over_bounds(results), "excess")
+    )
+
+
+def random_centres(results: Results) -> str:
+    """Error in units of A sqrt(d/2) where that is no floor."""
+    note = "Error in units of A√(d/2), median (smallest) over all instances.\n\n"
+    return note + by_share(hard.over_floor(results, hard.RANDOM), "ratio")
+
+
+def by_share(rows: pd.DataFrame, name: str) -> str:
+    """Median and smallest value of a column, a row for each arm, a column for each share m/n."""
     shares = distinct(rows, "fraction")
     lines = []
     for names, group in groups(rows, ["arm"]):
-        cells = [column(group.loc[group["fraction"] == share], "ratio") for share in shares]
+        cells = [column(group.loc[group["fraction"] == share], name) for share in shares]
         words = [f"{number(median(x).value)} ({number(x.min())})" if len(x) else "–" for x in cells]
         lines.append([model_of(rows, names["arm"]), *words])
-    note = "Error over A√(d/2), median (smallest) over all instances; the floor is for m ≤ n/2.\n\n"
-    return note + table([ARM, *(f"m = {share:g} n" for share in shares)], lines)
+    return table([ARM, *(f"m = {share:g} n" for share in shares)], lines)
+
+
+def controls(results: Results) -> str:
+    """Slopes of the error in m and in rho, by arm and family."""
+    rows = []
+    for record in results.laws("controls"):
+        fixed = record["fixed"]
+        found = [coefficient(record, symbol) for symbol in ("decay", "slope")]
+        words = [reason or interval(estimate) for estimate, reason in found]
+        rows.append(
+            [model_of(results.rows(record["experiment"]), fixed["arm"]), fixed["cache"], setting(fixed), *words]
+        )
+    head = [ARM, "Family", "At", "Decay: err ∝ m^−decay, 95 %", "Slope of log err in ρ, 95 %"]
+    return table(head, rows) if rows else "No law was fitted: run `python scripts/fit.py`."
 
 
 def antipodal(results: Results) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from attention_coresets.analysis import hard_instances as hard
+from attention_coresets.analysis import optimum, worst_case
 from attention_coresets.analysis import section_tables as tables
 from attention_coresets.analysis.frames import distinct
 from attention_coresets.analysis.measures import SYMBOL
@@ -67,17 +69,51 @@ SECTIONS: tuple[Section, ...] = (
         tables.laws("n_independence"),
     ),
     Section(
-        "lower_bound",
+        hard.ORTHONORMAL,
         "Lower bound: signed clusters",
-        "Orthonormal centres (clusters ≤ d). A subset of at most half the tokens that gives each cluster the same"
-        " weight errs by at least A√(d/2); with any weights (free) at least ½(1−√2γ) of that is proven.",
+        "Orthonormal centres (clusters ≤ d). docs/lower_bound.md proves, for any weights, that no coreset errs by less"
+        " than max(i, ii, iii, iv); where all clusters have equal weight and m ≤ n/2 that is at least A√(d/2).",
         tables.lower_bound,
     ),
     Section(
-        "antipodal_size",
+        hard.RANDOM,
+        "Signed clusters with random centres: descriptive",
+        "More clusters than dimensions. **Nothing is proven here**: attention at ρc_j is not A s_j, and A√(d/2) is a"
+        " unit, not a floor.",
+        tables.random_centres,
+    ),
+    Section(
+        hard.ANTIPODAL,
         "Antipodal pair: e^(2ρ) for unweighted subsets",
         "An unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens; tilted weights repair it.",
         tables.antipodal,
+    ),
+    Section(
+        "lower_bound_controls",
+        "Controls: equal keys and product",
+        "Equal keys: attention is the mean of the values, the rate √d/ε without ρ. Product: 8 distinct keys, each"
+        " with n/8 random values, between that and √d e^ρ/ε.",
+        tables.controls,
+    ),
+    Section(
+        worst_case.JUDGED,
+        "The adversary judged",
+        "Ascent against branch and bound (d ≤ 4, a proven upper bound) and against the kernel certificate"
+        " (docs/certificates.md).",
+        worst_case.judged,
+    ),
+    Section(
+        worst_case.SMALL,
+        "Ceilings on small caches",
+        "Every certificate, branch and bound and the ascent on the same coresets: no two of these numbers may"
+        " contradict each other.",
+        worst_case.small,
+    ),
+    Section(
+        optimum.EXPERIMENT,
+        "Exact optima",
+        "The best possible subset of each size, by mixed-integer programming, its error enclosed by branch and bound.",
+        optimum.sizes_table,
     ),
     Section("ablation", "Balancing rules × recursion × model", "Every arm on the same caches.", tables.ablation),
     Section(

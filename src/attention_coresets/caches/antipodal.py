@@ -1,4 +1,4 @@
-"""The antipodal pair: where unweighted subsets need e^{2 rho} tokens (docs/theory.md, hard instances)."""
+"""The antipodal pair: where unweighted subsets need e^{2 rho} tokens (docs/lower_bound.md)."""
 
 import math
 from dataclasses import dataclass

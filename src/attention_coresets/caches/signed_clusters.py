@@ -13,9 +13,9 @@ class SignedClusters:
     """`clusters` groups of d tokens; group j has one key c_j and the values s_jl e_l, l = 1..d, sum_j s_jl = 0 for
     each l.
 
-    The centres are orthonormal up to d clusters, where the floor is proven; beyond d they are random unit vectors, a
-    descriptive extension. clusters is even; n = clusters * d, so either of the two may be left out (default: d
-    clusters).
+    The centres are orthonormal up to d clusters, where the floors of docs/lower_bound.md are proven; beyond d they are
+    random unit vectors, a descriptive extension. clusters is even; n = clusters * d, so either of the two may be left
+    out (default: d clusters).
     """
 
     n: int | None = None
@@ -37,10 +37,15 @@ class SignedClusters:
             return self.clusters
         return self.d if self.n is None else self.n // self.d
 
+    @property
+    def orthonormal(self) -> bool:
+        """Whether the centres are orthonormal, where lower_bound.py has floors for every coreset."""
+        return self.count <= self.d
+
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
         """Keys ``[clusters * d, d]`` and values of the same shape."""
         r, d = self.count, self.d
-        centers = np.linalg.qr(rng.standard_normal((d, d)))[0][:r] if r <= d else sphere(rng, r, d)
+        centers = np.linalg.qr(rng.standard_normal((d, d)))[0][:r] if self.orthonormal else sphere(rng, r, d)
         half = np.repeat([[1.0], [-1.0]], r // 2, axis=0)  # [r, 1]
         signs = rng.permuted(np.repeat(half, d, axis=1), axis=0)  # [r, d], each column sums to 0
         values = signs[:, :, None] * np.eye(d)  # [r, d, d]

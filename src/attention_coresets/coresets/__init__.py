@@ -3,6 +3,7 @@
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.kernel_halving import KernelHalving
+from attention_coresets.coresets.optimum import Optimum
 from attention_coresets.coresets.paired_coin import PairedCoin
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
 from attention_coresets.coresets.tilted_draws import TiltedDraws
@@ -17,6 +18,7 @@ CORESETS: dict[str, type] = {
     "self_balancing_walk": SelfBalancingWalk,
     "kernel_halving": KernelHalving,
     "greedy": Greedy,
+    "optimum": Optimum,
 }
 
 

@@ -16,11 +16,14 @@ from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.caches import CACHES, make_cache
 from attention_coresets.coresets import make_coreset
-from attention_coresets.study.identity import cell_hash
+from attention_coresets.lower_bound import signed_clusters_bounds
+from attention_coresets.study.identity import cell_hash, has_floors
 from attention_coresets.study.provenance import provenance
 from attention_coresets.theory import radius, tilt
 
 T = TypeVar("T")
+Rows = Iterator[dict[str, Any]]
+FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
 _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each other and from the cache's
 
 
@@ -36,6 +39,7 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
     facts = _facts(config, cache, device)
     heldout = _heldout(name, parameters, cache)
+    floors = _floors(config, cache)
     rows: list[dict[str, Any]] = []
     for size in config["sizes"]:
         coreset, construct_seconds = _timed(lambda size=size: _construct(config, cache, size))
@@ -45,7 +49,8 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             "seconds_construct": construct_seconds / config["heads"],
             "seconds_adversary": adversary_seconds / config["heads"],
         }
-        rows += [facts[h] | shared | found | heldout(coreset) for h, found in enumerate(_found(worst, facts, size))]
+        own = zip(facts, _found(config, worst, facts, size), floors(coreset), strict=True)
+        rows += [fact | shared | found | floor | heldout(coreset) for fact, found, floor in own]
     return rows
 
 
@@ -99,18 +104,31 @@ def _facts(config: Mapping[str, Any], cache: Cache, device: torch.device) -> lis
     return [shared | {"head": h, "sigma": s, "radius": r, "exponent": rho * f} for h, (s, r, f) in enumerate(own)]
 
 
-def _found(worst: WorstQuery, facts: list[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:
+def _found(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, Any]], size: int) -> Rows:
     """The adversary's columns, head by head, and the constant m err / (sqrt(d) e^{rho sigma}) of the tilted bound."""
-    certificates = [math.nan] * len(facts) if worst.certificate is None else worst.certificate.tolist()
-    for fact, error, reached, certificate in zip(
-        facts, worst.error.tolist(), worst.reached.tolist(), certificates, strict=True
-    ):
+    nothing = torch.full_like(worst.error, math.nan)
+    ceilings, enclosure = worst.ceilings or {}, worst.enclosure
+    columns = {
+        "error": worst.error,
+        "reached": worst.reached,
+        "certificate": nothing if worst.certificate is None else worst.certificate,
+        "ceiling_kernel": ceilings.get("kernel", nothing),
+        "ceiling_taylor": ceilings.get("taylor", nothing),
+        "branch_lower": nothing if enclosure is None else enclosure.lower,
+        "branch_upper": nothing if enclosure is None else enclosure.upper,
+    }
+    names = worst.certified_by or ("",) * len(facts)
+    gap = math.nan if enclosure is None else config["adversary"]["gap"]
+    rows = zip(facts, names, zip(*(x.tolist() for x in columns.values()), strict=True), strict=True)
+    for fact, name, values in rows:
+        row = dict(zip(columns, values, strict=True))
+        scale = math.sqrt(fact["d"]) * math.exp(fact["rho"] * fact["sigma"])
         yield {
-            "error": error,
-            "reached": reached,
+            **row,
             "restarts": worst.restarts,
-            "certificate": certificate,
-            "constant": size * error / (math.sqrt(fact["d"]) * math.exp(fact["rho"] * fact["sigma"])),
+            "certified_by": name,
+            "branch_gap": gap,
+            "constant": size * row["error"] / scale,
         }
 
 
@@ -123,6 +141,19 @@ def _heldout(family: str, parameters: dict[str, Any], cache: Cache) -> Callable[
 
     head = load_head(CACHES[family](**parameters))
     return lambda coreset: {k: float(v) for k, v in heldout_errors(head, coreset, cache).items()}
+
+
+def _floors(config: Mapping[str, Any], cache: Cache) -> Callable[[Coreset], list[dict[str, float]]]:
+    """The bounds (i) to (iv) of lower_bound.py, head by head; NaN but for orthonormal signed clusters."""
+    if not has_floors(config["cache"]):
+        return lambda coreset: [dict.fromkeys(FLOORS, math.nan)] * config["heads"]
+
+    def floors(coreset: Coreset) -> list[dict[str, float]]:
+        bounds = signed_clusters_bounds(cache, coreset, config["rho"])
+        columns = torch.stack([bounds.i, bounds.ii, bounds.iii, bounds.iv], dim=-1)
+        return [dict(zip(FLOORS, row, strict=True)) for row in columns.tolist()]
+
+    return floors
 
 
 def _model(config: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ def check(config: Mapping[str, Any]) -> None:
     _sizes(config["sizes"])
     for key, example in (("restarts", "64"), ("steps", "60"), ("polish", "80")):
         _need(adversary[key] >= 1, f"adversary.{key}", adversary[key], "at least 1", example)
+    gap = adversary["gap"]
+    _need(math.isfinite(gap) and gap > 0, "adversary.gap", gap, "a finite number above 0", "1e-3")
     _need(config["tier"] in TIERS, "tier", config["tier"], f"one of {', '.join(TIERS)}", "quick")
     _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
     _compute(config["compute"])

@@ -27,6 +27,7 @@ class Adversary:
     steps: int = MISSING
     polish: int = MISSING
     certify: bool = False
+    gap: float = 1e-4
 
 
 @dataclass

@@ -5,13 +5,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from attention_coresets.caches.signed_clusters import SignedClusters
+
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that the numbers depend on: no device, paths, tracking or labels."""
-    return {"format": FORMAT, "dtype": config["compute"]["dtype"], **{key: config[key] for key in _NUMBERS}}
+    version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
+    numbers = {key: config[key] for key in _NUMBERS}
+    if not config["adversary"]["certify"]:  # the gap is the certificates' own
+        numbers["adversary"] = {key: value for key, value in config["adversary"].items() if key != "gap"}
+    return {"format": version, "dtype": config["compute"]["dtype"], **numbers}
+
+
+def has_floors(cache: Mapping[str, Any]) -> bool:
+    """Whether lower_bound.py has floors for the coresets of this cache: signed clusters with orthonormal centres."""
+    parameters = {key: value for key, value in cache.items() if key != "name"}
+    return cache["name"] == "signed_clusters" and SignedClusters(**parameters).orthonormal
 
 
 def cell_hash(config: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ class Store:
         except (KeyError, TypeError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
         if not intact:
-            raise _damaged(path, "its configuration is not the one its name stands for")
+            raise _damaged(path, "its name is not that of its configuration, or no longer")
         return content["rows"]
 
     def record(self, manifest: Manifest) -> None:

@@ -1,5 +1,6 @@
 """The result table: what its columns are, and how the cells of the experiments become one parquet file a tier."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +9,24 @@ import pandas as pd
 
 from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
 
+CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap")
+FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
     **{"rho": "float64", "seed": "int64", "head": "int64", "n": "int64", "d": "int64", "size": "int64"},
     **{"error": "float64", "reached": "int64", "restarts": "int64", "certificate": "float64"},
+    **dict.fromkeys(CEILINGS, "float64"),
+    **{"certified_by": "str"},
+    **dict.fromkeys(FLOORS, "float64"),
     **dict.fromkeys(("sigma", "radius", "exponent", "constant", "seconds_construct", "seconds_adversary"), "float64"),
     **dict.fromkeys(("cache_params", "coreset_params"), "str"),
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
     **{"revision": "str", "dirty": "bool"},
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype"), "str"),
 }
+# columns that older cells and tables lack, and what they would hold there
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS), math.nan), "certified_by": ""}
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 
@@ -49,13 +57,17 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a table of the stated columns and types. StudyError names columns that are missing or unknown."""
     if not rows:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    frame = pd.DataFrame(list(rows))
+    frame = _completed(pd.DataFrame(list(rows)))
     if odd := set(COLUMNS) ^ set(frame.columns):
         cells = ", ".join(sorted(frame["cell"].unique())[:3]) if "cell" in frame else "unknown"
         raise StudyError(
             f"cells {cells}: columns {', '.join(sorted(odd))} do not fit; delete the cells and run the sweep again"
         )
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _completed(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame})
 
 
 def merge(gathered: Sequence[Gathered], path: Path, keep: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -84,7 +96,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path} is damaged ({reason}): restore it with git or delete it and collect again") from error
-    if list(frame.columns) != list(COLUMNS):
-        odd = ", ".join(sorted(set(frame.columns) ^ set(COLUMNS))) or "order"
-        raise StudyError(f"{path} has other columns ({odd}): delete it and collect again")
-    return frame.astype(COLUMNS)
+    frame = _completed(frame)
+    if odd := set(frame.columns) ^ set(COLUMNS):
+        raise StudyError(f"{path} has other columns ({', '.join(sorted(odd))}): delete it and collect again")
+    return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.ablation import ablation
-from attention_coresets.analysis.figures.bounds import antipodal, constant, lower_bound
+from attention_coresets.analysis.figures.bounds import constant
+from attention_coresets.analysis.figures.ceilings import ceilings
+from attention_coresets.analysis.figures.hard_instances import antipodal, controls, lower_bound, lower_bound_random
 from attention_coresets.analysis.figures.headline import headline
 from attention_coresets.analysis.figures.rates import d_rate, error_vs_size, n_independence
 from attention_coresets.analysis.figures.real_heads import real_heads
 from attention_coresets.analysis.figures.rho import rho_rate
+from attention_coresets.analysis.figures.sandwich import sandwich
 from attention_coresets.analysis.figures.style import style
 from attention_coresets.analysis.results import Results
 
@@ -21,8 +24,12 @@ FIGURES: dict[str, tuple[str, Callable[[Results], Figure]]] = {
     "rho_rate": ("rho_rate", rho_rate),
     "constant": ("constant", constant),
     "n_independence": ("n_independence", n_independence),
-    "lower_bound": ("lower_bound", lower_bound),
-    "antipodal": ("antipodal_size", antipodal),
+    "lower_bound": ("lower_bound_orthonormal", lower_bound),
+    "lower_bound_random": ("lower_bound_random", lower_bound_random),
+    "antipodal": ("lower_bound_antipodal", antipodal),
+    "controls": ("lower_bound_controls", controls),
+    "sandwich": ("lower_bound_orthonormal", sandwich),
+    "ceilings": ("adversary", ceilings),
     "ablation": ("ablation", ablation),
     "real_heads": ("real_heads", real_heads),
 }

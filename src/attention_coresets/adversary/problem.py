@@ -1,0 +1,60 @@
+"""One head of a cache and its coreset, made ready for branch and bound."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One head, its error unchanged: float64, keys and values of mean 0, the largest log-weight 0, the keys'
+    principal axes as the axes of the boxes (query of the cache = rotation @ query of a box).
+
+    features ``[n, (1 + d + d^2)(dv + 1)]``: (1, k, k k^T) times (v, 1), whose mean under P gives every moment needed.
+    hull bounds the error anywhere, rounding what float64 may lose in any of it.
+    """
+
+    keys: Float[Tensor, "n d"]
+    values: Float[Tensor, "n dv"]
+    kept: Int[Tensor, "m"]
+    log_weights: Float[Tensor, "m"]
+    rho: float
+    rotation: Float[Tensor, "d d"]
+    features: Float[Tensor, "n f"]
+    hull: float
+    rounding: float
+
+    @classmethod
+    def of(cls, cache: Cache, coreset: Coreset, rho: float) -> "Problem":
+        """The problem of one head, any floating dtype."""
+        keys, values = (x.to(torch.float64) for x in (cache.keys, cache.values))
+        key_size, value_size = (float(x.norm(dim=-1).max()) for x in (keys, values))
+        keys, values = keys - keys.mean(dim=0), values - values.mean(dim=0)
+        rotation = torch.linalg.eigh(keys.mT @ keys).eigenvectors
+        keys = keys @ rotation
+        weights = coreset.log_weights
+        weights = torch.zeros_like(keys[coreset.indices, 0]) if weights is None else weights.to(torch.float64)
+        radius = float(values.norm(dim=-1).max())
+        return cls(
+            keys,
+            values,
+            coreset.indices,
+            weights - weights.max(),
+            rho,
+            rotation,
+            _features(keys, values),
+            hull=2 * radius + 16 * EPS * value_size,
+            rounding=EPS * (radius * (2 * cache.n + 256 * (1 + rho * key_size)) + 16 * value_size),
+        )
+
+
+def _features(keys: Tensor, values: Tensor) -> Tensor:
+    ones = torch.ones_like(keys[:, :1])
+    powers = torch.cat([ones, keys, (keys.unsqueeze(-1) * keys.unsqueeze(-2)).flatten(1)], dim=-1)
+    return (powers.unsqueeze(-1) * torch.cat([values, ones], dim=-1).unsqueeze(-2)).flatten(1)

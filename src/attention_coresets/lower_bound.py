@@ -1,0 +1,143 @@
+"""Signed clusters: errors that no coreset of them goes below, whatever its weights (proofs in docs/lower_bound.md)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.theory import check_rho
+
+GAMMA_BEST = 1 / (2 * math.sqrt(2))  # where (1 - sqrt(2) gamma) gamma is largest
+_ROUNDING = 1e-14
+_LARGEST_RHO = 690.0  # e^-rho stays a normal number
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lower bounds on the worst-case error of a coreset of signed clusters, ``[*heads]``, 0 where one says nothing.
+
+    i, ii and iv use the coreset's weights; iv counts the kept tokens too and is never below ii. iii holds for all
+    weights >= 0 and needs half of the tokens to be dropped.
+    """
+
+    i: Float[Tensor, "*heads"]
+    ii: Float[Tensor, "*heads"]
+    iii: Float[Tensor, "*heads"]
+    iv: Float[Tensor, "*heads"]
+
+    @property
+    def largest(self) -> Float[Tensor, "*heads"]:
+        return torch.stack([self.i, self.ii, self.iii, self.iv]).amax(dim=0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a signed-clusters cache belong: token t has key centers[cluster_t] and the value
+    signs[cluster_t, coordinate_t] * e_{coordinate_t}; r clusters of d tokens."""
+
+    centers: Float[Tensor, "*heads r k"]
+    signs: Float[Tensor, "*heads r d"]
+    cluster: Int[Tensor, "*heads n"]
+    coordinate: Int[Tensor, "*heads n"]
+
+
+def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds:
+    """The bounds (i) to (iv) of docs/lower_bound.md on sup over |q| <= rho of the error.
+
+    Each is a bound on the largest error at the queries rho c_j; (iii) at the best radius up to rho. The cache must be a
+    signed-clusters cache with orthonormal centres, its tokens in any order; log-weights may be any. Radii above 690
+    get the bounds of 690, which hold there too. float64; cost O(n (d + log n)) a head. ValueError for rho <= 0, a
+    cache that is not of this kind, or centres that are not orthonormal, as those of more than d clusters.
+    """
+    check_rho(rho)
+    cache.check_indices(coreset.indices)
+    layout = signed_clusters_layout(cache)
+    check_orthonormal(layout.centers)
+    weights, dropped = _cluster_weights(layout, coreset)  # [*heads, r, d], [*heads, r]
+    r, d = layout.signs.shape[-2:]
+    rho = min(rho, _LARGEST_RHO)
+    shrink, gain = math.exp(-rho), -math.expm1(-rho)  # 1 and a = e^rho - 1, in units of e^rho
+    omega = weights.sum(dim=-1)  # [*heads, r]
+    total = omega.sum(dim=-1, keepdim=True)
+    z = shrink * total + gain * omega
+    bias = (layout.signs.mT @ omega.unsqueeze(-1)).norm(dim=(-2, -1))  # |S^T omega|
+    gamma = gain / (r * shrink + gain)
+    level = gamma / d  # A: every coordinate of the attention at rho c_j
+    i = (dropped.sqrt() * z - shrink * gamma * bias.unsqueeze(-1)) / (z + shrink * total)
+    left_over = (dropped * z.square()).sum(-1) - shrink * gain**2 * bias.square() / (r * shrink + 2 * gain)
+    kept = d - dropped
+    on_kept = (kept * (z - gain * omega / (level * kept.clamp_min(1))).square()).sum(-1)
+    on_kept = (on_kept - _ROUNDING * d * z.square().sum(-1)).clamp_min(0)  # zero for the whole cache, whose error is 0
+    ii, iv = (level * x.clamp_min(0).sqrt() / z.norm(dim=-1) for x in (left_over, left_over + on_kept))
+    iii = any_weights_floor(d, r, rho) if 2 * coreset.size <= cache.n else 0.0
+    return Bounds(level * i.amax(-1).clamp_min(0), ii, torch.full_like(ii, iii), iv)
+
+
+def any_weights_floor(d: int, clusters: int, rho: float) -> float:
+    """Bound (iii): no coreset of at most half the tokens of `clusters` orthonormal signed clusters errs by less.
+
+    (1 - sqrt(2) g) / 2 * g / sqrt(2 d), g = min(gamma, 1 / sqrt 8), gamma = a / (clusters + a), a = e^rho - 1: at
+    gamma = g that is (1 - sqrt(2) gamma) / 2 of A sqrt(d/2).
+    """
+    gain = -math.expm1(-rho)
+    gamma = min(gain / (clusters * math.exp(-rho) + gain), GAMMA_BEST)
+    return (1 - math.sqrt(2) * gamma) / 2 * gamma / math.sqrt(2 * d)
+
+
+def signed_clusters_layout(cache: Cache) -> Layout:
+    """Clusters, coordinates and signs of a signed-clusters cache, read off its keys and values. ValueError, saying what
+    is wrong, where it is none."""
+    keys, values = (x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values))
+    heads = [_head_layout(k, v) for k, v in zip(keys, values, strict=True)]
+    if len({head[0].shape for head in heads}) > 1:
+        raise _refused("its heads differ in their number of clusters")
+    centers, signs, cluster, coordinate = (
+        torch.stack(part).reshape(*cache.heads, *part[0].shape) for part in zip(*heads, strict=True)
+    )
+    return Layout(centers, signs, cluster, coordinate)
+
+
+def _head_layout(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """centers [r, k], signs [r, d], cluster [n], coordinate [n] of one head."""
+    d = values.shape[-1]
+    centers, cluster = torch.unique(keys, dim=0, return_inverse=True)
+    coordinate = values.abs().argmax(dim=-1)
+    if not bool((values.abs() == torch.nn.functional.one_hot(coordinate, d)).all()):
+        raise _refused("a value is not +e_l or -e_l")
+    counts = torch.bincount(cluster * d + coordinate, minlength=len(centers) * d)
+    if not bool((counts == 1).all()):
+        raise _refused("a key does not carry each e_l once")
+    signs = values.new_zeros(len(centers), d, dtype=torch.float64)
+    signs[cluster, coordinate] = values.sum(dim=-1).to(torch.float64)
+    if bool((signs.sum(dim=0) != 0).any()):
+        raise _refused("the signs of an e_l do not sum to 0 over the clusters")
+    return centers.to(torch.float64), signs, cluster, coordinate
+
+
+def _refused(reason: str) -> ValueError:
+    return ValueError(f"this is no signed-clusters cache: {reason}; make one with make_cache('signed_clusters')")
+
+
+def check_orthonormal(centers: Float[Tensor, "*heads r k"]) -> None:
+    """ValueError unless the centres are orthonormal to the rounding of float32."""
+    r, k = centers.shape[-2:]
+    if r > k:
+        raise ValueError(f"{r} centres in {k} dimensions are not orthonormal: take clusters <= d, no bound is proven")
+    off = float((centers @ centers.mT - torch.eye(r, dtype=centers.dtype, device=centers.device)).abs().max())
+    if off > 1e-5:
+        raise ValueError(f"the centres are not orthonormal (products off by {off:.1e}): no bound is proven for them")
+
+
+def _cluster_weights(layout: Layout, coreset: Coreset) -> tuple[Tensor, Tensor]:
+    """Weights [*heads, r, d], 0 where dropped, the largest 1; and how many tokens of each cluster are dropped."""
+    r, d = layout.signs.shape[-2:]
+    place = (layout.cluster * d + layout.coordinate).gather(-1, coreset.indices)  # [*heads, m]
+    kept = torch.ones_like(place, dtype=torch.float64)
+    log_weights = torch.zeros_like(kept) if coreset.log_weights is None else coreset.log_weights.to(torch.float64)
+    weights = (log_weights - log_weights.amax(dim=-1, keepdim=True)).exp()
+    empty = kept.new_zeros(*place.shape[:-1], r * d)
+    weights, kept = (empty.scatter(-1, place, x).unflatten(-1, (r, d)) for x in (weights, kept))
+    return weights, d - kept.sum(dim=-1)
