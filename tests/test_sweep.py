@@ -74,7 +74,7 @@ def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Pa
 
 def test_every_arm_builds(shell: Shell) -> None:
     arms = ",".join(path.stem for path in options("arm"))
-    outcome = shell.sweep("-m", f"arm={arms}", "cache.n=32", "cache.d=4", "sizes=[8]", "adversary=tiny")
+    outcome = shell.sweep("-m", f"arm={arms}", "cache.n=12", "cache.d=2", "sizes=[5]", "adversary=tiny")
     assert outcome.code == 0
     assert outcome.summary == f"{len(options('arm'))} computed, 0 already done, 0 failed"
 

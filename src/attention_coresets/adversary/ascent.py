@@ -11,6 +11,8 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
 _MAX_LOGITS = 2**25  # restarts x tokens x heads climbing together
+_MOST_TURN = 3.0  # of the last direction kept in the next
+_ON_SPHERE = 1e-6
 _SAME = 0.99  # a restart that ends at this share of the best error has reached it
 
 
@@ -35,8 +37,9 @@ def ascend(
     """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho from many starts (starts.py), every head at once.
 
     `restarts` climbs of `steps` steps in float32, then the best eighth for `polish` steps in float64. A step moves
-    along the normalised gradient Cov_P(k,v) D - Cov_P'(k,v) D, D the difference of the two attentions, and is
-    projected onto the ball; its length grows after a gain and shrinks after a loss, and a loss is not taken.
+    along a conjugate direction (Polak-Ribiere) of the gradients Cov_P(k,v) D - Cov_P'(k,v) D, D the difference of the
+    two attentions, and is projected onto the ball; its length grows after a gain and shrinks after a loss, and a loss
+    is not taken. Plain gradients reach the same hills and crawl along their ridges where logits are large.
     `generator` (default: seed 0) draws the random starts. Cost, in flops a head: (n + m)(d + dv) times
     4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts; 4 polish restarts / 8 more in float64.
     Raises ValueError for rho or counts that are not positive.
@@ -93,14 +96,28 @@ def _climb(query: Tensor, sides: tuple[Side, Side], rho: float, steps: int) -> t
     """The best queries and errors of each climb: query ``[H, b, d]``, error ``[H, b]``."""
     length = torch.full_like(query[..., :1], 0.25 * rho)
     error, gradient = _error_and_gradient(query, sides)
+    gradient = _along_ball(query, gradient, rho)
+    direction = gradient
     for _ in range(steps):
-        trial = _project(query + length * _normalised(gradient), rho)
+        trial = _project(query + length * _normalised(direction), rho)
         trial_error, trial_gradient = _error_and_gradient(trial, sides)
+        trial_gradient = _along_ball(trial, trial_gradient, rho)
         better = (trial_error > error).unsqueeze(-1)
+        turn = (trial_gradient * (trial_gradient - gradient)).sum(-1, keepdim=True)
+        turn = (turn / gradient.square().sum(-1, keepdim=True).clamp_min(1e-30)).clamp(0, _MOST_TURN)
+        # a loss starts anew from the gradient
+        direction = torch.where(better, trial_gradient + turn * direction, gradient)
         query, gradient = torch.where(better, trial, query), torch.where(better, trial_gradient, gradient)
         error = torch.maximum(error, trial_error)
         length = torch.where(better, (1.6 * length).clamp_max(4 * rho), 0.4 * length)
     return query, error
+
+
+def _along_ball(query: Tensor, gradient: Tensor, rho: float) -> Tensor:
+    """The gradient without its outward part where the query is on the sphere."""
+    square, outward = query.square().sum(-1, keepdim=True), (query * gradient).sum(-1, keepdim=True)
+    pressed = (square >= rho**2 * (1 - _ON_SPHERE)) & (outward > 0)
+    return torch.where(pressed, gradient - outward / square.clamp_min(1e-30) * query, gradient)
 
 
 def _error_and_gradient(query: Tensor, sides: tuple[Side, Side]) -> tuple[Tensor, Tensor]:

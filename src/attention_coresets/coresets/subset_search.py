@@ -192,5 +192,5 @@ class SubsetSearch:
     def _late(self) -> RuntimeError:
         return RuntimeError(
             f"the {self.model} optimum at size {self.size} of {len(self.unit)} tokens is not proven within "
-            f"{self.seconds:g} s; allow more seconds or a larger tolerance, or take fewer tokens"
+            f"{self.seconds:g} s and branch and bound's nodes; allow more seconds or a larger tolerance, or fewer tokens"
         )
