@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import oracles
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary.ascent import _climb, _error_and_gradient, _project, _sides
-from attention_coresets.adversary.branch_and_bound import branch_and_bound
+from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.adversary.starts import RADII, starts
 from tables import FAMILIES, generators, small_cache
 
@@ -215,7 +215,7 @@ def test_float32_caches_and_equal_keys():
 
 
 def test_ridges_of_large_logits_are_climbed_to_their_end():
-    """Keys of norm about 1.7, rho = 10, random weights: where plain gradients, at the same number of steps, ended 0.1 to
+    """Keys of norm about 1.7, rho = 10, random weights: plain gradients, at the same number of steps, ended 0.1 to
     0.8 % below what branch and bound found."""
     generator = torch.Generator().manual_seed(1)
     keys, values = (torch.randn(12, 20, 3, generator=generator, dtype=torch.float64) for _ in range(2))

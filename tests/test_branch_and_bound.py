@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import oracles
 from attention_coresets import Cache, Coreset, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import cells
-from attention_coresets.adversary.branch_and_bound import branch_and_bound, contracted
 from attention_coresets.adversary.cells import _curvature, _moments, ceilings
+from attention_coresets.adversary.enclosure import branch_and_bound, contracted
 from attention_coresets.adversary.problem import Problem
 from tables import FAMILIES, generators, small_cache
 
@@ -280,7 +280,7 @@ def test_it_needs_no_ascent_to_find_the_worst_query(d, monkeypatch):
         zero = torch.zeros(1, problems[0].keys.shape[1], dtype=torch.float64)
         return zero, torch.zeros(1, dtype=torch.float64)
 
-    monkeypatch.setattr("attention_coresets.adversary.branch_and_bound._starts", at_zero)
+    monkeypatch.setattr("attention_coresets.adversary.enclosure._starts", at_zero)
     alone = branch_and_bound(cache, coreset, 3.0, gap=1e-4)
     check_enclosure(alone, cache, coreset, 3.0, 1e-4)
     assert alone.lower <= usual.upper

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import brentq
 
 from attention_coresets import Cache, Coreset, make_cache, make_coreset, tilt
-from attention_coresets.adversary.branch_and_bound import branch_and_bound
+from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.coresets.demands import Demands
 from attention_coresets.coresets.optimum import MODELS, best_subset, smallest_coreset
 from attention_coresets.coresets.programs import best_weights, choose

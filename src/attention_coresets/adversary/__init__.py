@@ -1,13 +1,16 @@
 """The worst case from both sides: queries found by ascent, and certificates that no query exceeds."""
 
 from attention_coresets.adversary.certificate import CERTIFICATES, values_certificate
+from attention_coresets.adversary.enclosure import Enclosure, branch_and_bound
 from attention_coresets.adversary.kernel import kernel_certificate
 from attention_coresets.adversary.taylor import taylor_certificate
 from attention_coresets.adversary.worst import WorstQuery, worst_query
 
 __all__ = [
     "CERTIFICATES",
+    "Enclosure",
     "WorstQuery",
+    "branch_and_bound",
     "kernel_certificate",
     "taylor_certificate",
     "values_certificate",

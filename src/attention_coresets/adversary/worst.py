@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.ascent import ascend
-from attention_coresets.adversary.branch_and_bound import MAX_DIMENSION, Enclosure, branch_and_bound
 from attention_coresets.adversary.certificate import CERTIFICATES
+from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, branch_and_bound
 from attention_coresets.attention import Cache, Coreset
 
 _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n = 512

@@ -95,6 +95,27 @@ def _floor(results: Results) -> str:
     )
 
 
+def _ceilings(results: Results) -> str:
+    one, two, small = (_parts(results, name) for name in ("ceiling_rho_1", "ceiling_rho_2", "certificate"))
+    if not one or not two or not small:
+        return ""
+    return (
+        f"**Both sides**: the kernel certificate, a proven ceiling, is {_span(one)} times the worst query found at"
+        f" ρ = 1 and {_span(two)} times at ρ = 2 (n = 1024, d = 8, m = 256). On {small[0].setting}, where branch and"
+        f" bound encloses the supremum, {small[0].estimate.value:.0f} contradict it."
+    )
+
+
+def _optimum(results: Results) -> str:
+    walk = _parts(results, "optimum_walk")
+    if not walk:
+        return ""
+    return (
+        "**Exact optimum** (tiny caches): the tilted walk errs by"
+        f" {_span(walk)} times the best tilted subset of its size."
+    )
+
+
 def _real(results: Results) -> str:
     rho, log_t = _parts(results, "real_rho"), _parts(results, "real_log_t")
     if not rho or not log_t:
@@ -112,7 +133,15 @@ def _real(results: Results) -> str:
     return text
 
 
-_SENTENCES: tuple[Callable[[Results], str], ...] = (_rate, _antipodal, _constant, _floor, _real)
+_SENTENCES: tuple[Callable[[Results], str], ...] = (
+    _rate,
+    _antipodal,
+    _constant,
+    _floor,
+    _ceilings,
+    _optimum,
+    _real,
+)
 
 
 def rates(results: Results) -> str:

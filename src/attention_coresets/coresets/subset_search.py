@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from attention_coresets.adversary.ascent import ascend
-from attention_coresets.adversary.branch_and_bound import branch_and_bound
+from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.demands import Demands, swaps
 from attention_coresets.coresets.programs import choose
@@ -192,5 +192,5 @@ class SubsetSearch:
     def _late(self) -> RuntimeError:
         return RuntimeError(
             f"the {self.model} optimum at size {self.size} of {len(self.unit)} tokens is not proven within "
-            f"{self.seconds:g} s and branch and bound's nodes; allow more seconds or a larger tolerance, or fewer tokens"
+            f"{self.seconds:g} s or branch and bound's nodes; allow more seconds, a larger tolerance or fewer tokens"
         )
