@@ -200,4 +200,5 @@ def test_constructions_are_frozen_and_hold_their_parameters(name):
 
 
 def test_every_construction_is_in_the_table():
-    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS)
+    """All but the optimum, which is not random and allows few tokens: test_optimum.py."""
+    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - {"optimum"}
