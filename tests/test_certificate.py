@@ -1,10 +1,14 @@
 """Certificates are never below the worst query found, near it where they should be, and each step of theirs holds."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificate, taylor_certificate
@@ -242,3 +246,56 @@ def test_float32_caches_are_certified_in_float64():
     assert found.dtype == torch.float64
     exact = Coreset(coreset.indices, coreset.log_weights.double())
     assert found.item() == pytest.approx(kernel_certificate(cache.to(torch.float64), exact, 2.0).item(), rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 14),
+    d=st.integers(1, 3),
+    dv=st.integers(1, 3),
+    rho=st.floats(0.05, 4.0),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_two_sides_contradict_each_other_on_random_small_caches(n, d, dv, rho, weighted, seed):
+    """Certificates >= branch and bound's query, its ceiling >= the ascent, the ascent >= its query less the gap."""
+    rng = np.random.default_rng(seed)
+    keys, values = (rng.standard_normal((n, k)) for k in (d, dv))
+    keys = keys * rng.uniform(0, 1, (n, 1)) / np.linalg.norm(keys, axis=1, keepdims=True)
+    cache = Cache(torch.from_numpy(keys), torch.from_numpy(values))
+    coreset = random_coreset(rng, 1, n, int(rng.integers(1, n + 1)), weighted)[0]
+    worst, gap = worst_query(cache, coreset, rho, certify=True, gap=1e-4), 1e-4
+    found = worst.enclosure
+    assert found.upper - found.lower <= gap
+    assert all(ceiling >= found.lower for ceiling in worst.ceilings.values())
+    assert found.upper >= worst.error >= found.lower - gap
+
+
+MEMORY = """
+import time, torch
+from attention_coresets import Coreset, make_cache
+from attention_coresets.adversary import kernel_certificate
+
+def resident(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
+
+kernel_certificate(make_cache("sphere", n=64, d=8), Coreset(torch.arange(9)), 2.0)
+cache = make_cache("sphere", n=32768, d=8)
+before = resident("VmRSS")
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")
+start = time.perf_counter()
+ceiling = kernel_certificate(cache, Coreset(torch.arange(0, 32768, 8)), 2.0)
+print(f"{resident('VmHWM') - before:.0f} MB, {time.perf_counter() - start:.0f} s, {float(ceiling):.3g}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+def test_many_tokens_in_little_memory():
+    """n = 32768: a Gram matrix alone would be 8 GB; at most 200 MB beyond the cache."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    assert float(done.stdout.split()[0]) <= 200

@@ -47,9 +47,14 @@ def rate(d: float, rho: float, error: float) -> float:
     return math.sqrt(d) * math.exp(rho) / error
 
 
+def _equal_weights_floor(d: int, clusters: int, rho: float) -> float:
+    """Bound (iv) of docs/lower_bound.md with equal cluster weights at m = n/2."""
+    return math.sqrt(2) * signed_clusters_floor(d, clusters, rho)
+
+
 def _floors(ax: Axes, rho: float) -> None:
     kinds = (
-        (signed_clusters_floor, "--", "signed clusters: floor, equal weights"),
+        (_equal_weights_floor, "--", "signed clusters: floor, equal weights"),
         (any_weights_floor, "-", "signed clusters: floor, any weights"),
     )
     for floor, line, label in kinds:
