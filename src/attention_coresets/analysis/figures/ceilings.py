@@ -28,6 +28,7 @@ def ceilings(results: Results) -> Figure:
         _family(ax, rows.loc[rows["cache"] == family], dimensions, rhos)
         ax.set(title=family, xlabel="d; left to right ρ = " + ", ".join(f"{rho:g}" for rho in rhos))
         ax.set_xticks(range(len(dimensions)), [str(d) for d in dimensions])
+        ax.tick_params(labelbottom=True)
     axes[0].set_ylim(0.9, None)
     axes[0].set_ylabel("ceiling / worst query found")
     plain_ticks(axes[0], "y", [1, 1.5, 2, 3, 5, 10, 20, 50, 100])

@@ -54,8 +54,8 @@ def _equal_weights_floor(d: int, clusters: int, rho: float) -> float:
 
 def _floors(ax: Axes, rho: float) -> None:
     kinds = (
-        (_equal_weights_floor, "--", "signed clusters: floor, equal weights"),
-        (any_weights_floor, "-", "signed clusters: floor, any weights"),
+        (_equal_weights_floor, "--", "signed clusters, n = d²: floor, equal weights"),
+        (any_weights_floor, "-", "signed clusters, n = d²: floor, any weights"),
     )
     for floor, line, label in kinds:
         x = [rate(float(d), rho, floor(d, d, rho)) for d in _DIMENSIONS]
@@ -70,27 +70,34 @@ def _walks(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _best(ax: Axes, rows: pd.DataFrame) -> None:
-    """Of each signed-clusters instance and size the arm of least median error."""
-    found = medians(rows, ["n", "d", "rho", "size", "arm"], ["error"])
-    least = pd.DataFrame(found.groupby(["n", "d", "rho", "size"], as_index=False)["error"].min())
-    x = [rate(*p) for p in zip(column(least, "d"), column(least, "rho"), column(least, "error"), strict=True)]
-    label = "signed clusters: best construction"
-    ax.plot(x, column(least, "size"), "s", color=UNWEIGHTED, markersize=4, linestyle="none", label=label)
+    """Of each signed-clusters instance the arm of least median error at m = n/2, joined to the instance's own floor."""
+    found = medians(rows.loc[rows["fraction"] == 0.5], ["n", "d", "clusters", "rho", "size", "arm"], ["error"])
+    least = pd.DataFrame(found.groupby(["n", "d", "clusters", "rho", "size"], as_index=False)["error"].min())
+    places = list(zip(*(column(least, name).tolist() for name in ("d", "clusters", "rho", "error")), strict=True))
+    x = [rate(d, rho, error) for d, _, rho, error in places]
+    floor = [rate(d, rho, _equal_weights_floor(int(d), int(r), rho)) for d, r, rho, _ in places]
+    size = column(least, "size")
+    ax.hlines(size, x, floor, color="black", linewidth=0.8)
+    ax.plot(floor, size, "|", color="black", markersize=7)
+    label = "signed clusters: best construction, joined to its floor"
+    ax.plot(x, size, "s", color=UNWEIGHTED, markersize=4, linestyle="none", label=label)
 
 
 def _optima(ax: Axes, rows: pd.DataFrame, rho: float) -> None:
     """Exact optima with free weights, each cache its own mark."""
     rows = rows.loc[(rows["arm"] == "optimum_free") & (rows["rho"] == rho) & (rows["error"] > 1e-6)]
+    # the instances that the floors are about
+    proven = (rows["cache"] == "signed_clusters") & (rows["n"] <= rows["d"] ** 2) & (2 * rows["size"] == rows["n"])
     kinds = {
-        True: ("signed clusters: exact optimum", "black"),
-        False: ("other families: exact optimum", GREY),
+        True: ("signed clusters, n = 8: exact optimum at n/2", "black"),
+        False: ("other tiny caches: exact optimum", GREY),
     }
     for hard, (label, color) in kinds.items():
-        part = rows.loc[(rows["cache"] == "signed_clusters") == hard]
+        part = rows.loc[proven == hard]
         found = [g for _, g in groups(part, ["cache", "n", "d", "rho", "size"])]
         x = [rate(float(g["d"].iloc[0]), rho, float(np.median(column(g, "error")))) for g in found]
         y = [g["size"].iloc[0] for g in found]
-        ax.plot(x, y, "*", color=color, markersize=6, linestyle="none", label=label)
+        ax.plot(x, y, "*", color=color, markersize=6, linestyle="none", label=label, zorder=3 if hard else 2)
 
 
 def _ceiling(ax: Axes, rows: pd.DataFrame) -> None:
