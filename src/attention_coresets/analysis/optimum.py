@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, groups
+from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import Measure, Measured, exactly
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import ARM, model_of
-from attention_coresets.analysis.summary import median
+from attention_coresets.analysis.summary import Estimate, median
 
 EXPERIMENT = "optimum"
 CACHE = ["cache", "cache_params", "n", "d", "rho", "seed", "head"]
@@ -53,13 +53,14 @@ def sizes_table(results: Results) -> str:
     rows = against(results)
     lines = []
     for names, group in groups(rows, ["arm"]):
-        error = column(group.loc[group["error_ratio"].notna()], "error_ratio")
+        inexact = group.loc[group["error_ratio"].notna()]
+        error = column(inexact, "error_ratio")
         size = column(group, "size_ratio")
         inside = size[np.isfinite(size)]
         lines.append(
             [
                 model_of(rows, names["arm"]),
-                f"{interval(median(error))} ({number(error.min())} to {number(error.max())})",
+                f"{interval(_over_caches(inexact))} ({number(error.min())} to {number(error.max())})",
                 number(float(np.median(size))) if np.isfinite(np.median(size)) else "none measured",
                 f"{1 - len(inside) / len(size):.0%}",
                 f"{len(group)}",
@@ -71,6 +72,10 @@ def sizes_table(results: Results) -> str:
     return note + table([*head, "No measured size suffices", "Caches × sizes"], lines) + "\n\n" + models(results)
 
 
+def _over_caches(rows: pd.DataFrame) -> Estimate:
+    return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"))
+
+
 def models(results: Results) -> str:
     """The optimum's error by coreset model, over that of the unweighted one on the same cache and size."""
     rows = results.rows(EXPERIMENT)
@@ -78,9 +83,9 @@ def models(results: Results) -> str:
     wide = optima.pivot_table(index=[*CACHE, "size"], columns="model", values="error")
     lines = []
     for names, group in groups(wide.reset_index(), ["cache"]):
-        base = column(group, "unweighted")
-        cells = [column(group, name) / base for name in ("tilted", "free")]
-        lines.append([names["cache"], *(number(float(np.median(c[base > ROUNDING]))) for c in cells), f"{len(group)}"])
+        group = group.loc[group["unweighted"] > ROUNDING]
+        cells = [np.median(column(group, name) / column(group, "unweighted")) for name in ("tilted", "free")]
+        lines.append([names["cache"], *(number(float(cell)) for cell in cells), f"{len(group)}"])
     head = ["Family", "Best tilted / best unweighted", "Best free / best unweighted", "Caches × sizes"]
     return "Errors of the optima at equal size, medians.\n\n" + table(head, lines)
 
@@ -97,14 +102,12 @@ def never_below() -> Measure:
 
 
 def error_over_optimum(arm: str) -> Measure:
-    """Error of one construction over the optimum's of its model at equal size, median over caches and sizes, family by
-    family."""
+    """Error of one construction over the optimum's of its model at equal size: of each cache the median over sizes,
+    then the median over caches, family by family."""
 
     def measure(results: Results) -> list[Measured]:
         rows = against(results)
         rows = rows.loc[(rows["arm"] == arm) & rows["error_ratio"].notna()] if len(rows) else rows
-        return [
-            Measured(names["cache"], median(column(group, "error_ratio"))) for names, group in groups(rows, ["cache"])
-        ]
+        return [Measured(names["cache"], _over_caches(group)) for names, group in groups(rows, ["cache"])]
 
     return measure
