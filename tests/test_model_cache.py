@@ -16,9 +16,10 @@ import torch
 
 from attention_coresets.attention import Cache, Coreset, attend
 from attention_coresets.caches import capture as capture_module
-from attention_coresets.caches import make_cache
-from attention_coresets.caches.capture import Source, capture, load_model, prose, record
+from attention_coresets.caches import language_models, make_cache
+from attention_coresets.caches.capture import Source, capture, record
 from attention_coresets.caches.heads import RealHead, enclosing_ball, geometry, heldout_errors, sensitivities
+from attention_coresets.caches.language_models import load_model, prose
 from attention_coresets.caches.model import Model, load_head, read_layer
 
 N, QUERIES = 48, 10
@@ -213,9 +214,9 @@ def test_bad_parameters_are_refused(own, changes, message):
 
 
 def test_nan_in_the_model_is_refused_and_nothing_kept(empty, monkeypatch):
-    broken = capture_module._tiny_llama()
+    broken = language_models._tiny_llama()
     broken.get_parameter("model.layers.0.self_attn.v_proj.weight").data[0, 0] = torch.nan
-    monkeypatch.setattr(capture_module, "_tiny_llama", lambda: broken)
+    monkeypatch.setattr(language_models, "_tiny_llama", lambda: broken)
     with pytest.raises(ValueError, match="layer 0: values hold NaN or Inf"):
         capture(SOURCE, progress=False)
     assert not list(empty.rglob("*layer*"))

