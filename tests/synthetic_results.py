@@ -12,7 +12,8 @@ import pandas as pd
 
 from attention_coresets.analysis.laws import fit_all
 from attention_coresets.analysis.results import Results
-from attention_coresets.study.table import CEILINGS, FLOORS
+from attention_coresets.lower_bound import FLOORS
+from attention_coresets.study.table import CEILINGS
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
 SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}

@@ -233,8 +233,9 @@ def test_a_shift_of_the_keys_and_the_batch_change_nothing():
     cache = small_cache("clusters", heads=3)
     coreset = make_coreset("tilted_draws")(cache, 12, 2.0, *generators(0))
     bound = kernel_certificate(cache, coreset, 2.0)
-    moved = kernel_certificate(Cache(cache.keys + 3.0, cache.values), coreset, 2.0)
-    torch.testing.assert_close(moved, bound, rtol=1e-6, atol=0)
+    for shift in (3.0, 1000.0):
+        moved = kernel_certificate(Cache(cache.keys + shift, cache.values), coreset, 2.0)
+        torch.testing.assert_close(moved, bound, rtol=1e-6, atol=0)
     for h in range(3):
         torch.testing.assert_close(kernel_certificate(cache[h], coreset[h], 2.0), bound[h], rtol=1e-6, atol=0)
 

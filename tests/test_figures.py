@@ -1,5 +1,6 @@
 """Figures: the series, scales and labels they hold, and that nothing but results is needed to draw them."""
 
+import math
 import re
 from pathlib import Path
 
@@ -80,6 +81,22 @@ def test_figure_holds_its_panels_scales_arms_and_slopes(name, results):
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_without_fits_and_heads(name, results):
     draw(name, Results(results.tier, results.table, [], None))
+
+
+def test_sandwich_joins_the_best_construction_to_its_floor(results):
+    """Squares at sqrt(d) e^rho / (least median error at m = n/2), ticks at the same with the floor A sqrt(d)."""
+    ax = draw("sandwich", results).axes[0]
+    rows = results.rows("lower_bound_orthonormal")
+    rows = rows.loc[(rows["rho"] == 1) & (rows["size"] * 2 == rows["n"])]
+    squares = next(line for line in ax.lines if line.get_marker() == "s")
+    ticks = next(line for line in ax.lines if line.get_marker() == "|")
+    for k, d in enumerate((8, 16)):
+        error = rows.loc[rows["d"] == d].groupby("arm")["error"].median().min()
+        a = math.e - 1
+        floor = a / (d * d + d * a) * math.sqrt(d)
+        assert squares.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / error)
+        assert ticks.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / floor)
+        assert squares.get_ydata()[k] == d * d / 2
 
 
 def test_error_curves_are_the_medians(results):

@@ -12,6 +12,7 @@ from attention_coresets.theory import check_rho
 
 GAMMA_BEST = 1 / (2 * math.sqrt(2))  # where (1 - sqrt(2) gamma) gamma is largest
 _ROUNDING = 1e-14
+FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")  # the bounds' columns in result tables
 _LARGEST_RHO = 690.0  # e^-rho stays a normal number
 
 

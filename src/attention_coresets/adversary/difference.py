@@ -65,7 +65,8 @@ def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Differen
     cache.check_indices(coreset.indices)
     keys, values = (x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values))
     c = _signed_weights(cache, coreset).to(keys.device)
-    steepest = 100 / float(keys.abs().max().clamp_min(1e-300))  # beyond, nothing is certified but by the values
+    spread = (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).max()
+    steepest = 100 / float(spread.clamp_min(1e-300))  # beyond, nothing is certified but by the values
     for share in LAWS:
         p = torch.full_like(c, 1 / cache.n) if share == 0 else tilt(keys, min(share * rho, steepest)).p
         p = p / p.sum(-1, keepdim=True)

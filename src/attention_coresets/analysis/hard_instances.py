@@ -15,12 +15,12 @@ from attention_coresets.analysis.measures import Measure, Measured, exactly, set
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.sizes import INTERVAL, size_table
 from attention_coresets.analysis.summary import NOTHING, SYNTHETIC, Estimate, median_of
+from attention_coresets.lower_bound import FLOORS
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
 ROUNDING = 1e-5  # of measured errors, float32 included
 EPSILONS = (0.1, 0.2, 0.4)  # errors at which the antipodal pair's sizes are read
 ORTHONORMAL, RANDOM, ANTIPODAL = "lower_bound_orthonormal", "lower_bound_random", "lower_bound_antipodal"
-FLOORS = ["floor_i", "floor_ii", "floor_iii", "floor_iv"]
 
 
 def over_floor(results: Results, experiment: str = ORTHONORMAL) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def over_bounds(results: Results) -> pd.DataFrame:
     keeps at 1 or more; rows whose bounds are all 0 are left out. A bound that was not computed is NaN, and so is its
     excess."""
     rows = over_floor(results)
-    rows = rows.assign(bound=rows.reindex(columns=FLOORS).max(axis=1, skipna=False))
+    rows = rows.assign(bound=rows.reindex(columns=list(FLOORS)).max(axis=1, skipna=False))
     rows = rows.loc[~(rows["bound"] == 0)]
     return rows.assign(excess=column(rows, "error") / column(rows, "bound"))
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from attention_coresets.lower_bound import FLOORS
+
 TIERS = ("smoke", "quick", "reduced", "full")  # weakest first
 NEEDED = (
     *("experiment", "arm", "cache", "model", "rho", "seed", "head", "n", "d", "size", "error", "certificate"),
     *("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap", "certified_by"),
-    *("floor_i", "floor_ii", "floor_iii", "floor_iv"),
+    *FLOORS,
     *("sigma", "radius", "exponent", "cell", "cache_params", "coreset_params", "layer", "kv_head"),
     *("heldout_mean", "heldout_p99", "heldout_max", "revision", "dirty", "torch", "numpy", "python", "device", "dtype"),
 )

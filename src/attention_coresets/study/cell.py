@@ -16,14 +16,13 @@ from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.caches import CACHES, make_cache
 from attention_coresets.coresets import make_coreset
-from attention_coresets.lower_bound import signed_clusters_bounds
+from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.study.identity import cell_hash, has_floors
 from attention_coresets.study.provenance import provenance
 from attention_coresets.theory import radius, tilt
 
 T = TypeVar("T")
 Rows = Iterator[dict[str, Any]]
-FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
 _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each other and from the cache's
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from attention_coresets.lower_bound import FLOORS
 from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
 
 CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap")
-FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),

@@ -89,7 +89,7 @@ def _optima(ax: Axes, rows: pd.DataFrame, rho: float) -> None:
     # the instances that the floors are about
     proven = (rows["cache"] == "signed_clusters") & (rows["n"] <= rows["d"] ** 2) & (2 * rows["size"] == rows["n"])
     kinds = {
-        True: ("signed clusters, n = 8: exact optimum at n/2", "black"),
+        True: ("signed clusters: exact optimum at m = n/2", "black"),
         False: ("other tiny caches: exact optimum", GREY),
     }
     for hard, (label, color) in kinds.items():
