@@ -62,6 +62,8 @@ EXPECTED = {
     "sandwich": (2, "xy", set(), "0.20 √d"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
+    "league": (3, "", set(), "free: every arm"),
+    "league_map": (3, "", set(), r"minimax_tilted / best published: 0\.5 "),
     "real_heads": (4, "", {"uniform", "walk_tilted", "sinks_uniform"}, "worst query of the ball, ρ = 8"),
 }
 

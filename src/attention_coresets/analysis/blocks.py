@@ -1,10 +1,12 @@
-"""The generated numbers of README.md: a few sentences, the exponents, and the real heads."""
+"""The generated numbers of README.md: a few sentences, the exponents, the league, and the real heads."""
 
 from collections.abc import Callable, Sequence
 
 from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.hard_instances import over_floor
+from attention_coresets.analysis.league import MODELS
+from attention_coresets.analysis.league_tables import league_block
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import Measured, coefficient, error_at, setting
 from attention_coresets.analysis.results import Results
@@ -24,13 +26,20 @@ RATES = {
 def readme_blocks(tiers: Sequence[Results]) -> dict[str, str]:
     """Name of a block → its Markdown, from the preferred tier of those given."""
     if not tiers:
-        return dict.fromkeys(("headline", "rates", "real_heads"), "No results yet: run `bash scripts/reproduce.sh`.")
+        return dict.fromkeys(
+            ("headline", "rates", "league", "real_heads"), "No results yet: run `bash scripts/reproduce.sh`."
+        )
     results = min(tiers, key=lambda r: PREFERENCE.index(r.tier))
-    return {"headline": headline(results), "rates": rates(results), "real_heads": real_heads(results)}
+    return {
+        "headline": headline(results),
+        "rates": rates(results),
+        "league": league_block(results),
+        "real_heads": real_heads(results),
+    }
 
 
 def headline(results: Results) -> str:
-    """Up to five sentences with their numbers; what was not measured is left out."""
+    """A few sentences with their numbers; what was not measured is left out."""
     found = [sentence for sentence in (make(results) for make in _SENTENCES) if sentence]
     tier = f"Tier `{results.tier}`; brackets: 95 % intervals over caches or heads; errors are worst-case unless said."
     return "\n".join([*(f"- {sentence}" for sentence in found), "", tier])
@@ -116,6 +125,21 @@ def _optimum(results: Results) -> str:
     )
 
 
+def _league(results: Results) -> str:
+    found = {model: (_parts(results, f"league_{model}"), _parts(results, f"league_{model}_unseen")) for model in MODELS}
+    words = [
+        f"{_span(parts)} ({model}" + (f"; on families it had not met {_span(unseen)})" if unseen else ")")
+        for model, (parts, unseen) in found.items()
+        if parts
+    ]
+    if not words:
+        return ""
+    return (
+        "**League** of all constructions, fresh seed: error of our own over that of the best published construction of"
+        f" each cell: {', '.join(words)}."
+    )
+
+
 def _real(results: Results) -> str:
     rho, log_t = _parts(results, "real_rho"), _parts(results, "real_log_t")
     if not rho or not log_t:
@@ -140,6 +164,7 @@ _SENTENCES: tuple[Callable[[Results], str], ...] = (
     _floor,
     _ceilings,
     _optimum,
+    _league,
     _real,
 )
 

@@ -1,6 +1,6 @@
 """Every claim of the study, as data: what it says, which experiment decides it, how it is measured."""
 
-from attention_coresets.analysis import comparisons, optimum
+from attention_coresets.analysis import comparisons, league, optimum
 from attention_coresets.analysis import hard_instances as hard
 from attention_coresets.analysis import measures as m
 from attention_coresets.analysis import real_heads as real
@@ -53,6 +53,19 @@ def _ceiling(rho: float, band: str) -> Claim:
     families = ("sphere", "cap_outliers")
     measure = worst.ceiling_factor(families, "walk_tilted", n=1024, d=8, size=256, rho=rho)
     return Claim(f"ceiling_rho_{rho:g}", statement, "tilted", worst.JUDGED, band, measure)
+
+
+def _league(model: str) -> tuple[Claim, Claim]:
+    statement = (
+        f"League on a fresh seed: {league.our_arm(model)} errs by at most 0.7 times what the best published"
+        f" {'construction of any model' if model == 'free' else f'{model} construction'} errs by, found cell by cell"
+    )
+    unseen = f"{statement}; families not used while it was developed"
+    name, band = f"league_{model}", "league"
+    return (
+        Claim(name, statement, model, league.EXPERIMENT, band, league.advantage(model)),
+        Claim(f"{name}_unseen", unseen, model, league.EXPERIMENT, band, league.advantage(model, league.UNSEEN)),
+    )
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -205,6 +218,7 @@ CLAIMS: tuple[Claim, ...] = (
         "ablation",
         comparisons.against_best("walk_tilted"),
     ),
+    *(claim for model in league.MODELS for claim in _league(model)),
     Claim(
         "certificate",
         "No ceiling is below a query found, and the ascent ends within the gap of branch and bound: coresets of which"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from attention_coresets.analysis.axes import OWN, REFINEMENT, axis_of
 from attention_coresets.analysis.frames import column, distinct, groups, means
 from attention_coresets.analysis.measures import Measure, Measured
 from attention_coresets.analysis.results import Results
@@ -42,13 +43,16 @@ def _slopes_by_cache(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def against_best(arm: str) -> Measure:
-    """Error of `arm` over that of the best other arm of the ablation, family by family. The best is picked by the
-    same ratio, after the fact: that favours the others, if anything."""
+    """Error of `arm` over that of the best other arm of the ablation that is not refined afterwards, family by family.
+
+    The best is picked by the same ratio, after the fact: that favours the others, if anything.
+    """
 
     def measure(results: Results) -> list[Measured]:
         parts = []
         for names, rows in groups(results.rows("ablation"), ["cache"]):
-            ratios = {other: paired_ratio(rows, arm, other) for other in distinct(rows, "arm") if other != arm}
+            others = [name for name in distinct(rows, "arm") if name != arm and axis_of(name) not in (REFINEMENT, OWN)]
+            ratios = {other: paired_ratio(rows, arm, other) for other in others}
             known = {other: ratio for other, ratio in ratios.items() if ratio.caches}
             if known:
                 best = max(known, key=lambda other, ratios=known: ratios[other].value)

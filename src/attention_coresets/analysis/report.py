@@ -22,8 +22,8 @@ runs, in src/attention_coresets/analysis/tolerances.py.
 
 **Three coreset models.** *unweighted*: tokens are kept as they are, the rate is √d e^(ρR)/ε. *tilted*: a kept token has
 log-weight −log π, π ∝ p\\*, the rate is √d e^(ρσ)/ε. *free*: any weights; for all ε at once no lower bound √d e^ρ/ε can
-hold. No arm here optimises weights; sinks_uniform, whose weights are fixed, belongs to the last. Every row names its
-model.
+hold. To the last belong arms that fit the weights of the tokens they chose, and sinks_uniform, whose weights are
+fixed. Every row names its model.
 
 **Status.** *reproduced*: the estimate is within tolerance, and its 95 % interval excludes every rival value (or lies
 within the tolerance where there is none). *consistent*: the interval meets the tolerance. *inconclusive*: it contains a

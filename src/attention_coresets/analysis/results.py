@@ -14,7 +14,7 @@ NEEDED = (
     *("experiment", "arm", "cache", "model", "rho", "seed", "head", "n", "d", "size", "error", "certificate"),
     *("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap", "certified_by"),
     *FLOORS,
-    *("sigma", "radius", "exponent", "cell", "cache_params", "coreset_params", "layer", "kv_head"),
+    *("sigma", "radius", "exponent", "seconds_construct", "cell", "cache_params", "coreset_params", "layer", "kv_head"),
     *("heldout_mean", "heldout_p99", "heldout_max", "revision", "dirty", "torch", "numpy", "python", "device", "dtype"),
 )
 HEAD_COLUMNS = ("layer", "kv_head", "rho_centred", "log_total_sensitivity", "sink_weight", "n")

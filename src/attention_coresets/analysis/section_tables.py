@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from attention_coresets.analysis import hard_instances as hard
+from attention_coresets.analysis.axes import AXES, axis_of
 from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import coefficient, setting, with_constants
@@ -129,13 +130,18 @@ def ablation(results: Results) -> str:
     """Error of every arm over that of walk_tilted on the same caches, family by family."""
     rows = results.rows("ablation")
     families = {names["cache"]: group for names, group in groups(rows, ["cache"])}
+    arms = sorted(distinct(rows, "arm"), key=lambda arm: (AXES.index(axis_of(arm)), arm))
     lines = [
-        [model_of(rows, arm), *(interval(paired_ratio(group, arm, "walk_tilted")) for group in families.values())]
-        for arm in distinct(rows, "arm")
+        [
+            axis_of(arm),
+            model_of(rows, arm),
+            *(interval(paired_ratio(group, arm, "walk_tilted")) for group in families.values()),
+        ]
+        for arm in arms
         if arm != "walk_tilted"
     ]
     note = "Error over that of walk_tilted (tilted): geometric mean over ρ and m, median over caches.\n\n"
-    return note + table([ARM, *families], lines)
+    return note + table(["Changes", ARM, *families], lines)
 
 
 def real_heads(results: Results) -> str:

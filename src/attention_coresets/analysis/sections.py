@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from attention_coresets.analysis import hard_instances as hard
-from attention_coresets.analysis import optimum, worst_case
+from attention_coresets.analysis import league, optimum, worst_case
 from attention_coresets.analysis import section_tables as tables
 from attention_coresets.analysis.frames import distinct
+from attention_coresets.analysis.league_tables import league_section
 from attention_coresets.analysis.measures import SYMBOL
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import model_of
@@ -115,7 +116,20 @@ SECTIONS: tuple[Section, ...] = (
         "The best possible subset of each size, by mixed-integer programming, its error enclosed by branch and bound.",
         optimum.sizes_table,
     ),
-    Section("ablation", "Balancing rules × recursion × model", "Every arm on the same caches.", tables.ablation),
+    Section(
+        "ablation",
+        "Balancing rules × recursion × refinement × kernel scale × model",
+        "Every arm on the same caches.",
+        tables.ablation,
+    ),
+    Section(
+        league.EXPERIMENT,
+        "League table",
+        "Every construction on every synthetic family, a seed that was not used while ours was made. A cell is one"
+        " family, d, ρ and m, an arm's error there the geometric mean over heads. Intervals resample caches: the cells"
+        " of one family and d at all ρ together.",
+        league_section,
+    ),
     Section(
         "real_heads",
         "Real heads: SmolLM2-135M",

@@ -9,6 +9,7 @@ from attention_coresets.analysis.figures.bounds import constant
 from attention_coresets.analysis.figures.ceilings import ceilings
 from attention_coresets.analysis.figures.hard_instances import antipodal, controls, lower_bound, lower_bound_random
 from attention_coresets.analysis.figures.headline import headline
+from attention_coresets.analysis.figures.league import league_map, league_ranks
 from attention_coresets.analysis.figures.rates import d_rate, error_vs_size, n_independence
 from attention_coresets.analysis.figures.real_heads import real_heads
 from attention_coresets.analysis.figures.rho import rho_rate
@@ -31,6 +32,8 @@ FIGURES: dict[str, tuple[str, Callable[[Results], Figure]]] = {
     "sandwich": ("lower_bound_orthonormal", sandwich),
     "ceilings": ("adversary", ceilings),
     "ablation": ("ablation", ablation),
+    "league": ("league", league_ranks),
+    "league_map": ("league", league_map),
     "real_heads": ("real_heads", real_heads),
 }
 

@@ -3,7 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-TILTED, UNWEIGHTED = "#0173b2", "#de8f05"
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+TILTED, UNWEIGHTED, FREE = "#0173b2", "#de8f05", "#029e73"
+MODEL_COLORS = {"unweighted": UNWEIGHTED, "tilted": TILTED, "free": FREE}
+MODEL_MARKERS = {"unweighted": "s", "tilted": "o", "free": "D"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,23 @@ LOOKS = {
     "walk_tilted_scale_inv_sqrt_d": Look("Gram–Schmidt walk, scale 1/√d (tilted)", "#56b4e9", "<"),
     "greedy_tilted": Look("greedy signs (tilted)", "#56b4e9", "*"),
     "greedy_unweighted": Look("greedy signs (unweighted)", "#ca9161", "*"),
+    "sensitivity_draws": Look("sensitivity draws (tilted)", "#cc78bc", "P"),
+    "walk_tilted_kernel_swaps": Look("Gram–Schmidt walk, kernel swaps (tilted)", TILTED, "v"),
+    "kernel_halving_tilted_kernel_swaps": Look("kernel thinning: halving, kernel swaps (tilted)", TILTED, "v"),
+    "greedy_tilted_kernel_swaps": Look("greedy signs, kernel swaps (tilted)", TILTED, "v"),
+    "walk_tilted_compress": Look("Gram–Schmidt walk, Compress (tilted)", TILTED, "v"),
+    "kernel_halving_tilted_compress_pp": Look("kernel halving, Compress++ (tilted)", TILTED, "v"),
+    "walk_tilted_refit": Look("Gram–Schmidt walk, weights refitted (free)", FREE, "D"),
+    "herding_unweighted": Look("herding (unweighted)", UNWEIGHTED, "s"),
+    "herding_tilted": Look("herding (tilted)", TILTED, "o"),
+    "frank_wolfe": Look("Frank–Wolfe, fully corrective (free)", FREE, "D"),
+    "nystrom": Look("Nyström weights (free)", FREE, "D"),
+    "k_center": Look("k-center", FREE, "D"),
+    "subgen": Look("SubGen clusters (free)", FREE, "D"),
+    "balancekv": Look("BalanceKV", UNWEIGHTED, "s"),
+    "minimax_unweighted": Look("minimax swaps (unweighted)", UNWEIGHTED, "s"),
+    "minimax_tilted": Look("minimax swaps (tilted)", TILTED, "o"),
+    "minimax_free": Look("minimax swaps (free)", FREE, "D"),
 }
 
 
@@ -46,3 +68,10 @@ def in_order(arms: Iterable[str]) -> list[str]:
     """Arms in the order of LOOKS, unlisted ones last."""
     known = list(LOOKS)
     return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
+
+
+def model_legend(figure: Figure, models: Iterable[str]) -> None:
+    """A legend below the panels of the coreset models' colours and markers."""
+    shown = [model for model in MODEL_COLORS if model in set(models)]
+    marks = [Line2D([], [], color=MODEL_COLORS[model], marker=MODEL_MARKERS[model]) for model in shown]
+    figure.legend(marks, shown, loc="outside lower center", ncols=len(shown))
