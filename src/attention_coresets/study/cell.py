@@ -64,8 +64,11 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
 
 
 def _construction(config: Mapping[str, Any], cache: Cache, head: RealHead | None) -> Callable[[int], Coreset]:
-    """size -> coreset. A real head's text order and calibration queries go to the constructions that need them, and
-    its keys and values as the model computes them to those defined on these."""
+    """size -> coreset.
+
+    Of a real head, constructions defined on keys and values as the model computes them get these, and the eviction
+    heuristics also the calibration queries and the tokens' positions.
+    """
     name, parameters = _named(config["coreset"])
     construct, extra = make_coreset(name, **parameters), {}
     if head is not None and getattr(construct, "model_units", False):
