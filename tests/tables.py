@@ -30,6 +30,7 @@ CONSTRUCTIONS = (
     ("kernel_halving", {"model": "unweighted", "recursion": "halving", "scale": "one"}),
     ("greedy", {"model": "tilted", "recursion": "halving"}),
     ("greedy", {"model": "unweighted", "recursion": "one_walk"}),
+    ("balancekv", {"variant": "published"}),
 )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from attention_coresets import CORESETS, Cache, make_coreset, tilt
+from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
 from attention_coresets.theory import radius
 from tables import CONSTRUCTIONS, FAMILIES, build, generators, label, repeated, small_cache
@@ -113,7 +114,9 @@ def test_rules_that_keep_the_mean_by_symmetry_at_one_half(entry):
     n, replicates = 10, 1200
     name, parameters = entry
     cache = repeated(small_cache("sphere", n=n), replicates)
-    coreset = build((name, {**parameters, "model": "unweighted"}), cache, n // 2, RHO, *generators(12))
+    if "model" in parameters:
+        parameters = {**parameters, "model": "unweighted"}
+    coreset = build((name, parameters), cache, n // 2, RHO, *generators(12))
     kept = torch.zeros(replicates, n).scatter_(-1, coreset.indices, 1.0).mean(0)
     assert (kept - 0.5).abs().max() < 4.5 * 0.5 / replicates**0.5
 
@@ -200,5 +203,5 @@ def test_constructions_are_frozen_and_hold_their_parameters(name):
 
 
 def test_every_construction_is_in_the_table():
-    """All but the optimum, which is not random and allows few tokens: test_optimum.py."""
-    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - {"optimum"}
+    """All but the optimum and the eviction heuristics, which are not random: test_optimum.py, test_eviction.py."""
+    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - {"optimum", *EVICTION}

@@ -72,11 +72,21 @@ def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Pa
     assert set(OmegaConf.load(path)["at"]) - {"shape"} == set(TIERS)  # shape: several keys swept as one
 
 
-def test_every_arm_builds(shell: Shell) -> None:
-    arms = ",".join(path.stem for path in options("arm"))
-    outcome = shell.sweep("-m", f"arm={arms}", "cache.n=12", "cache.d=2", "sizes=[5]", "adversary=tiny")
+def of_text(arm: Path) -> bool:
+    """Whether an arm's construction needs queries or positions, which only a real head has."""
+    (choice,) = OmegaConf.load(arm).defaults
+    construction = CORESETS[choice["override /coreset"]]
+    return any(getattr(construction, f"needs_{what}", False) for what in ("queries", "positions"))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> None:
+    monkeypatch.setenv("ATTENTION_CORESETS_CAPTURES", str(tmp_path / "captures"))
+    arms = [path.stem for path in options("arm") if of_text(path) == text]
+    cache = ("cache=model", "cache.model=tiny-random", "cache.queries=8") if text else ("cache=sphere", "cache.d=2")
+    outcome = shell.sweep("-m", f"arm={','.join(arms)}", *cache, "cache.n=12", "sizes=[5]", "adversary=tiny")
     assert outcome.code == 0
-    assert outcome.summary == f"{len(options('arm'))} computed, 0 already done, 0 failed"
+    assert outcome.summary == f"{len(arms)} computed, 0 already done, 0 failed"
 
 
 # cells -------------------------------------------------------------------------------------------------------------

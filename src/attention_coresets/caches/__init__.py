@@ -55,7 +55,13 @@ def make_cache(
 
 def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
     keys, values = family.sample(np.random.default_rng([seed, head]))
-    order = np.arange(len(keys))
+    order = token_order(family, len(keys), seed, head)
+    return torch.from_numpy(keys[order].copy()), torch.from_numpy(values[order].copy())
+
+
+def token_order(family, n: int, seed: int, head: int = 0) -> np.ndarray:
+    """Which token of the family's own order stands at each place of `make_cache`'s: for a model, its position."""
+    order = np.arange(n)
     if getattr(family, "shuffle", True):
         np.random.default_rng([seed, head, _ORDER_STREAM]).shuffle(order)
-    return torch.from_numpy(keys[order].copy()), torch.from_numpy(values[order].copy())
+    return order

@@ -16,7 +16,8 @@ class RealHead:
 
     Normalised: keys (k - key_mean) / key_radius, values (v - value_mean) / value_scale, both within the unit ball, and
     queries q * scaling * key_radius, so that attend(q, keys, values) * value_scale + value_mean is exactly the model's
-    attention over these n tokens. The calibration queries are of earlier positions than the held-out ones.
+    attention over these n tokens. The queries are of positions after the cache's tokens, the calibration queries of
+    earlier ones than the held-out; `group` query heads share the KV head, one head's queries after another's.
     """
 
     cache: Cache
@@ -27,11 +28,22 @@ class RealHead:
     key_radius: float
     value_mean: Float[Tensor, "dv"]
     value_scale: float
+    group: int = 1
 
     @property
     def rho(self) -> float:
         """max |q| over all the head's queries, keys centred at their mean: theory's rho of this head."""
         return float(torch.cat([self.calibration, self.heldout]).norm(dim=-1).max())
+
+    def in_model_units(self) -> tuple[Cache, Float[Tensor, "group b d"]]:
+        """Keys and values as the model computes them, and the calibration queries times its scaling, by query head.
+
+        Logits are those of the normalised head but for one constant a query: what depends on the origin of the keys or
+        on norms of values is then as its authors defined it.
+        """
+        keys = self.cache.keys * self.key_radius + self.key_mean
+        values = self.cache.values * self.value_scale + self.value_mean
+        return Cache(keys, values), self.calibration.unflatten(0, (self.group, -1)) / self.key_radius
 
 
 def geometry(head: RealHead) -> dict[str, float]:

@@ -88,6 +88,7 @@ def load_head(parameters: Model) -> RealHead:
         key_radius=key_radius,
         value_mean=value_mean,
         value_scale=value_scale,
+        group=len(group),
     )
 
 

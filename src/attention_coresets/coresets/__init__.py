@@ -1,5 +1,7 @@
 """Coreset constructions: one a file, a frozen dataclass of parameters that is called with a cache."""
 
+from attention_coresets.coresets.balancekv import BalanceKV
+from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.kernel_halving import KernelHalving
@@ -19,6 +21,8 @@ CORESETS: dict[str, type] = {
     "kernel_halving": KernelHalving,
     "greedy": Greedy,
     "optimum": Optimum,
+    "balancekv": BalanceKV,
+    **EVICTION,
 }
 
 

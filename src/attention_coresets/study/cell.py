@@ -14,7 +14,9 @@ import torch
 
 from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.caches import CACHES, make_cache
+from attention_coresets.caches import CACHES, make_cache, token_order
+from attention_coresets.caches.heads import RealHead, heldout_errors
+from attention_coresets.caches.model import load_head
 from attention_coresets.coresets import make_coreset
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.study.identity import cell_hash, has_floors
@@ -37,11 +39,13 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     name, parameters = _named(config["cache"])
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
     facts = _facts(config, cache, device)
-    heldout = _heldout(name, parameters, cache)
+    head = _real_head(name, parameters)
+    heldout = _heldout(head, cache)
+    construct = _construction(config, cache, head)
     floors = _floors(config, cache)
     rows: list[dict[str, Any]] = []
     for size in config["sizes"]:
-        coreset, construct_seconds = _timed(lambda size=size: _construct(config, cache, size))
+        coreset, construct_seconds = _timed(lambda size=size: construct(size))
         worst, adversary_seconds = _timed(lambda c=coreset, size=size: _attack(config, cache, c, size))
         shared = {
             "size": size,
@@ -59,10 +63,26 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
 
 
-def _construct(config: Mapping[str, Any], cache: Cache, size: int) -> Coreset:
+def _construction(config: Mapping[str, Any], cache: Cache, head: RealHead | None) -> Callable[[int], Coreset]:
+    """size -> coreset.
+
+    Of a real head, constructions defined on keys and values as the model computes them get these, and the eviction
+    heuristics also the calibration queries and the tokens' positions.
+    """
     name, parameters = _named(config["coreset"])
-    generators = [_generator(config["seed"], head, _CONSTRUCTION, size) for head in range(config["heads"])]
-    return make_coreset(name, **parameters)(cache, size=size, rho=config["rho"], generator=generators)
+    construct, extra = make_coreset(name, **parameters), {}
+    if head is not None and getattr(construct, "model_units", False):
+        order = torch.from_numpy(token_order(CACHES["model"](**_named(config["cache"])[1]), cache.n, config["seed"]))
+        original, queries = head.in_model_units()
+        cache = Cache(original.keys[order][None], original.values[order][None]).to(cache.keys)
+        if hasattr(construct, "needs_queries"):
+            extra = {"queries": queries[None].to(cache.keys), "positions": order[None].to(cache.keys.device)}
+
+    def build(size: int) -> Coreset:
+        generators = [_generator(config["seed"], h, _CONSTRUCTION, size) for h in range(config["heads"])]
+        return construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
+
+    return build
 
 
 def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int) -> WorstQuery:
@@ -131,14 +151,16 @@ def _found(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, A
         }
 
 
-def _heldout(family: str, parameters: dict[str, Any], cache: Cache) -> Callable[[Coreset], dict[str, float]]:
-    """Errors at a real head's own later queries; NaN for synthetic caches, which have none."""
+def _real_head(family: str, parameters: dict[str, Any]) -> RealHead | None:
     if family != "model":
-        return lambda coreset: dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max"), math.nan)
-    from attention_coresets.caches.heads import heldout_errors
-    from attention_coresets.caches.model import load_head
+        return None
+    return load_head(CACHES[family](**parameters))
 
-    head = load_head(CACHES[family](**parameters))
+
+def _heldout(head: RealHead | None, cache: Cache) -> Callable[[Coreset], dict[str, float]]:
+    """Errors at a real head's own later queries; NaN for synthetic caches, which have none."""
+    if head is None:
+        return lambda coreset: dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max"), math.nan)
     return lambda coreset: {k: float(v) for k, v in heldout_errors(head, coreset, cache).items()}
 
 
@@ -156,10 +178,10 @@ def _floors(config: Mapping[str, Any], cache: Cache) -> Callable[[Coreset], list
 
 
 def _model(config: Mapping[str, Any]) -> str:
-    """The coreset model: a parameter of most constructions; p* draws are tilted, uniform subsets carry no weights."""
+    """The coreset model that the construction states; p* draws are tilted, uniform subsets carry no weights."""
     name, parameters = _named(config["coreset"])
     without = "tilted" if name == "tilted_draws" else "free" if parameters.get("sinks") else "unweighted"
-    return parameters.get("model", without)
+    return getattr(make_coreset(name, **parameters), "model", without)
 
 
 def _named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

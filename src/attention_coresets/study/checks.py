@@ -33,6 +33,7 @@ def check(config: Mapping[str, Any]) -> None:
     _parameters("cache", CACHES, config["cache"])
     _parameters("coreset", CORESETS, config["coreset"])
     _sinks(config)
+    _text(config)
     if config["cache"]["name"] == "model":
         # a real head is one cache and is not drawn
         _need(config["heads"] == 1, "heads", config["heads"], "1 for cache=model; sweep cache.kv_head instead", "1")
@@ -64,9 +65,19 @@ def _sinks(config: Mapping[str, Any]) -> None:
     sinks = config["coreset"].get("sinks", 0)
     if sinks and min(config["sizes"]) <= sinks:
         raise StudyError(f"sizes={config['sizes']}: must exceed the coreset.sinks={sinks} that are always kept")
-    if sinks and config["cache"].get("shuffle", False):
+    if config["coreset"]["name"] == "uniform" and sinks and config["cache"].get("shuffle", False):
         raise StudyError(
             f"coreset.sinks={sinks}: keeps the first tokens, but cache.shuffle=true moves them; set cache.shuffle=false"
+        )
+
+
+def _text(config: Mapping[str, Any]) -> None:
+    """Constructions that score tokens by a model's queries or by their place in its text need a real head."""
+    name, family = config["coreset"]["name"], config["cache"]["name"]
+    wants = [what for what in ("queries", "positions") if getattr(CORESETS[name], f"needs_{what}", False)]
+    if wants and family != "model":
+        raise StudyError(
+            f"coreset={name}: needs the {' and '.join(wants)} of a text, which cache={family} has not; use cache=model"
         )
 
 

@@ -1,0 +1,89 @@
+"""CurDKV: leverage of the keys times leverage of the values."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.checks import one_of, positive
+from attention_coresets.coresets.eviction.scores import (
+    check_request,
+    check_sinks,
+    first,
+    in_order,
+    position_rank,
+    top_scores,
+)
+from attention_coresets.coresets.uniforms import Generators, draw
+
+LEVERAGES = ("local", "projected", "exact")
+
+
+@dataclass(frozen=True)
+class CurDKV:
+    """Rows that a CUR decomposition would pick (Sengupta et al., arXiv 2509.15038): score_i = l_i(K) l_i(V).
+
+    leverage l_i(X), row x_i: "exact", the statistical leverage <x_i, (X^T X)^+ x_i>; "projected", the paper's
+    approximation |x_i G|^2 with G Gaussian, `rank` columns; "local", kvpress's default, |x_i|^2 over its sum in the
+    window of `window` consecutive places. The first `sinks` tokens are kept. Rows are taken about the origin of the
+    keys and values given. Cost O(n d min(rank, d)), exact O(n d^2).
+    """
+
+    leverage: str = "local"
+    sinks: int = 4
+    window: int = 16
+    rank: int = 20
+    model: ClassVar[str] = "unweighted"
+    model_units: ClassVar[bool] = True
+    needs_queries: ClassVar[bool] = False
+    needs_positions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of("leverage", self.leverage, LEVERAGES)
+        positive(window=self.window, rank=self.rank)
+        if self.sinks < 0:
+            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+
+    def __call__(
+        self,
+        cache: Cache,
+        size: int,
+        rho: float,
+        generator: Generators,
+        queries: Tensor | None = None,
+        positions: Int[Tensor, "*heads n"] | None = None,
+    ) -> Coreset:
+        """Exactly `size` tokens a head; queries play no part, and the generator only in "projected"."""
+        check_request(cache, size, rho, generator)
+        check_sinks(self.sinks, size)
+        rank = position_rank(positions, cache)
+        scores = self._leverage(cache.keys, rank, generator) * self._leverage(cache.values, rank, generator)
+        return top_scores(scores.masked_fill(first(rank, self.sinks), torch.inf), size)
+
+    def _leverage(self, x: Float[Tensor, "*heads n d"], rank: Tensor, generator: Generators) -> Tensor:
+        if self.leverage == "exact":
+            u, s, _ = torch.linalg.svd(x, full_matrices=False)
+            spans = s > s.amax(dim=-1, keepdim=True) * max(x.shape[-2:]) * torch.finfo(x.dtype).eps
+            return (u.square() * spans.unsqueeze(-2)).sum(dim=-1)
+        if self.leverage == "projected":
+            return (x @ _gaussian(generator, x, self.rank)).square().sum(dim=-1)
+        return _over_window_sums(x.square().sum(dim=-1), rank, self.window)
+
+
+def _gaussian(generator: Generators, x: Tensor, rank: int) -> Tensor:
+    """Normal columns ``[*heads, d, rank]`` of variance 1 / rank, by Box and Muller from uniforms."""
+    u = draw(generator, x.shape[:-2].numel(), 2, x.shape[-1], rank)
+    normal = (-2 * torch.log1p(-u[:, 0])).sqrt() * torch.cos(2 * math.pi * u[:, 1])
+    return (normal / math.sqrt(rank)).to(x).reshape(*x.shape[:-2], x.shape[-1], rank)
+
+
+def _over_window_sums(x: Tensor, rank: Tensor, window: int) -> Tensor:
+    """Each entry over the sum of its window: places 0 to window - 1, window to 2 window - 1, ..."""
+    n = x.shape[-1]
+    padded = torch.nn.functional.pad(in_order(x, rank), (0, -n % window)).unflatten(-1, (-1, window))
+    shares = padded / padded.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return shares.flatten(-2)[..., :n].gather(-1, rank)

@@ -1,0 +1,55 @@
+"""H2O: the tokens that queries attended to most in total, and the most recent ones."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.eviction.scores import (
+    attention_weights,
+    check_queries,
+    check_request,
+    last,
+    position_rank,
+    top_scores,
+)
+from attention_coresets.coresets.uniforms import Generators
+
+
+@dataclass(frozen=True)
+class H2O:
+    """Heavy hitters (Zhang et al., arXiv 2306.14048): score_i = mean over queries and group of softmax_i(q).
+
+    `recent` is the share of the budget (rounded down) that goes to the latest tokens whatever their score: half in the
+    paper, 0 in kvpress's observed attention. All queries come after the cache, so each sees every token and the sum
+    needs no correction for how many queries did. The paper evicts as it decodes; this is the choice made at once.
+    Cost O(group b n d).
+    """
+
+    recent: float = 0.5
+    model: ClassVar[str] = "unweighted"
+    model_units: ClassVar[bool] = True
+    needs_queries: ClassVar[bool] = True
+    needs_positions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.recent <= 1:
+            raise ValueError(f"recent must lie between 0 and 1, got {self.recent}")
+
+    def __call__(
+        self,
+        cache: Cache,
+        size: int,
+        rho: float,
+        generator: Generators,
+        queries: Float[Tensor, "*heads group b d"] | None = None,
+        positions: Int[Tensor, "*heads n"] | None = None,
+    ) -> Coreset:
+        """Exactly `size` tokens a head. Raises ValueError without queries."""
+        check_request(cache, size, rho, generator)
+        weights = attention_weights(check_queries(queries, cache, "h2o"), cache.keys)  # [*heads, group, b, n]
+        kept = last(position_rank(positions, cache), int(self.recent * size))
+        return top_scores(weights.mean(dim=(-3, -2)).masked_fill(kept, torch.inf), size)
