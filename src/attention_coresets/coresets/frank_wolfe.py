@@ -68,6 +68,6 @@ def pursue(kernel: UnitKernel, size: int) -> tuple[Tensor, Tensor]:
         due = t + 2 + t // _REFIT
         used = slice(0, t + 1)
         gram = rows[:, used].gather(-1, tokens[:, None, used].expand(-1, t + 1, -1))
-        weights[:, used] = nnls(gram, target.gather(-1, tokens[:, used]), weights[:, used])
+        weights[:, used] = nnls(gram, target.gather(-1, tokens[:, used]))
         missing = target - (weights[:, None, used] @ rows[:, used]).squeeze(-2)
     return tokens, weights

@@ -4,40 +4,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_HALVINGS = 12  # of a Newton step, tried at once
-_JITTER = 1e-13  # of the mean diagonal: near-duplicates make the Gram matrix singular
-_NEAR = 1e-10  # of the largest weight: a weight this small with an upward slope counts as at its bound
+_STEPS = 100
+_TOLERANCE = 1e-13
+_SHORT = 0.995  # of the way to the boundary: iterates stay inside it
 
 
-def nnls(
-    gram: Float[Tensor, "H m m"],
-    target: Float[Tensor, "H m"],
-    start: Float[Tensor, "H m"] | None = None,
-    *,
-    tolerance: float = 1e-11,
-    iterations: int = 100,
-) -> Float[Tensor, "H m"]:
-    """Minimise u^T G u / 2 - <target, u> over u >= 0, head by head, from `start` (default 0).
+def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: float = 1e-8) -> Float[Tensor, "H m"]:
+    """Minimise u^T (G + ridge * mean diagonal) u / 2 - <target, u> over u >= 0, head by head.
 
-    Projected Newton steps (Bertsekas 1982): solve on the free weights, project, and take the best of a row of halved
-    steps. Ends where every head's `kkt_residual` is below `tolerance` or no step gains, after `iterations` at most; a
-    head that has ended stays as it is, whatever its batch. The objective never rises above the start's. Cost O(m^3) a
-    step and head, 5 to 20 steps.
+    The ridge makes the minimum one point where near-duplicates make G singular: they share their weight. Interior point
+    method with Mehrotra's predictor and corrector: some 15 steps however ill-conditioned G is, where active sets take
+    hundreds. Weights whose best value is 0 come out as tiny positive numbers. A head that has converged stays as it is,
+    whatever its batch. Cost O(m^3) a step and head. G must be positive semidefinite: ValueError where a step shows
+    otherwise. RuntimeError where 100 steps are not enough.
     """
-    u = torch.zeros_like(target) if start is None else start.clamp_min(0)
-    done = torch.zeros_like(u[:, 0], dtype=torch.bool)
-    for _ in range(iterations):
-        slope = _product(gram, u) - target
-        done = done | (kkt_residual(gram, target, u) <= tolerance)
+    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    matrix = gram / level[:, None, None] + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    size = target.abs().amax(-1).clamp_min(1e-300)
+    aim = target / size[:, None]  # the problem in units of the matrix's level and the target's size
+    u = torch.ones_like(aim) / matrix.abs().sum(-1).amax(-1, keepdim=True)
+    z = torch.ones_like(aim)
+    done = torch.zeros_like(size, dtype=torch.bool)
+    for _ in range(_STEPS):
+        dual = _product(matrix, u) - aim - z
+        done = done | (torch.maximum(dual.abs(), u * z).amax(-1) <= _TOLERANCE)
         if bool(done.all()):
-            break
-        trials = _trials(gram, u, slope)  # [H, t, m]
-        gains = _gains(gram, slope, u, trials)
-        best = gains.max(dim=-1)
-        done = done | (best.values <= 0)
-        move = trials[torch.arange(len(u), device=u.device), best.indices]
-        u = torch.where(done.unsqueeze(-1), u, move)
-    return u
+            return u * (size / level)[:, None]
+        du, dz = _direction(matrix, u, z, dual)
+        length = torch.where(done, 0.0, (_SHORT * torch.minimum(_reach(u, du), _reach(z, dz))).clamp_max(1.0))
+        u, z = u + length[:, None] * du, z + length[:, None] * dz
+    raise RuntimeError(f"non-negative least squares did not converge in {_STEPS} steps")
 
 
 def kkt_residual(
@@ -49,41 +45,27 @@ def kkt_residual(
     return torch.minimum(scaled, slope).abs().amax(-1) / target.abs().amax(-1).clamp_min(1e-300)
 
 
-def _trials(gram: Tensor, u: Tensor, slope: Tensor) -> Tensor:
-    """Projected points along the Newton direction of the free weights, at steps 1, 1/2, 1/4, ..."""
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    near = _NEAR * u.amax(-1, keepdim=True)
-    free = ((u > near) | (slope < 0)).to(u.dtype)
-    masked = gram * free.unsqueeze(-1) * free.unsqueeze(-2)
-    level = diagonal.mean(-1, keepdim=True)
-    masked.diagonal(dim1=-2, dim2=-1).add_(torch.where(free > 0, _JITTER * level, level))
-    factor = _cholesky(masked, level)
-    newton = torch.cholesky_solve((slope * free).unsqueeze(-1), factor).squeeze(-1)
-    # a weight at its bound moves by its own diagonal alone, so that each projected direction descends
-    step = torch.where(free > 0, newton, slope / diagonal.clamp_min(1e-300))
-    lengths = 0.5 ** torch.arange(_HALVINGS, dtype=u.dtype, device=u.device)
-    return (u.unsqueeze(-2) - lengths[:, None] * step.unsqueeze(-2)).clamp_min(0)
+def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton step for G u - target = z, u z = mu: tried with mu = 0, which says what mu to take and mends the error."""
+    factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
+    if bool(failed.any()):
+        raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
+
+    def solve(products: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps after which u z changes by `products`, to first order."""
+        du = torch.cholesky_solve((products / u - dual).unsqueeze(-1), factor).squeeze(-1)
+        return du, (products - z * du) / u
+
+    du, dz = solve(-u * z)
+    length = torch.minimum(_reach(u, du), _reach(z, dz)).clamp_max(1.0).unsqueeze(-1)
+    mean = (u * z).mean(-1, keepdim=True)
+    ahead = ((u + length * du) * (z + length * dz)).mean(-1, keepdim=True)
+    return solve((ahead / mean) ** 3 * mean - u * z - du * dz)
 
 
-def _cholesky(matrix: Tensor, level: Tensor) -> Tensor:
-    """The Cholesky factor, with a hundred times more ridge each time a head's matrix is not positive definite."""
-    ridge = _JITTER
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    while bool(failed.any()):
-        ridge *= 100
-        if ridge > 1:
-            raise ValueError("the Gram matrix is not positive semidefinite, or holds NaN or Inf")
-        matrix.diagonal(dim1=-2, dim2=-1).add_(ridge * level * (failed > 0).unsqueeze(-1))
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-    return factor
-
-
-def _gains(gram: Tensor, slope: Tensor, u: Tensor, trials: Tensor) -> Tensor:
-    """By how much each trial lowers the objective, [H, t]; what rounding alone could give counts as nothing."""
-    change = trials - u.unsqueeze(-2)
-    linear = (change @ slope.unsqueeze(-1)).squeeze(-1)
-    gain = -linear - 0.5 * (change * (change @ gram)).sum(-1)
-    return torch.where(gain > 1e-15 * linear.abs(), gain, torch.zeros_like(gain))
+def _reach(x: Tensor, step: Tensor) -> Tensor:
+    """How many steps x > 0 can go before an entry is 0."""
+    return torch.where(step < 0, -x / step.clamp_max(-1e-300), torch.inf).amin(-1)
 
 
 def _product(gram: Tensor, u: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def refit_log_weights(
         start = coreset.log_weights.to(torch.float64).reshape(start.shape)
     kernel = unit_kernel(flat.keys, flat.values, law(flat.keys, rho, "tilted", scale))
     if objective == "kernel":
-        fitted = kernel_weights(kernel, tokens, start)
+        fitted = kernel_weights(kernel, tokens)
     else:
         bank = _bank(flat, rho, queries, generator or torch.Generator().manual_seed(0))
         log_norms = kernel.log_norms.gather(-1, tokens)
@@ -60,14 +60,11 @@ def refit_log_weights(
     return Coreset(coreset.indices, fitted.reshape(coreset.indices.shape).to(cache.keys.dtype))
 
 
-def kernel_weights(
-    kernel: UnitKernel, tokens: Int[Tensor, "H m"], start: Float[Tensor, "H m"] | None = None
-) -> Float[Tensor, "H m"]:
+def kernel_weights(kernel: UnitKernel, tokens: Int[Tensor, "H m"]) -> Float[Tensor, "H m"]:
     """Log-weights of `tokens` that minimise |sum_i phi_i - sum_j w_j phi_j| over w >= 0, floored."""
     log_norms = kernel.log_norms.gather(-1, tokens)
     target = kernel.sums(kernel.log_norms.exp(), tokens)
-    first = None if start is None else (start + log_norms).exp()
-    return floored_log(nnls(kernel.among(tokens), target, first)) - log_norms
+    return floored_log(nnls(kernel.among(tokens), target)) - log_norms
 
 
 def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.attention import Cache
 from attention_coresets.coresets.law import Law
 
 _BLOCK = 2**24  # kernel entries computed at once
@@ -28,16 +29,11 @@ class UnitKernel:
 
     def rows(self, tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c n"]:
         """<psi_i, psi_j> for i in `tokens` and every j. O(c n (d + dv)) a head."""
-        x, v = (y.gather(-2, tokens.unsqueeze(-1).expand(-1, -1, y.shape[-1])) for y in (self.keys, self.values))
-        half = 0.5 * self.keys.square().sum(-1)  # [H, n]
-        logits = (x @ self.keys.mT).sub_(half.gather(-1, tokens).unsqueeze(-1)).sub_(half.unsqueeze(-2))
-        return logits.clamp_max_(0).exp_().mul_(v @ self.values.mT)
+        return _kernel(self._at(tokens), (self.keys, self.values))
 
     def among(self, tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c c"]:
         """<psi_i, psi_j> for i and j in `tokens`."""
-        return UnitKernel(*_take((self.keys, self.values, self.log_norms.unsqueeze(-1)), tokens)).rows(
-            torch.arange(tokens.shape[-1], device=tokens.device).expand_as(tokens)
-        )
+        return _kernel(self._at(tokens), self._at(tokens))
 
     def sums(self, weights: Float[Tensor, "H n"], tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c"]:
         """sum_j weights_j <psi_i, psi_j> for i in `tokens`, in blocks of bounded memory. O(c n (d + dv)) a head."""
@@ -48,6 +44,9 @@ class UnitKernel:
     def everywhere(self, weights: Float[Tensor, "H n"]) -> Float[Tensor, "H n"]:
         """sum_j weights_j <psi_i, psi_j> for every i. O(n^2 (d + dv)) a head."""
         return self.sums(weights, torch.arange(weights.shape[-1], device=weights.device).expand_as(weights))
+
+    def _at(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return Cache(self.keys, self.values).take(tokens)
 
 
 def unit_kernel(keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], law: Law) -> UnitKernel:
@@ -60,5 +59,7 @@ def unit_kernel(keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], l
     return UnitKernel(x, v / length.unsqueeze(-1), log_norms - log_norms.amax(dim=-1, keepdim=True))
 
 
-def _take(parts: tuple[Tensor, ...], tokens: Tensor) -> list[Tensor]:
-    return [y.gather(-2, tokens.unsqueeze(-1).expand(-1, -1, y.shape[-1])) for y in parts]
+def _kernel(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    (x, v), (y, u) = one, other
+    logits = (x @ y.mT).sub_(0.5 * x.square().sum(-1).unsqueeze(-1)).sub_(0.5 * y.square().sum(-1).unsqueeze(-2))
+    return logits.clamp_max_(0).exp_().mul_(v @ u.mT)
