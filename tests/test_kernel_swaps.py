@@ -86,7 +86,7 @@ def test_each_pass_lowers_the_distance_until_none_can():
     passes = [kept, *(kernel_swaps(gram, kept, target, passes=p) for p in (1, 2, 50))]
     found = torch.stack([distances(gram, k, target, pi) for k in passes])
     assert (found.diff(dim=0) <= 1e-9).all()
-    assert (found[1] < 0.8 * found[0]).all()
+    assert (found[1] < 0.9 * found[0]).all()
     assert torch.equal(kernel_swaps(gram, passes[-1], target), passes[-1])
     assert (passes[-1].sum(-1) == 24).all()
 

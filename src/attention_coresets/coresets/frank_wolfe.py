@@ -27,7 +27,7 @@ class FrankWolfe:
     line search, and all weights by non-negative least squares after each of the first 16 tokens, then each time a
     sixteenth more have come, and at the end. Log-weights are floored at e^-30 of the largest |w_j phi_j|: tokens whose
     best weight is 0 stay, at that. Deterministic, equal products to the first token; the generator is not used. Cost a
-    head: O(n^2 (d + dv)) once, O(n m^2) in all for the products, some 20 solves of m equations; memory O(n m).
+    head: O(n^2 (d + dv)) once, O(n m log m) for the products, some 30 m^3 flops for the weights; memory O(n m).
     """
 
     model: ClassVar[str] = "free"

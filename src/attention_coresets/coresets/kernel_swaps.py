@@ -35,8 +35,8 @@ def kernel_swaps(
         tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
         if swap and gram.device.type == "cpu":
             for h in range(len(gram)):
-                rows = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
-                swap(*rows, float(tie[h]), tokens[h].numpy())
+                g, diag, products, mask, aim = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
+                swap(g, diag, products, mask, aim, float(tie[h]), tokens[h].numpy())
         else:
             _pass(gram, diagonal, inner, kept, target, tie, tokens)
         if bool((kept == before).all()):

@@ -24,8 +24,8 @@ class Nystrom:
 
     Each pivot is drawn with probability proportional to the part of |psi_i|^2 outside the span of the earlier ones;
     uniformly among the rest once nothing is left. WildCat (arXiv 2602.10056) so chooses, on a Gaussian kernel of the
-    keys, and gives signed Nystrom weights, which no log-weight can hold. Cost a head: O(n m (m + d + dv)) and some 20
-    solves of m equations; memory O(n m).
+    keys, and gives signed Nystrom weights, which no log-weight can hold. Cost a head: O(n m (m + d + dv)) and
+    some 15 solves of m equations; memory O(n m).
     """
 
     model: ClassVar[str] = "free"

