@@ -86,6 +86,9 @@ def test_the_unit_kernel_is_the_balancing_gram_matrix(family, scale):
     torch.testing.assert_close(kernel.among(some), rows[heads.unsqueeze(-1), some.unsqueeze(-1), some.unsqueeze(-2)])
     torch.testing.assert_close(kernel.everywhere(lengths), (rows @ lengths.unsqueeze(-1)).squeeze(-1))
     torch.testing.assert_close(kernel.sums(lengths, some), kernel.everywhere(lengths).gather(-1, some))
+    dense = unit_kernel(cache.keys, cache.values, measure, dense=True)
+    torch.testing.assert_close(dense.rows(some), kernel.rows(some))
+    torch.testing.assert_close(dense.everywhere(lengths), kernel.everywhere(lengths))
 
 
 def rkhs_distance(cache, coreset, rho):

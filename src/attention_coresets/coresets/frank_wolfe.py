@@ -12,7 +12,7 @@ from attention_coresets.coresets.nnls import nnls
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.subsets import first_best, floored_log, mark, subset
 from attention_coresets.coresets.uniforms import Generators
-from attention_coresets.coresets.unit_kernel import UnitKernel, unit_kernel
+from attention_coresets.coresets.unit_kernel import DENSE, UnitKernel, unit_kernel
 
 _TIE = 1e-9  # of the largest entry of the target
 _REFIT = 16  # a refit of all weights after each token up to here, then each time their number has grown by 1/16
@@ -27,7 +27,8 @@ class FrankWolfe:
     line search, and all weights by non-negative least squares after each of the first 16 tokens, then each time a
     sixteenth more have come, and at the end. Log-weights are floored at e^-30 of the largest |w_j phi_j|: tokens whose
     best weight is 0 stay, at that. Deterministic, equal products to the first token; the generator is not used. Cost a
-    head: O(n^2 (d + dv)) once, O(n m log m) for the products, some 30 m^3 flops for the weights; memory O(n m).
+    head: O(n^2 (d + dv)) once, O(n m log m) for the products, some 30 m^3 flops for the weights; memory O(n m), and
+    O(n^2) up to n = 4096.
     """
 
     model: ClassVar[str] = "free"
@@ -40,11 +41,12 @@ class FrankWolfe:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
 
         def choose(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-            kernel = unit_kernel(keys, values, law(keys, rho, "tilted", self.scale))
+            kernel = unit_kernel(keys, values, law(keys, rho, "tilted", self.scale), dense=True)
             tokens, weights = pursue(kernel, size)
             return tokens, floored_log(weights) - kernel.log_norms.gather(-1, tokens)
 
-        return subset(cache, size, rho, generator, choose, numbers=size * cache.n)
+        numbers = (size + min(cache.n, DENSE)) * cache.n
+        return subset(cache, size, rho, generator, choose, numbers=numbers)
 
 
 def pursue(kernel: UnitKernel, size: int) -> tuple[Tensor, Tensor]:

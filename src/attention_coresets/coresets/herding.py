@@ -10,7 +10,7 @@ from attention_coresets.coresets.law import capped_marginals, law
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.subsets import first_best, mark, subset
 from attention_coresets.coresets.uniforms import Generators
-from attention_coresets.coresets.unit_kernel import UnitKernel, unit_kernel
+from attention_coresets.coresets.unit_kernel import DENSE, UnitKernel, unit_kernel
 
 _TIE = 1e-9  # of the largest gain
 
@@ -24,7 +24,7 @@ class Herding:
     least, T = sum_j pi_j g_j the whole cache, a the sum of the k, share = (t - k) / (m - k). Where all |g_i| are equal,
     as in the tilted model, that is herding's largest <g_i, residual>. Log-weights -log pi (tilted) or none
     (unweighted). Deterministic, equal gains to the first token; the generator is not used. Cost a head: O(n^2 (d + dv))
-    once and O(n (d + dv)) a token; memory O(n).
+    once and O(n (d + dv)) a token; memory O(n^2) up to n = 4096, then O(n).
     """
 
     model: str = "tilted"
@@ -39,12 +39,13 @@ class Herding:
         def choose(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
             measure = law(keys, rho, self.model, self.scale)
             marginals = capped_marginals(measure.log_p, size)
-            tokens = herd(unit_kernel(keys, values, measure), marginals, size)
+            tokens = herd(unit_kernel(keys, values, measure, dense=True), marginals, size)
             if self.model == "unweighted":
                 return tokens, None
             return tokens, -marginals.clamp_min(1e-300).log().gather(-1, tokens)
 
-        return subset(cache, size, rho, generator, choose, numbers=8 * cache.n)
+        numbers = min(cache.n, DENSE) * cache.n
+        return subset(cache, size, rho, generator, choose, numbers=numbers)
 
 
 def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:
@@ -53,7 +54,9 @@ def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:
     lengths = (log_lengths - log_lengths.amax(-1, keepdim=True)).exp()  # [H, n], |g_i|
     certain = marginals >= 1
     whole = kernel.everywhere(marginals * lengths) * lengths  # <g_i, T>
-    first = kernel.everywhere(certain * lengths) * lengths  # <g_i, a>
+    first = torch.zeros_like(whole)  # <g_i, a>
+    if bool(certain.any()):
+        first = kernel.everywhere(certain * lengths) * lengths
     count = certain.sum(-1)  # [H], k
     covered, taken, tokens = torch.zeros_like(whole), torch.zeros_like(certain), []
     for t in range(1, size + 1):

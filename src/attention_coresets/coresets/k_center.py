@@ -48,13 +48,14 @@ def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, T
     distance = torch.full_like(points[..., 0], torch.inf)  # [H, n], squared, to the nearest centre
     nearest = torch.zeros_like(distance, dtype=torch.int64)
     taken = torch.zeros_like(distance, dtype=torch.bool)
-    tie = _TIE * points.square().sum(-1).amax(-1)
+    squares = points.square().sum(-1)
+    tie = _TIE * squares.amax(-1)
     token, tokens = first, []
     for t in range(size):
         mark(taken, token)
         tokens.append(token)
         at = token.unsqueeze(-1)
-        found = (points - points.gather(-2, at.unsqueeze(-1).expand(-1, -1, points.shape[-1]))).square().sum(-1)
+        found = squared_distances(points, squares, at)
         # an exact tie stays with the earlier centre, whatever its rounding; a centre is its own
         closer = (found < distance - tie.unsqueeze(-1)).scatter(-1, at, True)
         nearest = torch.where(closer, t, nearest)
@@ -62,6 +63,13 @@ def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, T
         token = first_best(distance.masked_fill(taken, -1.0), tie)
     counts = torch.zeros_like(nearest[:, :size]).scatter_add_(-1, nearest, torch.ones_like(nearest))
     return torch.stack(tokens, dim=-1), counts
+
+
+def squared_distances(points: Tensor, squares: Tensor, at: Tensor) -> Tensor:
+    """|x_i - x_at|^2 for every point ``[H, n]``, up to rounding; squares: |x_i|^2, at ``[H, 1]``."""
+    one = points.gather(-2, at.unsqueeze(-1).expand(-1, -1, points.shape[-1]))  # [H, 1, e]
+    products = (points @ one.mT).squeeze(-1)
+    return (squares + squares.gather(-1, at) - 2 * products).clamp_min_(0)
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
-from attention_coresets.coresets.k_center import standardised
+from attention_coresets.coresets.k_center import squared_distances, standardised
 from attention_coresets.coresets.subsets import subset
 from attention_coresets.coresets.systematic import weighted_draws
 from attention_coresets.coresets.uniforms import Generators
@@ -59,7 +59,8 @@ def online_clusters(points: Tensor, delta: float) -> Tensor:
     """
     n = points.shape[-2]
     arrival = torch.arange(n, device=points.device)
-    tie = _TIE * points.square().sum(-1).amax(-1, keepdim=True)
+    squares = points.square().sum(-1)
+    tie = _TIE * squares.amax(-1, keepdim=True)
     distance = torch.full_like(points[..., 0], torch.inf)
     cluster = torch.full_like(distance, -1, dtype=torch.int64)
     for k in range(n):
@@ -67,8 +68,7 @@ def online_clusters(points: Tensor, delta: float) -> Tensor:
         if not bool(open_.any()):
             break
         first = open_.to(torch.uint8).argmax(-1, keepdim=True)
-        representative = points.gather(-2, first.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
-        found = (points - representative).square().sum(-1)
+        found = squared_distances(points, squares, first)
         joins = (found <= delta**2 + tie) & (found < distance - tie) & (arrival > first)
         joins = (joins & open_.any(-1, keepdim=True)).scatter(-1, first, open_.any(-1, keepdim=True))
         cluster, distance = torch.where(joins, k, cluster), torch.where(joins, found, distance)
