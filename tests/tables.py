@@ -31,7 +31,19 @@ CONSTRUCTIONS = (
     ("greedy", {"model": "tilted", "recursion": "halving"}),
     ("greedy", {"model": "unweighted", "recursion": "one_walk"}),
     ("balancekv", {"variant": "published"}),
+    ("sensitivity_draws", {}),
+    ("herding", {"model": "tilted"}),
+    ("herding", {"model": "unweighted", "scale": "one"}),
+    ("frank_wolfe", {}),
+    ("nystrom", {"scale": "rho"}),
+    ("k_center", {}),
+    ("k_center", {"metric": "keys_values"}),
+    ("subgen", {}),
 )
+
+OWN_WEIGHTS = ("sensitivity_draws", "frank_wolfe", "nystrom", "k_center", "subgen")  # log-weights of their own making
+DETERMINISTIC = ("herding", "frank_wolfe")  # draw no random numbers
+SIGN_RULES = ("self_balancing_walk", "kernel_halving", "greedy")  # adaptive signs: fair at 1/2 by symmetry alone
 
 
 def label(entry) -> str:

@@ -1,6 +1,5 @@
 """What the library refuses: one line that names the value, the limit and, for a name, the nearest known one."""
 
-import dataclasses
 import math
 import re
 
@@ -184,10 +183,11 @@ def test_parameters_of_a_construction(parameters, message):
 
 def test_other_parameters_of_constructions():
     message = "this construction's weights follow from its marginals; model must be tilted or unweighted"
-    for name in CORESETS:
-        with_model = "model" in {field.name for field in dataclasses.fields(CORESETS[name])}
-        if with_model and name != "optimum":
-            refuses(message, make_coreset, name, model="free")
+    for name in ("gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "herding"):
+        refuses(message, make_coreset, name, model="free")
+    refuses("metric must be one of keys, keys_values, got 'key'", make_coreset, "k_center", metric="key")
+    refuses("delta must be above 0, got 0.0", make_coreset, "subgen", delta=0.0)
+    refuses("tolerance must be above 0, got -1.0", make_coreset, "sensitivity_draws", tolerance=-1.0)
     refuses("c must be above 0, got -1.0", make_coreset, "self_balancing_walk", c=-1.0)
     refuses("delta must lie strictly between 0 and 1, got 1.0", make_coreset, "kernel_halving", delta=1.0)
     refuses("sinks must be at least 0, got -1", make_coreset, "uniform", sinks=-1)

@@ -2,12 +2,18 @@
 
 from attention_coresets.coresets.balancekv import BalanceKV
 from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.coresets.frank_wolfe import FrankWolfe
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
+from attention_coresets.coresets.herding import Herding
+from attention_coresets.coresets.k_center import KCenter
 from attention_coresets.coresets.kernel_halving import KernelHalving
+from attention_coresets.coresets.nystrom import Nystrom
 from attention_coresets.coresets.optimum import Optimum
 from attention_coresets.coresets.paired_coin import PairedCoin
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.sensitivity_draws import SensitivityDraws
+from attention_coresets.coresets.subgen import SubGen
 from attention_coresets.coresets.tilted_draws import TiltedDraws
 from attention_coresets.coresets.uniform import Uniform
 from attention_coresets.registry import build
@@ -20,6 +26,12 @@ CORESETS: dict[str, type] = {
     "self_balancing_walk": SelfBalancingWalk,
     "kernel_halving": KernelHalving,
     "greedy": Greedy,
+    "sensitivity_draws": SensitivityDraws,
+    "herding": Herding,
+    "frank_wolfe": FrankWolfe,
+    "nystrom": Nystrom,
+    "k_center": KCenter,
+    "subgen": SubGen,
     "optimum": Optimum,
     "balancekv": BalanceKV,
     **EVICTION,

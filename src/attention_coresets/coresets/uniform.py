@@ -25,6 +25,11 @@ class Uniform:
         if self.sinks < 0:
             raise ValueError(f"sinks must be at least 0, got {self.sinks}")
 
+    @property
+    def model(self) -> str:
+        """The coreset model: kept sinks make the others carry weights."""
+        return "free" if self.sinks else "unweighted"
+
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head; rho plays no part."""
         check_rho(rho)

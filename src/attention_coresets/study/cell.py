@@ -178,10 +178,9 @@ def _floors(config: Mapping[str, Any], cache: Cache) -> Callable[[Coreset], list
 
 
 def _model(config: Mapping[str, Any]) -> str:
-    """The coreset model that the construction states; p* draws are tilted, uniform subsets carry no weights."""
+    """The coreset model: every construction has it as `model`, a parameter or what its other parameters make it."""
     name, parameters = _named(config["coreset"])
-    without = "tilted" if name == "tilted_draws" else "free" if parameters.get("sinks") else "unweighted"
-    return getattr(make_coreset(name, **parameters), "model", without)
+    return make_coreset(name, **parameters).model
 
 
 def _named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

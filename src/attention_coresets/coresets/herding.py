@@ -1,0 +1,73 @@
+"""Kernel herding: equal weights in the feature space, each token the one that best completes the running mean."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.law import capped_marginals, law
+from attention_coresets.coresets.parameters import check_axes
+from attention_coresets.coresets.subsets import first_best, mark, subset
+from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.unit_kernel import DENSE, UnitKernel, unit_kernel
+
+_TIE = 1e-9  # of the largest gain
+
+
+@dataclass(frozen=True)
+class Herding:
+    """Kernel herding (Chen, Welling and Smola 2010) without replacement, on weighted features g_i = phi_i / pi_i.
+
+    pi = min(1, c p) are the marginals of the model, as in GramSchmidtWalk; phi the features of its kernel. The k tokens
+    of pi = 1 come first; token t = k+1, ..., m is the i that leaves |a + share (T - a) - sum of g over the t tokens|
+    least, T = sum_j pi_j g_j the whole cache, a the sum of the k, share = (t - k) / (m - k). Where all |g_i| are equal,
+    as in the tilted model, that is herding's largest <g_i, residual>. Log-weights -log pi (tilted) or none
+    (unweighted). Deterministic, equal gains to the first token; the generator is not used. Cost a head: O(n^2 (d + dv))
+    once and O(n (d + dv)) a token; memory O(n^2) up to n = 4096, then O(n).
+    """
+
+    model: str = "tilted"
+    scale: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_axes(self.model, self.scale)
+
+    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
+        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+
+        def choose(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
+            measure = law(keys, rho, self.model, self.scale)
+            marginals = capped_marginals(measure.log_p, size)
+            tokens = herd(unit_kernel(keys, values, measure, dense=True), marginals, size)
+            if self.model == "unweighted":
+                return tokens, None
+            return tokens, -marginals.clamp_min(1e-300).log().gather(-1, tokens)
+
+        numbers = min(cache.n, DENSE) * cache.n
+        return subset(cache, size, rho, generator, choose, numbers=numbers)
+
+
+def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:
+    """The tokens ``[H, size]`` in the order herding takes them."""
+    log_lengths = kernel.log_norms - marginals.clamp_min(1e-300).log()
+    lengths = (log_lengths - log_lengths.amax(-1, keepdim=True)).exp()  # [H, n], |g_i|
+    certain = marginals >= 1
+    whole = kernel.everywhere(marginals * lengths) * lengths  # <g_i, T>
+    first = torch.zeros_like(whole)  # <g_i, a>
+    if bool(certain.any()):
+        first = kernel.everywhere(certain * lengths) * lengths
+    count = certain.sum(-1)  # [H], k
+    covered, taken, tokens = torch.zeros_like(whole), torch.zeros_like(certain), []
+    for t in range(1, size + 1):
+        share = ((t - count) / (size - count).clamp_min(1)).clamp(0, 1)
+        gain = 2 * (first + share.unsqueeze(-1) * (whole - first) - covered) - lengths.square()
+        sure = certain & ~taken
+        tie = torch.where(sure.any(-1), 0.0, _TIE * gain.abs().amax(-1))
+        score = torch.where(sure.any(-1, keepdim=True), sure.to(gain.dtype), gain.masked_fill(taken, -torch.inf))
+        token = first_best(score, tie)
+        mark(taken, token)
+        row = kernel.rows(token.unsqueeze(-1)).squeeze(-2)
+        covered += row * lengths * lengths.gather(-1, token.unsqueeze(-1))
+        tokens.append(token)
+    return torch.stack(tokens, dim=-1)

@@ -1,0 +1,79 @@
+"""k-center coresets: the greedy farthest point, each token weighted by its cluster."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.checks import one_of
+from attention_coresets.coresets.subsets import first_best, mark, subset
+from attention_coresets.coresets.uniforms import Generators
+
+_TIE = 1e-9  # of the largest squared distance
+
+
+@dataclass(frozen=True)
+class KCenter:
+    """Gonzalez 1985: a random first centre, then each time the token farthest from all centres; a token's log-weight is
+    the log of the number of tokens nearest to it (earliest centre at equal distance, a centre to itself).
+
+    `metric`: Euclidean on "keys", or on "keys_values", the value behind the key, each relative to its root mean square
+    distance to the mean. The largest distance to a centre is at most twice the least possible. Cost O(n m d) a head.
+    """
+
+    model: ClassVar[str] = "free"
+    metric: str = "keys"
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, ("keys", "keys_values"))
+
+    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
+        """A coreset of exactly `size` tokens a head; rho plays no part."""
+
+        def choose(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+            points = standardised(keys)
+            if self.metric == "keys_values":
+                points = torch.cat([points, standardised(values)], dim=-1)
+            first = (uniforms[:, 0] * cache.n).long()
+            tokens, counts = farthest_points(points, first, size)
+            return tokens, counts.to(keys.dtype).log()
+
+        return subset(cache, size, rho, generator, choose, uniforms=(1,), numbers=4 * cache.n * cache.d)
+
+
+def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Centres ``[H, size]`` of points ``[H, n, e]`` from `first` ``[H]`` on, and their clusters' numbers of points."""
+    distance = torch.full_like(points[..., 0], torch.inf)  # [H, n], squared, to the nearest centre
+    nearest = torch.zeros_like(distance, dtype=torch.int64)
+    taken = torch.zeros_like(distance, dtype=torch.bool)
+    squares = points.square().sum(-1)
+    tie = _TIE * squares.amax(-1)
+    token, tokens = first, []
+    for t in range(size):
+        mark(taken, token)
+        tokens.append(token)
+        at = token.unsqueeze(-1)
+        found = squared_distances(points, squares, at)
+        # an exact tie stays with the earlier centre, whatever its rounding; a centre is its own
+        closer = (found < distance - tie.unsqueeze(-1)).scatter(-1, at, True)
+        nearest = torch.where(closer, t, nearest)
+        distance = torch.minimum(distance, found)
+        token = first_best(distance.masked_fill(taken, -1.0), tie)
+    counts = torch.zeros_like(nearest[:, :size]).scatter_add_(-1, nearest, torch.ones_like(nearest))
+    return torch.stack(tokens, dim=-1), counts
+
+
+def squared_distances(points: Tensor, squares: Tensor, at: Tensor) -> Tensor:
+    """|x_i - x_at|^2 for every point ``[H, n]``, up to rounding; squares: |x_i|^2, at ``[H, 1]``."""
+    one = points.gather(-2, at.unsqueeze(-1).expand(-1, -1, points.shape[-1]))  # [H, 1, e]
+    products = (points @ one.mT).squeeze(-1)
+    return (squares + squares.gather(-1, at) - 2 * products).clamp_min_(0)
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Less the mean, over the root mean square distance to it (where that is not 0)."""
+    centred = x - x.mean(dim=-2, keepdim=True)
+    spread = centred.square().sum(-1).mean(-1).sqrt()
+    return centred / torch.where(spread > 0, spread, torch.ones_like(spread))[:, None, None]

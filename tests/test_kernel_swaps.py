@@ -1,0 +1,100 @@
+"""Kernel swaps: against brute force, the compiled and the torch pass index for index, and what they do to a coreset."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attention_coresets import make_coreset
+from attention_coresets.coresets import kernel_swaps as module
+from attention_coresets.coresets.kernel_swaps import kernel_swaps
+from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
+from tables import FAMILIES, generators, small_cache
+
+
+def brute_force(features, kept, whole, passes):
+    """One pass after the other, each distance from the features themselves."""
+    kept = set(np.flatnonzero(kept))
+    for _ in range(passes):
+        for token in sorted(kept):
+            rest = kept - {token}
+            distance = {
+                i: np.square(whole - features[list(rest | {i})].sum(0)).sum() for i in set(range(len(features))) - rest
+            }
+            best = min(distance, key=lambda i: (distance[i], i))
+            kept = rest | {token if distance[token] <= distance[best] + 1e-9 else best}
+    return np.isin(np.arange(len(features)), list(kept))
+
+
+def problem(rng, heads, n, m, rank):
+    """Gram matrix, a random start and inner products with a random target, from explicit features."""
+    features = rng.standard_normal((heads, n, rank))
+    whole = features.mean(1) * m + 0.3 * rng.standard_normal((heads, rank))
+    kept = rng.random((heads, n)).argsort(-1) < m
+    gram, target = features @ features.transpose(0, 2, 1), np.einsum("hnr,hr->hn", features, whole)
+    return features, whole, kept, [torch.from_numpy(x) for x in (gram, kept, target)]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@given(st.integers(2, 14), st.data())
+def test_swaps_are_brute_forces(compiled, n, data):
+    m, rank, passes = data.draw(st.integers(1, n - 1)), data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    features, whole, kept, arguments = problem(rng, 3, n, m, rank)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(module, "swap", None)
+        found = kernel_swaps(*arguments, passes=passes)
+    assert torch.equal(arguments[1], torch.from_numpy(kept))  # the input stays
+    for h in range(3):
+        np.testing.assert_array_equal(found[h], brute_force(features[h], kept[h], whole[h], passes))
+
+
+@pytest.mark.skipif(module.swap is None, reason="needs numba")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiled_and_torch_passes_are_one(family, monkeypatch):
+    cache = small_cache(family, n=48, heads=3)
+    arguments = weighted(cache, 12)
+    fast = kernel_swaps(*arguments, passes=3)
+    monkeypatch.setattr(module, "swap", None)
+    assert torch.equal(kernel_swaps(*arguments, passes=3), fast)
+    for h in range(3):
+        assert torch.equal(kernel_swaps(*(x[h : h + 1] for x in arguments), passes=3)[0], fast[h])
+
+
+def weighted(cache, size, seed=0):
+    """The tilted walk's coreset with the Gram matrix of its weights and the inner products with the whole cache."""
+    measure = law(cache.keys, 2.0, "tilted", "auto")
+    pi = capped_marginals(measure.log_p, size)
+    gram = balancing_gram(cache.keys, cache.values, -pi.log(), measure)
+    start = make_coreset("gram_schmidt_walk")(cache, size, 2.0, generators(*range(seed, seed + len(pi))))
+    kept = torch.zeros_like(pi, dtype=torch.bool).scatter_(-1, start.indices, True)
+    return gram, kept, (gram @ pi.unsqueeze(-1)).squeeze(-1)
+
+
+def distances(gram, kept, target, pi):
+    """|sum_j pi_j g_j - sum of g over the kept|^2, a head."""
+    change = pi - kept.to(pi.dtype)
+    return torch.einsum("hi,hij,hj->h", change, gram, change)
+
+
+def test_each_pass_lowers_the_distance_until_none_can():
+    cache = small_cache("cap_outliers", n=96, d=6, heads=4)
+    gram, kept, target = weighted(cache, 24)
+    pi = capped_marginals(law(cache.keys, 2.0, "tilted", "auto").log_p, 24)
+    passes = [kept, *(kernel_swaps(gram, kept, target, passes=p) for p in (1, 2, 50))]
+    found = torch.stack([distances(gram, k, target, pi) for k in passes])
+    assert (found.diff(dim=0) <= 1e-9).all()
+    assert (found[1] < 0.9 * found[0]).all()
+    assert torch.equal(kernel_swaps(gram, passes[-1], target), passes[-1])
+    assert (passes[-1].sum(-1) == 24).all()
+
+
+def test_refusals():
+    gram, target = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1), torch.ones(2, 4, dtype=torch.float64)
+    kept = torch.tensor([[True, False, False, False], [True, True, False, False]])
+    with pytest.raises(ValueError, match="one size for all heads, got 1, \\[1, 2\\]"):
+        kernel_swaps(gram, kept, target)
+    with pytest.raises(ValueError, match="passes >= 1"):
+        kernel_swaps(gram[:1], kept[:1], target[:1], passes=0)
