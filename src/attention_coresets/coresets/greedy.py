@@ -36,6 +36,8 @@ class Greedy:
 
 
 class _GreedySign(Rule):
+    compiled = ("greedy", 0.0)
+
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
         # in half-lengths the ends are 2(1 - fair) up and 2 fair down: the difference of their squared discrepancies / 4
         gain = alpha + (1 - 2 * fair) * norm2

@@ -51,6 +51,7 @@ def kernel_halving_signs(gram: Tensor, x: Tensor, uniforms: Tensor, delta: float
 class _KernelHalving(Rule):
     def __init__(self, log_factor: float) -> None:
         self.log_factor = log_factor
+        self.compiled = ("kernel_halving", log_factor)
         self.variance: Tensor | float = 0.0  # the running s^2
 
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class PairedCoin:
 
 
 class _Coin(Rule):
-    needs_gram = False
+    needs_gram, compiled = False, ("coin", 0.0)
 
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
         return fair

@@ -46,6 +46,7 @@ class SelfBalancingWalk:
 class _SelfBalancing(Rule):
     def __init__(self, c: float) -> None:
         self.c = c
+        self.compiled = ("self_balancing", c)
         self.longest: Tensor | None = None
 
     def start(self, norm2: Tensor) -> None:
