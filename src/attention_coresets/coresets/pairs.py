@@ -12,12 +12,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-try:
-    from attention_coresets.coresets.pairs_compiled import walk_pairs
-except ImportError:  # numba is not installed: the torch loop below does the same
-    walk_pairs = None
+from attention_coresets.coresets.law import kernel_panel
 
+try:
+    from attention_coresets.coresets.pairs_compiled import walk_pairs, walk_panels
+except ImportError:  # numba is not installed: the torch loop below does the same
+    walk_pairs = walk_panels = None
+
+Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
+_PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
 
 class Rule(ABC):
@@ -38,15 +42,20 @@ class Rule(ABC):
 
 
 def pair_signs(
-    gram: Float[Tensor, "H n n"] | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
+    gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
 ) -> Bool[Tensor, "H n"]:
     """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
 
     Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
-    with numba the pairs are compiled: n^2/2 numbers read once from x = 0, about 3 n^2 in all from other marginals.
+    with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
+    is formed a panel at a time and never whole: O(n) memory.
     """
-    if walk_pairs and rule.compiled and x.device.type == "cpu":
-        return walk_pairs(gram, x, uniforms, *rule.compiled, _FREEZE)
+    compiled = rule.compiled if walk_pairs and x.device.type == "cpu" else None
+    if compiled and isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
+        return walk_panels(gram, x, uniforms, *compiled, _FREEZE)
+    gram = kernel_panel(gram, gram) if isinstance(gram, tuple) else gram
+    if compiled:
+        return walk_pairs(gram, x, uniforms, *compiled, _FREEZE)
     x = x.clone()
     moved = torch.zeros_like(x)  # x so far minus where it started
     used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent

@@ -1,7 +1,7 @@
 """The pair walk, compiled: what pairs.py does on the CPU where numba is installed, heads side by side in threads.
 
-A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the moves
-made so far: two passes over memory that lies in order, no matrix of pair differences, and from x = 0 only the lower
+A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the
+moves so far: two passes over memory that lies in order, no matrix of pair differences, and from x = 0 only the lower
 triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two to the same signs.
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 KINDS = ("coin", "greedy", "self_balancing", "kernel_halving")
 COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
 _TIE, _ROUNDING = 1e-9, 1e-14
+_PANEL, _TILE = 128, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
 _TASKS = 4  # a thread: heads may need different times
 
 
@@ -37,6 +38,52 @@ def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, para
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(some, cuts[:-1], cuts[1:]))  # a list: an exception in a thread is raised here
     return torch.from_numpy(arrays[0]) > 0
+
+
+def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
+    """walk_pairs with the Gram matrix of `features` (law.kernel_panel) formed as it is needed, head after head."""
+    heads = zip(zip(*features, strict=True), x, uniforms, strict=True)
+    return torch.stack([_Panels(*f).walk(start, u, KINDS.index(kind), parameter, freeze) for f, start, u in heads])
+
+
+class _Panels:
+    """One head's Gram matrix in panels: matrix products bring in the moves before a panel, `settle` does its pairs."""
+
+    def __init__(self, x: Tensor, v: Tensor, shift: Tensor) -> None:
+        # shifts and constants go into the products: two passes over a panel's memory, where kernel_panel makes six
+        one, shift = torch.ones_like(shift).unsqueeze(-1), shift.unsqueeze(-1)
+        self.left, self.right = torch.cat([x, shift, one], dim=-1), torch.cat([x, one, shift], dim=-1)
+        self.values = torch.cat([v, one], dim=-1) * 0.5**0.5
+
+    def walk(self, x: Tensor, uniforms: Tensor, kind: int, parameter: float, freeze: float) -> Tensor:
+        """walk_pairs for this head."""
+        x, moved, used, state = x.clone(), torch.zeros_like(x), 0, -1.0
+        while len(alive := (x.abs() < 1 - freeze).nonzero().squeeze(-1)) > 1:
+            panels = alive[: len(alive) // 2 * 2].split(_PANEL)
+            if state < 0:
+                state = max(start(self._gram(t, t).numpy(), x[t].numpy(), np.arange(len(t)), kind) for t in panels)
+            reach = len(x) if used else 0
+            for tokens in panels:
+                here, moves = x[tokens].numpy(), np.zeros(len(tokens))
+                arrays = (self._gram(tokens, tokens).numpy(), here, moves, np.arange(len(tokens)), 0)
+                past = self._past(tokens, moved[:reach])
+                state = settle(*arrays, past.numpy(), uniforms[used:].numpy(), kind, parameter, state)
+                x[tokens] = torch.from_numpy(here)
+                moved[tokens] += torch.from_numpy(moves)
+                used += len(tokens) // 2
+                reach = max(reach, int(tokens[-1]) + 1)
+        return x > 0
+
+    def _past(self, tokens: Tensor, moved: Tensor) -> Tensor:
+        inner = moved.new_zeros(len(tokens))
+        for first in range(0, len(moved), _TILE):
+            part = slice(first, min(first + _TILE, len(moved)))
+            inner += self._gram(tokens, part) @ moved[part]
+        return inner[0::2] - inner[1::2]
+
+    def _gram(self, rows: Tensor, columns: Tensor | slice) -> Tensor:
+        panel = (self.left[rows] @ self.right[columns].mT).exp_()
+        return panel.mul_(self.values[rows] @ self.values[columns].mT)
 
 
 @njit(cache=True, nogil=True)
