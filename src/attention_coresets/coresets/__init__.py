@@ -6,9 +6,12 @@ from attention_coresets.coresets.kernel_halving import KernelHalving
 from attention_coresets.coresets.optimum import Optimum
 from attention_coresets.coresets.paired_coin import PairedCoin
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.stream import HeldCoreset, Stream
 from attention_coresets.coresets.tilted_draws import TiltedDraws
 from attention_coresets.coresets.uniform import Uniform
 from attention_coresets.registry import build
+
+__all__ = ["CORESETS", "HeldCoreset", "Stream", "make_coreset"]
 
 CORESETS: dict[str, type] = {
     "uniform": Uniform,

@@ -15,9 +15,9 @@ from torch import Tensor
 from attention_coresets.coresets.law import kernel_panel
 
 try:
-    from attention_coresets.coresets.pairs_compiled import walk_pairs, walk_panels
+    from attention_coresets.coresets import pairs_compiled
 except ImportError:  # numba is not installed: the torch loop below does the same
-    walk_pairs = walk_panels = None
+    pairs_compiled = None
 
 Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
@@ -50,12 +50,11 @@ def pair_signs(
     with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
     is formed a panel at a time and never whole: O(n) memory.
     """
-    compiled = rule.compiled if walk_pairs and x.device.type == "cpu" else None
-    if compiled and isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
-        return walk_panels(gram, x, uniforms, *compiled, _FREEZE)
-    gram = kernel_panel(gram, gram) if isinstance(gram, tuple) else gram
-    if compiled:
-        return walk_pairs(gram, x, uniforms, *compiled, _FREEZE)
+    panels = isinstance(gram, tuple) and x.shape[-1] >= _PANELS
+    if pairs_compiled and rule.compiled and x.device.type == "cpu":
+        walk = pairs_compiled.walk_panels if panels else pairs_compiled.walk_pairs
+        return walk(gram if panels else _dense(gram), x, uniforms, *rule.compiled, _FREEZE)
+    gram = _dense(gram)
     x = x.clone()
     moved = torch.zeros_like(x)  # x so far minus where it started
     used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
@@ -72,6 +71,10 @@ def pair_signs(
             change = sign * torch.where(real, steps, torch.zeros_like(steps))
             x.scatter_add_(-1, index, change)
             moved.scatter_add_(-1, index, change)
+
+
+def _dense(gram: Tensor | Features | None) -> Tensor | None:
+    return kernel_panel(gram, gram) if isinstance(gram, tuple) else gram
 
 
 def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,39 +17,40 @@ from torch import Tensor
 KINDS = ("coin", "greedy", "self_balancing", "kernel_halving")
 COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
 _TIE, _ROUNDING = 1e-9, 1e-14
-_PANEL, _TILE = 128, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
+_PANEL, _TILE = 256, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
 _TASKS = 4  # a thread: heads may need different times
 
 
 def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
     """pair_signs of pairs.py for the rule `kind`: kept ``[H, n]``, as many heads at once as torch has threads."""
-    arrays = [t.contiguous().numpy() for t in (x.clone(), uniforms)]
-    heads = x.shape[0]
+    heads, signs, numbers = x.shape[0], x.clone().contiguous().numpy(), uniforms.contiguous().numpy()
     matrices = np.empty((heads, 0, 0)) if gram is None else gram.contiguous().numpy()
     threads = min(heads, torch.get_num_threads())
     cuts = [heads * task // (_TASKS * threads) for task in range(_TASKS * threads + 1)]
 
     def some(first: int, last: int) -> None:
-        _heads(matrices[first:last], *(a[first:last] for a in arrays), KINDS.index(kind), parameter, freeze)
+        part = slice(first, last)
+        _heads(matrices[part], signs[part], numbers[part], KINDS.index(kind), parameter, freeze)
 
     if threads < 2:
         some(0, heads)
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(some, cuts[:-1], cuts[1:]))  # a list: an exception in a thread is raised here
-    return torch.from_numpy(arrays[0]) > 0
+    return torch.from_numpy(signs) > 0
 
 
 def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
     """walk_pairs with the Gram matrix of `features` (law.kernel_panel) formed as it is needed, head after head."""
     heads = zip(zip(*features, strict=True), x, uniforms, strict=True)
-    return torch.stack([_Panels(*f).walk(start, u, KINDS.index(kind), parameter, freeze) for f, start, u in heads])
+    return torch.stack([_Panels(f).walk(start, u, KINDS.index(kind), parameter, freeze) for f, start, u in heads])
 
 
 class _Panels:
     """One head's Gram matrix in panels: matrix products bring in the moves before a panel, `settle` does its pairs."""
 
-    def __init__(self, x: Tensor, v: Tensor, shift: Tensor) -> None:
+    def __init__(self, features: tuple[Tensor, ...]) -> None:
+        x, v, shift = features
         # shifts and constants go into the products: two passes over a panel's memory, where kernel_panel makes six
         one, shift = torch.ones_like(shift).unsqueeze(-1), shift.unsqueeze(-1)
         self.left, self.right = torch.cat([x, shift, one], dim=-1), torch.cat([x, one, shift], dim=-1)

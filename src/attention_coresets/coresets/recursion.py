@@ -57,8 +57,9 @@ def balanced_coreset(
         measure = law(k, rho, model, scale, None if log_w is None else b)
         parts.append(_rounds(_Tokens(k, v, measure), -b, steps, u, walk))
     indices, log_pi = (torch.cat(part).reshape(*cache.heads, size) for part in zip(*parts, strict=True))
-    weighted = model == "tilted" or log_w is not None
-    return Coreset(indices, -log_pi.to(cache.keys.dtype) if weighted else None)
+    if log_w is not None:
+        return Coreset(indices, -log_pi.to(log_w.dtype))
+    return Coreset(indices, -log_pi.to(cache.keys.dtype) if model == "tilted" else None)
 
 
 @dataclass(frozen=True)
