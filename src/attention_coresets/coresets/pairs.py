@@ -50,10 +50,10 @@ def pair_signs(
     with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
     is formed a panel at a time and never whole: O(n) memory.
     """
-    panels = isinstance(gram, tuple) and x.shape[-1] >= _PANELS
     if pairs_compiled and rule.compiled and x.device.type == "cpu":
-        walk = pairs_compiled.walk_panels if panels else pairs_compiled.walk_pairs
-        return walk(gram if panels else _dense(gram), x, uniforms, *rule.compiled, _FREEZE)
+        if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
+            return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)
+        return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
     gram = _dense(gram)
     x = x.clone()
     moved = torch.zeros_like(x)  # x so far minus where it started
