@@ -30,6 +30,11 @@ CONSTRUCTIONS = (
     ("kernel_halving", {"model": "unweighted", "recursion": "halving", "scale": "one"}),
     ("greedy", {"model": "tilted", "recursion": "halving"}),
     ("greedy", {"model": "unweighted", "recursion": "one_walk"}),
+    ("gram_schmidt_walk", {"model": "tilted", "recursion": "merge_reduce"}),
+    ("gram_schmidt_walk", {"model": "unweighted", "recursion": "compress"}),
+    ("self_balancing_walk", {"model": "unweighted", "recursion": "merge_reduce", "c": 1.0}),
+    ("kernel_halving", {"model": "tilted", "recursion": "compress_pp"}),
+    ("greedy", {"model": "tilted", "recursion": "compress"}),
 )
 
 
