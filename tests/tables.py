@@ -39,6 +39,11 @@ CONSTRUCTIONS = (
     ("k_center", {}),
     ("k_center", {"metric": "keys_values"}),
     ("subgen", {}),
+    ("gram_schmidt_walk", {"model": "tilted", "recursion": "merge_reduce"}),
+    ("gram_schmidt_walk", {"model": "unweighted", "recursion": "compress"}),
+    ("self_balancing_walk", {"model": "unweighted", "recursion": "merge_reduce", "c": 1.0}),
+    ("kernel_halving", {"model": "tilted", "recursion": "compress_pp"}),
+    ("greedy", {"model": "tilted", "recursion": "compress"}),
 )
 
 OWN_WEIGHTS = ("sensitivity_draws", "frank_wolfe", "nystrom", "k_center", "subgen")  # log-weights of their own making

@@ -172,7 +172,11 @@ def test_an_unknown_parameter_names_the_nearest():
     [
         ({"model": "tiltd"}, "unknown model 'tiltd'; did you mean 'tilted'? known: tilted, unweighted"),
         ({"scale": "xyz"}, "unknown scale 'xyz'; known: auto, one, inv_sqrt_d, rho"),
-        ({"recursion": "halve"}, "unknown recursion 'halve'; did you mean 'halving'? known: one_walk, halving"),
+        (
+            {"recursion": "halve"},
+            "unknown recursion 'halve'; did you mean 'halving'? known: one_walk, halving, merge_reduce, compress, "
+            "compress_pp",
+        ),
         ({"ridge": 0.0}, "ridge must be above 0, got 0.0: near-duplicate keys make the Gram matrix singular"),
         ({"ridge": math.nan}, "ridge must be above 0, got nan: near-duplicate keys make the Gram matrix singular"),
     ],
@@ -188,6 +192,10 @@ def test_other_parameters_of_constructions():
     refuses("metric must be one of keys, keys_values, got 'key'", make_coreset, "k_center", metric="key")
     refuses("delta must be above 0, got 0.0", make_coreset, "subgen", delta=0.0)
     refuses("tolerance must be above 0, got -1.0", make_coreset, "sensitivity_draws", tolerance=-1.0)
+    message = (
+        "a coin does not see which tokens share its bucket: recursion 'compress' chooses as halving does; use halving"
+    )
+    refuses(message, make_coreset, "paired_coin", recursion="compress")
     refuses("c must be above 0, got -1.0", make_coreset, "self_balancing_walk", c=-1.0)
     refuses("delta must lie strictly between 0 and 1, got 1.0", make_coreset, "kernel_halving", delta=1.0)
     refuses("sinks must be at least 0, got -1", make_coreset, "uniform", sinks=-1)

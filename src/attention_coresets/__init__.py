@@ -5,7 +5,7 @@ does.
 from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset, attend, attention_error
 from attention_coresets.caches import CACHES, make_cache
-from attention_coresets.coresets import CORESETS, make_coreset
+from attention_coresets.coresets import CORESETS, HeldCoreset, Stream, make_coreset
 from attention_coresets.theory import Tilt, tilt
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "CORESETS",
     "Cache",
     "Coreset",
+    "HeldCoreset",
+    "Stream",
     "Tilt",
     "WorstQuery",
     "attend",

@@ -1,7 +1,7 @@
 """The tilt p*, its centre and spread, and what the bounds predict from them (docs/theory.md has the proofs)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,17 +30,32 @@ class Tilt:
     gap: Float[Tensor, "*heads"]
 
 
-def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
+@dataclass(frozen=True)
+class _Tokens:
+    """Keys in units of their spread ``[H, n, d]``, log-weights ``[H, n]`` and rho in these units ``[H]``."""
+
+    x: Tensor
+    log_w: Tensor
+    rho: Tensor
+    equal: Tensor  # [H], heads whose keys are all equal
+
+
+def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tensor, "*heads n"] | None = None) -> Tilt:
     """Maximise the concave H(p) + rho * sqrt(sum p_i |k_i|^2 - |mu_p|^2) over distributions p on the tokens.
 
     p* is the softmax at the minimiser of the jointly convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2
     (d + 1 variables), found by damped Newton steps; g - [H(p) + rho sigma] bounds what is left. All keys equal: p* is
-    uniform and sigma 0. Any key norms. Cost O(n d^2) a step, some 10 to 40 steps. Raises ValueError for rho <= 0 or not
-    finite, or keys not finite, and RuntimeError should the gap stay above GAP_LIMIT.
+    uniform and sigma 0. Any key norms. Token i may stand for w_i tokens: then H(p) is sum p_i log(w_i / p_i), p*_i is
+    proportional to w_i exp(rho |k_i - mu|^2 / 2 sigma), and softmax_i is that of the weighted tokens. Cost O(n d^2) a
+    step, some 10 to 40 steps. Raises ValueError for rho <= 0 or not finite, or keys or log-weights not finite, and
+    RuntimeError should the gap stay above GAP_LIMIT.
     """
     check_rho(rho)
     if not bool(keys.isfinite().all()):
         raise ValueError("keys hold NaN or Inf; clean them before asking for a tilt")
+    log_w = torch.zeros_like(keys[..., 0]) if log_weights is None else log_weights
+    if log_w.shape != keys.shape[:-1] or not bool(log_w.isfinite().all()):
+        raise ValueError(f"log_weights must be finite, of shape {tuple(keys.shape[:-1])}: one a token")
     x = keys.flatten(0, -3) if keys.dim() > 2 else keys.unsqueeze(0)
     origin = x.to(torch.float64).mean(dim=-2, keepdim=True)
     x = x.to(torch.float64) - origin
@@ -49,7 +64,8 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
     unit = torch.where(equal, torch.ones_like(spread), spread)
     # in units of the spread the problem keeps its form with rho' = rho * spread
     x = torch.where(equal[:, None, None], torch.zeros_like(x), x / unit[:, None, None])
-    log_p, gap = _newton(x, rho * unit, equal)
+    tokens = _Tokens(x, log_w.reshape(x.shape[:-1]).to(torch.float64), rho * unit, equal)
+    log_p, gap = _newton(tokens)
     p = log_p.exp()
     mu = torch.einsum("hn,hnd->hd", p, x)
     sigma = (p * (x - mu.unsqueeze(-2)).square().sum(-1)).sum(-1).sqrt() * unit
@@ -57,53 +73,55 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float) -> Tilt:
     if not bool((gap <= GAP_LIMIT).all()):
         raise RuntimeError(f"tilt did not converge at rho = {rho}: duality gap {gap.max():.2e} > {GAP_LIMIT}")
     shape = keys.shape[:-2]
-    fields = (p, log_p, center, sigma, _entropy(log_p), gap)
+    fields = (p, log_p, center, sigma, _entropy(tokens, log_p), gap)
     return Tilt(*(f.reshape((*shape, *f.shape[1:])) for f in fields))
 
 
-def _newton(x: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
+def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:
     """log p [H, n] and the duality gap [H] at the minimiser of g, from mu = 0 and s = the uniform spread.
 
     Large rho is reached by doubling from a small one, each solution the next one's start: from afar Newton's steps are
     of no use once the softmax has all its weight on one token.
     """
+    x, rho = tokens.x, tokens.rho
     mu = torch.zeros_like(x[:, 0])  # [H, d]
     s = x.square().sum(-1).mean(-1).sqrt().clamp_min(1e-3)  # [H]
     doublings = max(0, math.ceil(math.log2(float(rho.max()) / _EASY_RHO)))
     for stage in range(doublings, 0, -1):
-        mu, s = _descend(x, rho / 2**stage, mu, s, equal, 1e-3)
-    mu, s = _descend(x, rho, mu, s, equal, _TARGET_GAP)
-    log_p, _, gap = _state(x, mu, s, rho, equal)
+        mu, s = _descend(replace(tokens, rho=rho / 2**stage), mu, s, 1e-3)
+    mu, s = _descend(tokens, mu, s, _TARGET_GAP)
+    log_p, _, gap = _state(tokens, mu, s)
     return log_p, gap
 
 
-def _descend(x: Tensor, rho: Tensor, mu: Tensor, s: Tensor, equal: Tensor, target: float) -> tuple[Tensor, Tensor]:
+def _descend(tokens: _Tokens, mu: Tensor, s: Tensor, target: float) -> tuple[Tensor, Tensor]:
     """Newton steps on g, two more once the duality gap is below target * (1 + |g|) in every head, or _NEWTON_STEPS.
 
     The gap is quadratic in the distance to p*: the two last steps take sigma from 1e-6 to its rounding.
     """
     last = _NEWTON_STEPS
     for count in range(_NEWTON_STEPS):
-        log_p, value, gap = _state(x, mu, s, rho, equal)
+        log_p, value, gap = _state(tokens, mu, s)
         if bool((gap <= target * (1 + value.abs())).all()):
             last = min(last, count + 2)
         if count == last:
             break
-        step = _newton_step(x, mu, s, rho, log_p.exp())
-        scale = _backtrack(x, mu, s, rho, value, step)
+        step = _newton_step(tokens, mu, s, log_p.exp())
+        scale = _backtrack(tokens, mu, s, value, step)
         mu = mu + scale[:, None] * step[:, :-1]
         s = s + scale * step[:, -1]
     return mu, s
 
 
-def _state(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, equal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _state(tokens: _Tokens, mu: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log p [H, n], the value of g and the duality gap [H], which is 0 for equal keys."""
-    log_p, value = _g(x, mu, s, rho)
-    return log_p, value, torch.where(equal, torch.zeros_like(value), value - _primal(x, log_p, rho))
+    log_p, value = _g(tokens, mu, s)
+    return log_p, value, torch.where(tokens.equal, torch.zeros_like(value), value - _primal(tokens, log_p))
 
 
-def _newton_step(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, p: Tensor) -> Tensor:
+def _newton_step(tokens: _Tokens, mu: Tensor, s: Tensor, p: Tensor) -> Tensor:
     """Newton direction of g in (mu, s): its gradient is E_p[grad f_i], its Hessian E_p[hess f_i] + Cov_p(grad f_i)."""
+    x, rho = tokens.x, tokens.rho
     y = x - mu.unsqueeze(1)  # [H, n, d]
     a = rho / s  # [H]
     r2 = y.square().sum(-1)  # [H, n]
@@ -123,13 +141,13 @@ def _newton_step(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, p: Tensor) -> Te
     return -torch.linalg.solve(hessian, gradient)
 
 
-def _backtrack(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, value: Tensor, step: Tensor) -> Tensor:
+def _backtrack(tokens: _Tokens, mu: Tensor, s: Tensor, value: Tensor, step: Tensor) -> Tensor:
     """The largest of 1, 1/2, 1/4, ... that keeps s positive and does not raise g, head by head."""
     scale = torch.ones_like(s)
     for _ in range(60):
         s_new = s + scale * step[:, -1]
         inside = s_new > 0.1 * s
-        _, new = _g(x, mu + scale[:, None] * step[:, :-1], torch.where(inside, s_new, s), rho)
+        _, new = _g(tokens, mu + scale[:, None] * step[:, :-1], torch.where(inside, s_new, s))
         bad = ~inside | ~(new <= value + 1e-14 * value.abs())
         if not bool(bad.any()):
             break
@@ -137,20 +155,21 @@ def _backtrack(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor, value: Tensor, ste
     return scale
 
 
-def _g(x: Tensor, mu: Tensor, s: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    logits = (x - mu.unsqueeze(1)).square().sum(-1) * (rho / (2 * s)).unsqueeze(-1)  # [H, n]
+def _g(tokens: _Tokens, mu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    rise = (tokens.x - mu.unsqueeze(1)).square().sum(-1) * (tokens.rho / (2 * s)).unsqueeze(-1)  # [H, n]
+    logits = rise + tokens.log_w
     log_z = logits.logsumexp(-1)
-    return logits - log_z.unsqueeze(-1), log_z + rho * s / 2
+    return logits - log_z.unsqueeze(-1), log_z + tokens.rho * s / 2
 
 
-def _primal(x: Tensor, log_p: Tensor, rho: Tensor) -> Tensor:
-    p = log_p.exp()
+def _primal(tokens: _Tokens, log_p: Tensor) -> Tensor:
+    p, x = log_p.exp(), tokens.x
     mu = torch.einsum("hn,hnd->hd", p, x)
-    return _entropy(log_p) + rho * (p * (x - mu.unsqueeze(1)).square().sum(-1)).sum(-1).sqrt()
+    return _entropy(tokens, log_p) + tokens.rho * (p * (x - mu.unsqueeze(1)).square().sum(-1)).sum(-1).sqrt()
 
 
-def _entropy(log_p: Tensor) -> Tensor:
-    return -(log_p.exp() * log_p).sum(-1)
+def _entropy(tokens: _Tokens, log_p: Tensor) -> Tensor:
+    return (log_p.exp() * (tokens.log_w - log_p)).sum(-1)
 
 
 def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:

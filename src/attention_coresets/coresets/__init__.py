@@ -13,10 +13,13 @@ from attention_coresets.coresets.optimum import Optimum
 from attention_coresets.coresets.paired_coin import PairedCoin
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
 from attention_coresets.coresets.sensitivity_draws import SensitivityDraws
+from attention_coresets.coresets.stream import HeldCoreset, Stream
 from attention_coresets.coresets.subgen import SubGen
 from attention_coresets.coresets.tilted_draws import TiltedDraws
 from attention_coresets.coresets.uniform import Uniform
 from attention_coresets.registry import build
+
+__all__ = ["CORESETS", "HeldCoreset", "Stream", "make_coreset"]
 
 CORESETS: dict[str, type] = {
     "uniform": Uniform,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset
 from attention_coresets.coresets.uniforms import Generators
@@ -31,16 +31,26 @@ class Greedy:
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
         return balanced_coreset(
-            cache, size, rho, generator, rule=_signs, model=self.model, scale=self.scale, recursion=self.recursion
+            cache,
+            size,
+            rho,
+            generator,
+            rule=_signs,
+            model=self.model,
+            scale=self.scale,
+            recursion=self.recursion,
+            panels=True,
         )
 
 
 class _GreedySign(Rule):
+    compiled = ("greedy", 0.0)
+
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
         # in half-lengths the ends are 2(1 - fair) up and 2 fair down: the difference of their squared discrepancies / 4
         gain = alpha + (1 - 2 * fair) * norm2
         return torch.where(gain.abs() <= _TIE * norm2 + _ROUNDING, fair, (gain < 0).to(fair.dtype))
 
 
-def _signs(gram: Tensor | None, x: Tensor, uniforms: Tensor) -> Tensor:
+def _signs(gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:
     return pair_signs(gram, x, uniforms[:, 0], _GreedySign())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import unit_interval
-from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset
 from attention_coresets.coresets.uniforms import Generators
@@ -36,21 +36,32 @@ class KernelHalving:
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
         return balanced_coreset(
-            cache, size, rho, generator, rule=self._signs, model=self.model, scale=self.scale, recursion=self.recursion
+            cache,
+            size,
+            rho,
+            generator,
+            rule=self._signs,
+            model=self.model,
+            scale=self.scale,
+            recursion=self.recursion,
+            panels=True,
         )
 
-    def _signs(self, gram: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
+    def _signs(self, gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:
         return kernel_halving_signs(gram, x, uniforms[:, 0], self.delta)
 
 
-def kernel_halving_signs(gram: Tensor, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
-    """True where a token of each head is kept: gram ``[H, n, n]``, x and uniforms ``[H, n]``, one uniform a pair."""
+def kernel_halving_signs(gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
+    """True where a token of each head is kept: gram ``[H, n, n]`` or its features, x and uniforms ``[H, n]``, one
+    uniform a pair.
+    """
     return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)))
 
 
 class _KernelHalving(Rule):
     def __init__(self, log_factor: float) -> None:
         self.log_factor = log_factor
+        self.compiled = ("kernel_halving", log_factor)
         self.variance: Tensor | float = 0.0  # the running s^2
 
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:

@@ -21,17 +21,24 @@ class Law:
     scale: Float[Tensor, "H"]
 
 
-def law(keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str) -> Law:
+def law(
+    keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str, log_weights: Float[Tensor, "H n"] | None = None
+) -> Law:
     """tilted: p*, its mean and rho/sigma. unweighted: the uniform law, the mean of the keys and rho/R.
 
-    `scale` replaces a^2 by 1, 1/sqrt(d) or rho; "auto" keeps the model's own.
+    `scale` replaces a^2 by 1, 1/sqrt(d) or rho; "auto" keeps the model's own. Tokens of weight w_i: the law of one of
+    the w_i tokens that token i stands for, with their mean, sigma and R.
     """
     check_rho(rho)
     if model == "tilted":
-        t = tilt(keys, rho)
+        t = tilt(keys, rho, log_weights)
         log_p, center, spread = t.log_p, t.center, t.sigma
-    else:
+        log_p = log_p if log_weights is None else log_p - log_weights
+    elif log_weights is None:
         log_p, center, spread = torch.zeros_like(keys[..., 0]), keys.mean(dim=-2), radius(keys)
+    else:
+        center = (log_weights.softmax(dim=-1).unsqueeze(-2) @ keys).squeeze(-2)
+        log_p, spread = torch.zeros_like(log_weights), (keys - center.unsqueeze(-2)).norm(dim=-1).amax(dim=-1)
     fixed = {"one": 1.0, "inv_sqrt_d": keys.shape[-1] ** -0.5, "rho": rho}
     a2 = rho / spread.clamp_min(1e-12) if scale == "auto" else torch.full_like(spread, fixed[scale])
     return Law(log_p, center, a2)
@@ -59,9 +66,23 @@ def balancing_gram(
     Values count relative to the largest value norm; the 1 is the constant that balances the softmax denominator.
     Everything that can overflow stays in the exponent. Cost O(n^2 (d + dv)), one n x n matrix and a temporary.
     """
+    features = balancing_features(keys, values, log_weights, law)
+    return kernel_panel(features, features)
+
+
+def balancing_features(
+    keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], log_weights: Float[Tensor, "H n"], law: Law
+) -> tuple[Float[Tensor, "H n d"], Float[Tensor, "H n dv"], Float[Tensor, "H n"]]:
+    """Scaled keys, scaled values and shifts, of which `kernel_panel` makes any part of the Gram matrix."""
     x = (keys - law.center.unsqueeze(-2)) * law.scale.sqrt()[:, None, None]
     v = values / values.norm(dim=-1).amax(dim=-1).clamp_min(1e-300)[:, None, None]
     height = 0.5 * x.square().sum(-1) + log_weights  # [H, n]; half the log of the kernel's weighted diagonal
     shift = log_weights - height.amax(dim=-1, keepdim=True)
-    gram = (x @ x.mT).add_(shift.unsqueeze(-1)).add_(shift.unsqueeze(-2)).exp_()
-    return gram.mul_((v @ v.mT).add_(1)).mul_(0.5)
+    return x, v, shift
+
+
+def kernel_panel(rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The part ``[H, r, c]`` of the balancing Gram matrix that belongs to the features of r and of c tokens."""
+    (x, v, shift), (y, w, other) = rows, columns
+    panel = (x @ y.mT).add_(shift.unsqueeze(-1)).add_(other.unsqueeze(-2)).exp_()
+    return panel.mul_((v @ w.mT).add_(1)).mul_(0.5)

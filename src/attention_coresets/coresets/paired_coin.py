@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.buckets import BUCKETED
 from attention_coresets.coresets.pairs import Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset
@@ -20,6 +21,11 @@ class PairedCoin:
 
     def __post_init__(self) -> None:
         check_axes(self.model, recursion=self.recursion)
+        if self.recursion in BUCKETED:
+            raise ValueError(
+                "a coin does not see which tokens share its bucket: "
+                f"recursion {self.recursion!r} chooses as halving does; use halving"
+            )
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
@@ -37,7 +43,7 @@ class PairedCoin:
 
 
 class _Coin(Rule):
-    needs_gram = False
+    needs_gram, compiled = False, ("coin", 0.0)
 
     def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
         return fair

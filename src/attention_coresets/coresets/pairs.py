@@ -12,13 +12,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attention_coresets.coresets.law import kernel_panel
+
+try:
+    from attention_coresets.coresets import pairs_compiled
+except ImportError:  # numba is not installed: the torch loop below does the same
+    pairs_compiled = None
+
+Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
+_PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
 
 class Rule(ABC):
     """How a pair picks its end; one object a walk, so that it may keep a running state."""
 
     needs_gram = True
+    compiled: tuple[str, float] | None = None  # the rule's name and parameter in pairs_compiled.py, where it is there
 
     def start(self, norm2: Float[Tensor, "H P"]) -> None:  # noqa: B027  (most rules keep no state)
         """Called before each round of P pairs a head with norm2 = |h f|^2 of each: f the feature of i less that of j, h
@@ -32,12 +42,19 @@ class Rule(ABC):
 
 
 def pair_signs(
-    gram: Float[Tensor, "H n n"] | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
+    gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
 ) -> Bool[Tensor, "H n"]:
     """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
 
-    Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice.
+    Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
+    with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
+    is formed a panel at a time and never whole: O(n) memory.
     """
+    if pairs_compiled and rule.compiled and x.device.type == "cpu":
+        if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
+            return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)
+        return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
+    gram = _dense(gram)
     x = x.clone()
     moved = torch.zeros_like(x)  # x so far minus where it started
     used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
@@ -54,6 +71,10 @@ def pair_signs(
             change = sign * torch.where(real, steps, torch.zeros_like(steps))
             x.scatter_add_(-1, index, change)
             moved.scatter_add_(-1, index, change)
+
+
+def _dense(gram: Tensor | Features | None) -> Tensor | None:
+    return kernel_panel(gram, gram) if isinstance(gram, tuple) else gram
 
 
 def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 import math
 
+from attention_coresets.coresets.buckets import RECURSIONS
 from attention_coresets.coresets.law import MODELS, SCALES
-from attention_coresets.coresets.recursion import RECURSIONS
 from attention_coresets.registry import check_name
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
-from attention_coresets.coresets.pairs import Rule, pair_signs
+from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset
 from attention_coresets.coresets.uniforms import Generators
@@ -35,10 +35,18 @@ class SelfBalancingWalk:
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
         return balanced_coreset(
-            cache, size, rho, generator, rule=self._signs, model=self.model, scale=self.scale, recursion=self.recursion
+            cache,
+            size,
+            rho,
+            generator,
+            rule=self._signs,
+            model=self.model,
+            scale=self.scale,
+            recursion=self.recursion,
+            panels=True,
         )
 
-    def _signs(self, gram: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
+    def _signs(self, gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:
         c = 30 * math.log(x.shape[-1] / 0.01) if self.c is None else self.c
         return pair_signs(gram, x, uniforms[:, 0], _SelfBalancing(c))
 
@@ -46,6 +54,7 @@ class SelfBalancingWalk:
 class _SelfBalancing(Rule):
     def __init__(self, c: float) -> None:
         self.c = c
+        self.compiled = ("self_balancing", c)
         self.longest: Tensor | None = None
 
     def start(self, norm2: Tensor) -> None:

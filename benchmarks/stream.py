@@ -1,0 +1,89 @@
+"""A stream of a million tokens: seconds, peak memory beyond the input, and error against one-shot constructions.
+
+    python benchmarks/stream.py            # one million tokens, d = 64, to 4096: minutes
+    python benchmarks/stream.py --n 100000 --size 1024
+
+One-shot at the same size: kernel halving in stages on a prefix of 32,768 tokens (a walk there would need a Gram matrix
+of 8.6 GB), and the Gram-Schmidt walk, to a quarter of the tokens less, on one of 8192.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import torch
+
+from attention_coresets import Cache, Coreset, Stream, make_cache, make_coreset, worst_query
+
+RHO = 2.0
+BLOCK = 1000  # tokens of a block that the stream is given
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a stream left, and what it took: wall and processor seconds, MB of peak memory beyond the input."""
+
+    coreset: Coreset
+    seconds: float
+    processor: float
+    megabytes: float
+    held: int
+
+
+def read(cache: Cache, construct, size: int) -> Reading:
+    """Stream `cache` in blocks."""
+    stream, held = Stream(construct, size, RHO), 0
+    before = _resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+    start, processor = time.perf_counter(), time.process_time()
+    for keys, values in zip(cache.keys.split(BLOCK), cache.values.split(BLOCK), strict=True):
+        stream.add(keys, values)
+        held = max(held, stream.held)
+    coreset = stream.coreset()
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    return Reading(coreset, seconds, processor, _resident("VmHWM") - before, held)
+
+
+def _resident(field: str) -> float:
+    """MB of this process's memory, now (VmRSS) or at its peak (VmHWM)."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field)) * 1024 / 1e6
+
+
+def compare(cache: Cache, stream: str, one_shot: str, size: int) -> str:
+    """One line: worst errors of the stream and of the construction called once, at the same size."""
+    streamed = read(cache, make_coreset(stream), size).coreset
+    once = make_coreset(one_shot)(cache, size, RHO, torch.Generator().manual_seed(1))
+    errors = [float(worst_query(cache, c, rho=RHO).error) for c in (streamed, once)]
+    return (
+        f"n = {cache.n}, size = {size}: stream by {stream} {errors[0]:.3e}, {one_shot} at once {errors[1]:.3e}, "
+        f"ratio {errors[0] / errors[1]:.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=1_000_000)
+    parser.add_argument("--d", type=int, default=64)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--construct", default="kernel_halving")
+    parser.add_argument("--skip-errors", action="store_true", help="time and memory only")
+    arguments = parser.parse_args()
+    cache = make_cache("clusters", n=arguments.n, d=arguments.d, seed=0, dtype=torch.float32)
+    read(Cache(cache.keys[:4096], cache.values[:4096]), make_coreset(arguments.construct), 256)  # compiles
+    taken = read(cache, make_coreset(arguments.construct), arguments.size)
+    print(
+        f"{arguments.n} tokens, d = {arguments.d}, to {arguments.size} by {arguments.construct}: {taken.seconds:.0f} s "
+        f"({taken.processor:.0f} s of processor time), {taken.megabytes:.0f} MB beyond the input, "
+        f"{taken.held} tokens held at most"
+    )
+    if not arguments.skip_errors:
+        for n, one_shot, size in ((32_768, "kernel_halving", arguments.size), (8192, "gram_schmidt_walk", 1024)):
+            prefix = Cache(cache.keys[:n], cache.values[:n])
+            print(compare(prefix, arguments.construct, one_shot, size))
+            print(compare(prefix, arguments.construct, arguments.construct, size)) if n == 8192 else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The pair walk, compiled: what pairs.py does on the CPU where numba is installed, heads side by side in threads.
+
+A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the
+moves so far: two passes over memory that lies in order, no matrix of pair differences, and from x = 0 only the lower
+triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two to the same signs.
+`no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import no_type_check
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+KINDS = ("coin", "greedy", "self_balancing", "kernel_halving")
+COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
+_TIE, _ROUNDING = 1e-9, 1e-14
+_PANEL, _TILE = 256, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
+_TASKS = 4  # a thread: heads may need different times
+
+
+def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
+    """pair_signs of pairs.py for the rule `kind`: kept ``[H, n]``, as many heads at once as torch has threads."""
+    heads, signs, numbers = x.shape[0], x.clone().contiguous().numpy(), uniforms.contiguous().numpy()
+    matrices = np.empty((heads, 0, 0)) if gram is None else gram.contiguous().numpy()
+    threads = min(heads, torch.get_num_threads())
+    cuts = [heads * task // (_TASKS * threads) for task in range(_TASKS * threads + 1)]
+
+    def some(first: int, last: int) -> None:
+        part = slice(first, last)
+        _heads(matrices[part], signs[part], numbers[part], KINDS.index(kind), parameter, freeze)
+
+    if threads < 2:
+        some(0, heads)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, cuts[:-1], cuts[1:]))  # a list: an exception in a thread is raised here
+    return torch.from_numpy(signs) > 0
+
+
+def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
+    """walk_pairs with the Gram matrix of `features` (law.kernel_panel) formed as it is needed, head after head."""
+    heads = zip(zip(*features, strict=True), x, uniforms, strict=True)
+    return torch.stack([_Panels(f).walk(start, u, KINDS.index(kind), parameter, freeze) for f, start, u in heads])
+
+
+class _Panels:
+    """One head's Gram matrix in panels: matrix products bring in the moves before a panel, `settle` does its pairs."""
+
+    def __init__(self, features: tuple[Tensor, ...]) -> None:
+        x, v, shift = features
+        # shifts and constants go into the products: two passes over a panel's memory, where kernel_panel makes six
+        one, shift = torch.ones_like(shift).unsqueeze(-1), shift.unsqueeze(-1)
+        self.left, self.right = torch.cat([x, shift, one], dim=-1), torch.cat([x, one, shift], dim=-1)
+        self.values = torch.cat([v, one], dim=-1) * 0.5**0.5
+
+    def walk(self, x: Tensor, uniforms: Tensor, kind: int, parameter: float, freeze: float) -> Tensor:
+        """walk_pairs for this head."""
+        x, moved, used, state = x.clone(), torch.zeros_like(x), 0, -1.0
+        while len(alive := (x.abs() < 1 - freeze).nonzero().squeeze(-1)) > 1:
+            panels = alive[: len(alive) // 2 * 2].split(_PANEL)
+            if state < 0:
+                state = max(start(self._gram(t, t).numpy(), x[t].numpy(), np.arange(len(t)), kind) for t in panels)
+            reach = len(x) if used else 0
+            for tokens in panels:
+                here, moves = x[tokens].numpy(), np.zeros(len(tokens))
+                arrays = (self._gram(tokens, tokens).numpy(), here, moves, np.arange(len(tokens)), 0)
+                past = self._past(tokens, moved[:reach])
+                state = settle(*arrays, past.numpy(), uniforms[used:].numpy(), kind, parameter, state)
+                x[tokens] = torch.from_numpy(here)
+                moved[tokens] += torch.from_numpy(moves)
+                used += len(tokens) // 2
+                reach = max(reach, int(tokens[-1]) + 1)
+        return x > 0
+
+    def _past(self, tokens: Tensor, moved: Tensor) -> Tensor:
+        inner = moved.new_zeros(len(tokens))
+        for first in range(0, len(moved), _TILE):
+            part = slice(first, min(first + _TILE, len(moved)))
+            inner += self._gram(tokens, part) @ moved[part]
+        return inner[0::2] - inner[1::2]
+
+    def _gram(self, rows: Tensor, columns: Tensor | slice) -> Tensor:
+        panel = (self.left[rows] @ self.right[columns].mT).exp_()
+        return panel.mul_(self.values[rows] @ self.values[columns].mT)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _heads(gram, x, uniforms, kind, parameter, freeze):
+    """Walk head after head; x becomes +-1 in place."""
+    for head in range(x.shape[0]):
+        _walk(gram[head], x[head], uniforms[head], kind, parameter, freeze)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _walk(gram, x, uniforms, kind, parameter, freeze):
+    moved, past, used, state = np.zeros_like(x), np.zeros(x.size), 0, -1.0
+    while True:
+        alive = np.flatnonzero(np.abs(x) < 1 - freeze)
+        if alive.size < 2:
+            break
+        if state < 0:
+            state = start(gram, x, alive, kind)
+        reach = x.size if used else 0
+        state = settle(gram, x, moved, alive, reach, past, uniforms[used:], kind, parameter, state)
+        used += alive.size // 2
+    for i in range(x.size):
+        x[i] = 1.0 if x[i] > 0 else -1.0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state):
+    """Settle consecutive pairs of `tokens` in order, changing x and moved (0 from `reach` on); the rule's new state.
+
+    past[t] is the inner product of pair t with moves that `moved` does not hold.
+    """
+    for t in range(tokens.size // 2):
+        i, j = tokens[2 * t], tokens[2 * t + 1]
+        up, down = min(1 - x[i], 1 + x[j]), min(1 + x[i], 1 - x[j])
+        chance = fair = down / (up + down)
+        if kind != COIN:
+            half = (up + down) / 2
+            norm2 = half * half * (gram[i, i] - 2 * gram[i, j] + gram[j, j])
+            inner = past[t] + _inner(gram[i, :reach], gram[j, :reach], moved[:reach])
+            chance, state = _chance(kind, parameter, state, half * inner, norm2, fair)
+        step = up if uniforms[t] < chance else -down
+        x[i] += step
+        x[j] -= step
+        moved[i] += step
+        moved[j] -= step
+        reach = max(reach, j + 1)
+    return state
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@no_type_check
+def _inner(first, second, moved):
+    total = 0.0
+    for k in range(moved.size):
+        total += (first[k] - second[k]) * moved[k]
+    return total
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def start(gram, x, tokens, kind):
+    """The rule's state before its first round: the longest pair for self_balancing, 0 for the others."""
+    longest = 1e-300 if kind == SELF_BALANCING else 0.0
+    for t in range(tokens.size // 2 if kind == SELF_BALANCING else 0):
+        i, j = tokens[2 * t], tokens[2 * t + 1]
+        half = (min(1 - x[i], 1 + x[j]) + min(1 + x[i], 1 - x[j])) / 2
+        longest = max(longest, half * half * (gram[i, i] - 2 * gram[i, j] + gram[j, j]))
+    return longest
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _chance(kind, parameter, state, alpha, norm2, fair):
+    """Probability that i goes up, and the rule's new state: the `chance` of its class, for one head."""
+    if kind == GREEDY:
+        gain = alpha + (1 - 2 * fair) * norm2
+        if abs(gain) <= _TIE * norm2 + _ROUNDING:
+            return fair, state
+        return (1.0 if gain < 0 else 0.0), state
+    if kind == SELF_BALANCING:
+        return min(max(fair - alpha / (2 * parameter * state), 0.0), 1.0), state
+    a = max(np.sqrt(state * norm2 * parameter), norm2)
+    inverse = 1 / max(a, 1e-300) if a > 0 else 0.0
+    growth = max(1 + (norm2 * inverse - 2) * state * inverse, 0.0)
+    return min(max(fair - alpha * inverse / 2, 0.0), 1.0), state + norm2 * growth

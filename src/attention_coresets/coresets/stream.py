@@ -1,0 +1,171 @@
+"""A coreset of a stream of tokens, kept in bounded memory: merge and reduce, with the weights of what was dropped."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
+from attention_coresets.coresets.greedy import Greedy
+from attention_coresets.coresets.kernel_halving import KernelHalving
+from attention_coresets.coresets.paired_coin import PairedCoin
+from attention_coresets.coresets.recursion import check_size
+from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.tilted_draws import TiltedDraws
+from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.weighted import WeightedCache
+from attention_coresets.registry import check_name
+from attention_coresets.theory import check_rho
+
+REDUCERS: dict[str, type] = {  # constructions that count weighted tokens
+    "gram_schmidt_walk": GramSchmidtWalk,
+    "self_balancing_walk": SelfBalancingWalk,
+    "kernel_halving": KernelHalving,
+    "greedy": Greedy,
+    "paired_coin": PairedCoin,
+    "tilted_draws": TiltedDraws,
+}
+_LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldCoreset(Coreset):
+    """A coreset whose indices count the stream's tokens from 0, with its own keys ``[*heads, m, d]`` and values."""
+
+    keys: Float[Tensor, "*heads m d"]
+    values: Float[Tensor, "*heads m dv"]
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Weighted tokens, their places in the stream ``[*heads, m]``, and how many tokens of it they stand for."""
+
+    cache: WeightedCache
+    places: Int[Tensor, "*heads m"]
+    read: int
+
+    def joined(self, later: "_Bucket") -> "_Bucket":
+        """This bucket and one that was read after it."""
+        keys = torch.cat([self.cache.keys, later.cache.keys], dim=-2)
+        values = torch.cat([self.cache.values, later.cache.values], dim=-2)
+        log_weights = torch.cat([self.cache.log_weights, later.cache.log_weights], dim=-1)
+        places = torch.cat([self.places, later.places], dim=-1)
+        return _Bucket(WeightedCache(keys, values, log_weights), places, self.read + later.read)
+
+
+class Stream:
+    """Reads tokens in blocks of any length and holds at most `memory` of them a head, whatever the blocks.
+
+    Every 2 * size tokens become a bucket of `size` weighted ones, and the two last buckets are merged and halved as
+    soon as the older stands for no more tokens than the other, or when one bucket more would not fit: at most
+    log2(n / size) buckets, and memory // size - 2. `construct` does each reduction, on weighted tokens: a tilted one
+    tilts those it is given, so that weights stay unbiased although p* of the whole is not known; an unweighted one
+    keeps tokens in proportion to their weights, and the last weights are equal. Where the error of a reduction falls
+    like 1 / size, that of the stream is about sqrt(2) times the last reduction's.
+
+    construct: a construction of REDUCERS, or its name. memory: tokens, at least 4 * size; 8 * size unless said.
+    generator: one, or one a head. Raises ValueError for other constructions, size < 1, rho <= 0 or less memory. Time:
+    n / size reductions of 2 * size tokens. Beyond the tokens held it needs the memory of one reduction.
+    """
+
+    def __init__(
+        self, construct, size: int, rho: float, memory: int | None = None, generator: Generators | None = None
+    ) -> None:
+        check_size(size)
+        check_rho(rho)
+        self.construct = construct if type(construct) in REDUCERS.values() else _named(construct)
+        self.memory = 2 * _LEAST * size if memory is None else memory
+        if self.memory < _LEAST * size:
+            raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
+        self.size, self.rho = size, rho
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.n = 0  # tokens read
+        self._buckets: list[_Bucket] = []
+        self._keys: Tensor | None = None  # [*heads, 2 * size, d], of which the first self._filled are the last read
+        self._values: Tensor | None = None
+        self._filled = 0
+
+    @property
+    def held(self) -> int:
+        """Tokens held a head; never more than `memory`."""
+        return self._filled + sum(bucket.places.shape[-1] for bucket in self._buckets)
+
+    def add(self, keys: Float[Tensor, "*heads b d"], values: Float[Tensor, "*heads b dv"]) -> None:
+        """Read a block; ValueError for NaN or Inf, or heads, dimensions, dtype or device not the first block's."""
+        block = Cache(keys, values)
+        if self._keys is None or self._values is None:
+            self._keys, self._values = (t.new_empty(*t.shape[:-2], 2 * self.size, t.shape[-1]) for t in (keys, values))
+        _check_like(block.keys, self._keys, "keys")
+        _check_like(block.values, self._values, "values")
+        start = 0
+        while start < block.n:
+            stop = min(block.n, start + 2 * self.size - self._filled)
+            for buffer, part in ((self._keys, block.keys), (self._values, block.values)):
+                buffer[..., self._filled : self._filled + stop - start, :] = part[..., start:stop, :]
+            self.n, self._filled, start = self.n + stop - start, self._filled + stop - start, stop
+            if self._filled == 2 * self.size:
+                self._buckets.append(self._reduced(self._buffered(), self.generator))
+                self._filled = 0
+                self._settle()
+
+    def coreset(self) -> HeldCoreset:
+        """A coreset of all that was read, of exactly `size` tokens, or of every token while there are no more.
+
+        The stream may go on, as if this had not been asked; asked twice it answers the same.
+        """
+        if self.n == 0:
+            raise ValueError("the stream has read no token; add a block first")
+        generator = _copied(self.generator)
+        parts = [*self._buckets, self._buffered()] if self._filled else list(self._buckets)
+        rest = parts.pop()
+        while parts or rest.places.shape[-1] > self.size:
+            large = rest.places.shape[-1] > self.size
+            rest = self._reduced(rest, generator) if large else parts.pop().joined(rest)
+        plain = self.n <= self.size or getattr(self.construct, "model", "tilted") == "unweighted"
+        weights = None if plain else rest.cache.log_weights.to(rest.cache.keys.dtype)
+        return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
+
+    def _buffered(self) -> _Bucket:
+        assert self._keys is not None, "a block was read"
+        assert self._values is not None, "a block was read"
+        keys, values = (t[..., : self._filled, :].clone() for t in (self._keys, self._values))
+        places = torch.arange(self.n - self._filled, self.n, device=keys.device).expand(keys.shape[:-1])
+        return _Bucket(WeightedCache(keys, values, torch.zeros_like(places, dtype=torch.float64)), places, self._filled)
+
+    def _settle(self) -> None:
+        """Merge the last buckets until the tokens they stand for fall from one to the next, and one more would fit."""
+        fit = self.memory // self.size - 2
+        while len(self._buckets) > 1:
+            older, last = self._buckets[-2:]
+            if older.read > last.read and len(self._buckets) <= fit:
+                break
+            self._buckets[-2:] = [self._reduced(older.joined(last), self.generator)]
+
+    def _reduced(self, bucket: _Bucket, generator: Generators) -> _Bucket:
+        coreset = self.construct(bucket.cache, self.size, self.rho, generator)
+        cache = WeightedCache(*bucket.cache.take(coreset.indices), coreset.log_weights)
+        return _Bucket(cache, bucket.places.gather(-1, coreset.indices), bucket.read)
+
+
+def _named(name: object):
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} does not count weighted tokens; a stream takes one of {', '.join(REDUCERS)}")
+    check_name(name, REDUCERS, "construction of a stream")
+    return REDUCERS[name]()
+
+
+def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:
+    wanted = (*buffer.shape[:-2], "b", buffer.shape[-1])
+    if block.shape[:-2] != buffer.shape[:-2] or block.shape[-1] != buffer.shape[-1]:
+        raise ValueError(f"{name} {tuple(block.shape)} must have the first block's shape {wanted}")
+    if block.dtype != buffer.dtype or block.device != buffer.device:
+        raise ValueError(f"{name} must stay {buffer.dtype} on {buffer.device}, got {block.dtype} on {block.device}")
+
+
+def _copied(generator: Generators) -> Generators:
+    """Generators that go on like these and leave them as they are."""
+    if isinstance(generator, torch.Generator):
+        return torch.Generator().set_state(generator.get_state())
+    return [torch.Generator().set_state(g.get_state()) for g in generator]
