@@ -10,7 +10,7 @@ from scipy.optimize import nnls as scipy_nnls
 
 from attention_coresets import Cache, Coreset, attention_error, make_coreset, worst_query
 from attention_coresets.coresets.law import balancing_gram, law
-from attention_coresets.coresets.nnls import kkt_residual, nnls
+from attention_coresets.coresets.nnls import nnls
 from attention_coresets.coresets.refit import _bank, refit_log_weights
 from attention_coresets.coresets.subsets import FLOOR, floored_log
 from attention_coresets.coresets.unit_kernel import unit_kernel
@@ -23,6 +23,13 @@ def factors(rng, m, rank, heads=1):
     """Tall factors A and right-hand sides b of least squares problems, rank-deficient where rank < m."""
     a = rng.standard_normal((heads, m + 3, rank)) @ rng.standard_normal((heads, rank, m))
     return a, rng.standard_normal((heads, m + 3))
+
+
+def kkt_residual(gram, target, u):
+    """How far u >= 0 is from optimal: max |min(u_i G_ii, slope_i)|, slope = G u - target, over max |target|; a head."""
+    slope = (gram @ u.unsqueeze(-1)).squeeze(-1) - target
+    scaled = u * gram.diagonal(dim1=-2, dim2=-1)
+    return torch.minimum(scaled, slope).abs().amax(-1) / target.abs().amax(-1)
 
 
 @given(st.integers(1, 12), st.data())

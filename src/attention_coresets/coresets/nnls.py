@@ -36,15 +36,6 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
     raise RuntimeError(f"non-negative least squares did not converge in {_STEPS} steps")
 
 
-def kkt_residual(
-    gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], u: Float[Tensor, "H m"]
-) -> Float[Tensor, "H"]:
-    """How far u >= 0 is from optimal: max_i |min(u_i G_ii, slope_i)|, slope = G u - target, over max |target|."""
-    slope = _product(gram, u) - target
-    scaled = u * gram.diagonal(dim1=-2, dim2=-1)
-    return torch.minimum(scaled, slope).abs().amax(-1) / target.abs().amax(-1).clamp_min(1e-300)
-
-
 def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     """Newton step for G u - target = z, u z = mu: tried with mu = 0, which says what mu to take and mends the error."""
     factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
