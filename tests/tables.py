@@ -30,6 +30,8 @@ CONSTRUCTIONS = (
     ("kernel_halving", {"model": "unweighted", "recursion": "halving", "scale": "one"}),
     ("greedy", {"model": "tilted", "recursion": "halving"}),
     ("greedy", {"model": "unweighted", "recursion": "one_walk"}),
+    ("gram_schmidt_walk", {"model": "tilted", "refinement": "kernel_swaps"}),
+    ("greedy", {"model": "unweighted", "refinement": "kernel_swaps"}),
     ("balancekv", {"variant": "published"}),
     ("sensitivity_draws", {}),
     ("herding", {"model": "tilted"}),

@@ -1,5 +1,6 @@
 """What the library refuses: one line that names the value, the limit and, for a name, the nearest known one."""
 
+import dataclasses
 import math
 import re
 
@@ -161,16 +162,15 @@ def test_an_unknown_parameter_names_the_nearest():
     known = "n, d, clusters, concentration"
     message = f"unknown parameter of cache 'clusters' 'cluster'; did you mean 'clusters'? known: {known}"
     refuses(message, make_cache, "clusters", cluster=3)
-    message = (
-        "unknown parameter of construction 'greedy' 'scales'; did you mean 'scale'? known: model, scale, recursion"
-    )
+    known = ", ".join(field.name for field in dataclasses.fields(CORESETS["greedy"]))
+    message = f"unknown parameter of construction 'greedy' 'scales'; did you mean 'scale'? known: {known}"
     refuses(message, make_coreset, "greedy", scales="one")
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "tiltd"}, "unknown model 'tiltd'; did you mean 'tilted'? known: tilted, unweighted"),
+        ({"model": "tiltd"}, "unknown model 'tiltd'; did you mean 'tilted'? known: tilted, unweighted, free"),
         ({"scale": "xyz"}, "unknown scale 'xyz'; known: auto, one, inv_sqrt_d, rho"),
         (
             {"recursion": "halve"},
@@ -186,9 +186,10 @@ def test_parameters_of_a_construction(parameters, message):
 
 
 def test_other_parameters_of_constructions():
-    message = "this construction's weights follow from its marginals; model must be tilted or unweighted"
-    for name in ("gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "herding"):
-        refuses(message, make_coreset, name, model="free")
+    message = "herding's weights follow from its marginals; model must be tilted or unweighted"
+    refuses(message, make_coreset, "herding", model="free")
+    message = "unknown refinement 'kernel_swap'; did you mean 'kernel_swaps'? known: " + ", ".join(REFINEMENTS)
+    refuses(message, make_coreset, "greedy", refinement="kernel_swap")
     refuses("metric must be one of keys, keys_values, got 'key'", make_coreset, "k_center", metric="key")
     refuses("delta must be above 0, got 0.0", make_coreset, "subgen", delta=0.0)
     refuses("tolerance must be above 0, got -1.0", make_coreset, "sensitivity_draws", tolerance=-1.0)

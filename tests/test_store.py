@@ -94,6 +94,13 @@ def test_hash_does_not_depend_on_the_order_of_keys(order) -> None:
     assert cell_hash({key: CONFIG[key] for key in order}) == cell_hash(CONFIG)
 
 
+def test_parameters_that_came_later_do_not_rename_old_cells():
+    later = {"refinement": "none", "form": "gram", "rank": None}
+    assert cell_hash(CONFIG | {"coreset": CONFIG["coreset"] | later}) == cell_hash(CONFIG)
+    for key, value in (("refinement", "kernel_swaps"), ("form", "random_features"), ("rank", 64)):
+        assert cell_hash(CONFIG | {"coreset": CONFIG["coreset"] | later | {key: value}}) != cell_hash(CONFIG)
+
+
 def test_rows_come_back_as_they_were(store: Store) -> None:
     assert store.read(cell_hash(CONFIG)) is None
     rows = [row(cell_hash(CONFIG), error=1 / 3, size=8)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.law import SCALES, law
-from attention_coresets.coresets.recursion import check_size, everything
+from attention_coresets.coresets.size import check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho

@@ -24,15 +24,24 @@ class GramSchmidtWalk:
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "one_walk"
+    refinement: str = "none"
     ridge: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_axes(self.model, self.scale, self.recursion, self.ridge)
+        check_axes(self.model, self.scale, self.recursion, self.refinement, self.ridge)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
         return balanced_coreset(
-            cache, size, rho, generator, rule=self._walk, model=self.model, scale=self.scale, recursion=self.recursion
+            cache,
+            size,
+            rho,
+            generator,
+            rule=self._walk,
+            model=self.model,
+            scale=self.scale,
+            recursion=self.recursion,
+            refinement=self.refinement,
         )
 
     def _walk(self, gram: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:

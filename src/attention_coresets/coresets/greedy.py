@@ -24,9 +24,10 @@ class Greedy:
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"
+    refinement: str = "none"
 
     def __post_init__(self) -> None:
-        check_axes(self.model, self.scale, self.recursion)
+        check_axes(self.model, self.scale, self.recursion, self.refinement)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
@@ -39,6 +40,7 @@ class Greedy:
             model=self.model,
             scale=self.scale,
             recursion=self.recursion,
+            refinement=self.refinement,
             panels=True,
         )
 

@@ -31,6 +31,8 @@ class Herding:
     scale: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.model == "free":
+            raise ValueError("herding's weights follow from its marginals; model must be tilted or unweighted")
         check_axes(self.model, self.scale)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:

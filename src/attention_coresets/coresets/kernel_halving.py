@@ -27,10 +27,11 @@ class KernelHalving:
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"
+    refinement: str = "none"
     delta: float = 0.5
 
     def __post_init__(self) -> None:
-        check_axes(self.model, self.scale, self.recursion)
+        check_axes(self.model, self.scale, self.recursion, self.refinement)
         unit_interval(delta=self.delta)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
@@ -44,6 +45,7 @@ class KernelHalving:
             model=self.model,
             scale=self.scale,
             recursion=self.recursion,
+            refinement=self.refinement,
             panels=True,
         )
 

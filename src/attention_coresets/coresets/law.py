@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_coresets.theory import check_rho, radius, tilt
 
-MODELS = ("tilted", "unweighted")
+MODELS = ("tilted", "unweighted", "free")
 SCALES = ("auto", "one", "inv_sqrt_d", "rho")
 
 
@@ -30,7 +30,7 @@ def law(
     the w_i tokens that token i stands for, with their mean, sigma and R.
     """
     check_rho(rho)
-    if model == "tilted":
+    if model != "unweighted":
         t = tilt(keys, rho, log_weights)
         log_p, center, spread = t.log_p, t.center, t.sigma
         log_p = log_p if log_weights is None else log_p - log_weights

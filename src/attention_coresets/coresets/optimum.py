@@ -15,7 +15,7 @@ from attention_coresets.coresets.demands import Demands
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.recursion import check_size, everything
+from attention_coresets.coresets.size import check_size, everything
 from attention_coresets.coresets.subset_search import Certified, SubsetSearch
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name

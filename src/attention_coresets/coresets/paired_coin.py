@@ -18,9 +18,10 @@ class PairedCoin:
 
     model: str = "tilted"
     recursion: str = "halving"
+    refinement: str = "none"
 
     def __post_init__(self) -> None:
-        check_axes(self.model, recursion=self.recursion)
+        check_axes(self.model, recursion=self.recursion, refinement=self.refinement)
         if self.recursion in BUCKETED:
             raise ValueError(
                 "a coin does not see which tokens share its bucket: "
@@ -38,6 +39,7 @@ class PairedCoin:
             model=self.model,
             scale="auto",
             recursion=self.recursion,
+            refinement=self.refinement,
             needs_gram=False,
         )
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.buckets import Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import Law, balancing_features, kernel_panel, law
+from attention_coresets.coresets.refinement import refine
+from attention_coresets.coresets.size import check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.theory import check_rho
@@ -28,11 +30,13 @@ def balanced_coreset(
     model: str,
     scale: str,
     recursion: str,
+    refinement: str = "none",
     rule: BalancingRule,
     needs_gram: bool = True,
     panels: bool = False,
 ) -> Coreset:
-    """`size` tokens of every head, chosen by `rule`, with log-weights -log pi in the tilted model and none otherwise.
+    """`size` tokens of every head, chosen by `rule` and refined (refinement.py), with log-weights -log pi in the tilted
+    model, none in the unweighted and fitted ones in the free model.
 
     Each round (buckets.py) gives the tokens left in each bucket conditional marginals min(1, c p_i / pi_i) that sum to
     the bucket's target, and rounds x = 2 marginals - 1; pi_i is the product of a token's marginals, so that weights
@@ -44,6 +48,8 @@ def balanced_coreset(
     check_rho(rho)
     check_size(size)
     log_w = cache.log_weights if isinstance(cache, WeightedCache) else None
+    if log_w is not None and (model == "free" or refinement != "none"):
+        raise ValueError("tokens that stand for many keep the weights of their marginals: no free model, no refinement")
     if size >= cache.n:
         return Coreset(everything(cache).indices, log_w)
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
@@ -55,11 +61,19 @@ def balanced_coreset(
     parts = []
     for k, v, b, *u in zip(*(t.split(chunk) for t in (keys, values, base, *uniforms)), strict=True):
         measure = law(k, rho, model, scale, None if log_w is None else b)
-        parts.append(_rounds(_Tokens(k, v, measure), -b, steps, u, walk))
-    indices, log_pi = (torch.cat(part).reshape(*cache.heads, size) for part in zip(*parts, strict=True))
-    if log_w is not None:
-        return Coreset(indices, -log_pi.to(log_w.dtype))
-    return Coreset(indices, -log_pi.to(cache.keys.dtype) if model == "tilted" else None)
+        indices, log_pi = _rounds(_Tokens(k, v, measure), -b, steps, u, walk)
+        chosen = Coreset(indices, -log_pi if model != "unweighted" or log_w is not None else None)
+        if log_w is None:
+            chosen = refine(Cache(k, v), chosen, rho, model=model, scale=scale, refinement=refinement)
+        parts.append(chosen)
+    return _joined(parts, cache)
+
+
+def _joined(parts: list[Coreset], cache: Cache) -> Coreset:
+    indices = torch.cat([part.indices for part in parts])
+    shape = (*cache.heads, indices.shape[-1])
+    weights = [part.log_weights for part in parts if part.log_weights is not None]
+    return Coreset(indices.reshape(shape), torch.cat(weights).to(cache.keys.dtype).reshape(shape) if weights else None)
 
 
 @dataclass(frozen=True)
@@ -150,14 +164,3 @@ def _walk_buckets(
     if not bool((kept.sum(-1) == targets).all()):
         raise RuntimeError(f"a balancing rule kept {kept.sum(-1).tolist()} tokens where {targets.tolist()} were asked")
     return log_pi, kept
-
-
-def everything(cache: Cache) -> Coreset:
-    """The coreset that keeps every token, unweighted."""
-    return Coreset(torch.arange(cache.n, device=cache.keys.device).expand(*cache.heads, cache.n).contiguous())
-
-
-def check_size(size: int) -> None:
-    """ValueError unless at least one token is asked for."""
-    if size < 1:
-        raise ValueError(f"size must be at least 1 token, got {size}")

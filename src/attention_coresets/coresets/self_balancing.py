@@ -25,10 +25,11 @@ class SelfBalancingWalk:
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"
+    refinement: str = "none"
     c: float | None = None
 
     def __post_init__(self) -> None:
-        check_axes(self.model, self.scale, self.recursion)
+        check_axes(self.model, self.scale, self.recursion, self.refinement)
         if self.c is not None:
             positive(c=self.c)
 
@@ -43,6 +44,7 @@ class SelfBalancingWalk:
             model=self.model,
             scale=self.scale,
             recursion=self.recursion,
+            refinement=self.refinement,
             panels=True,
         )
 

@@ -11,8 +11,8 @@ from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.kernel_halving import KernelHalving
 from attention_coresets.coresets.paired_coin import PairedCoin
-from attention_coresets.coresets.recursion import check_size
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.size import check_size
 from attention_coresets.coresets.tilted_draws import TiltedDraws
 from attention_coresets.coresets.uniforms import Generators
 from attention_coresets.coresets.weighted import WeightedCache

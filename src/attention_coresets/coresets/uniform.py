@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.recursion import check_size, everything
+from attention_coresets.coresets.size import check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 

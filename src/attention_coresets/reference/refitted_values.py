@@ -9,7 +9,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, attend
 from attention_coresets.checks import positive
 from attention_coresets.coresets.eviction.scores import top_scores
-from attention_coresets.coresets.recursion import check_size
+from attention_coresets.coresets.size import check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.recursion import check_size
+from attention_coresets.coresets.size import check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
