@@ -53,7 +53,7 @@ def regular(gram):
 @pytest.mark.parametrize(("n", "rank"), [(2, None), (7, 3), (24, None), (40, 5)])
 def test_path_for_path_the_dense_walk(n, rank, exact, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(walk, "steps", None)
+        monkeypatch.setattr(walk, "blocked_walk", None)
     gram, x = gram_of(n, n, rank), fractional(n, n, exact)
     uniforms = np.random.default_rng(1).random((12, n))
     for head, found in enumerate(signs(gram, x, uniforms, exact=exact)):
@@ -259,8 +259,8 @@ def test_compiled_steps_take_the_same_path_as_the_torch_loop(exact, block, kind,
         x[:] = 0
     uniforms = np.random.default_rng(11).random((heads, n))
     paths = []
-    for steps in (walk.steps, None):
-        monkeypatch.setattr(walk, "steps", steps)
+    for blocked in (walk.blocked_walk, None):
+        monkeypatch.setattr(walk, "blocked_walk", blocked)
         arrays = [torch.from_numpy(a.copy()) for a in (grams, x, uniforms)]
         paths.append(walk_signs(*arrays, 1e-3, exact, block))
     assert paths[0].sum() not in (0, paths[0].numel())

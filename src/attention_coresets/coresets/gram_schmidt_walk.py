@@ -36,9 +36,5 @@ class GramSchmidtWalk:
         )
 
     def _walk(self, gram: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
-        # a random order makes the walk's pivots, its first alive tokens, random
-        order = uniforms[:, 1].argsort(dim=-1)  # [H, n]
-        for head, rows in enumerate(order):
-            gram[head] = gram[head][rows][:, rows]
-        kept = walk_signs(gram, x.gather(-1, order), uniforms[:, 0].contiguous(), self.ridge)
-        return kept.new_zeros(kept.shape).scatter_(-1, order, kept)
+        rank = uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)  # [H, n]; the pivots in random order
+        return walk_signs(gram, x, uniforms[:, 0].contiguous(), self.ridge, rank=rank)
