@@ -59,9 +59,16 @@ def balancing_gram(
     Values count relative to the largest value norm; the 1 is the constant that balances the softmax denominator.
     Everything that can overflow stays in the exponent. Cost O(n^2 (d + dv)), one n x n matrix and a temporary.
     """
+    x, v, shift = balancing_factors(keys, values, log_weights, law)
+    gram = (x @ x.mT).add_(shift.unsqueeze(-1)).add_(shift.unsqueeze(-2)).exp_()
+    return gram.mul_((v @ v.mT).add_(1)).mul_(0.5)
+
+
+def balancing_factors(
+    keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], log_weights: Float[Tensor, "H n"], law: Law
+) -> tuple[Float[Tensor, "H n d"], Float[Tensor, "H n dv"], Float[Tensor, "H n"]]:
+    """x, v, s with balancing_gram = exp(<x_i, x_j> + s_i + s_j) (<v_i, v_j> + 1) / 2."""
     x = (keys - law.center.unsqueeze(-2)) * law.scale.sqrt()[:, None, None]
     v = values / values.norm(dim=-1).amax(dim=-1).clamp_min(1e-300)[:, None, None]
     height = 0.5 * x.square().sum(-1) + log_weights  # [H, n]; half the log of the kernel's weighted diagonal
-    shift = log_weights - height.amax(dim=-1, keepdim=True)
-    gram = (x @ x.mT).add_(shift.unsqueeze(-1)).add_(shift.unsqueeze(-2)).exp_()
-    return gram.mul_((v @ v.mT).add_(1)).mul_(0.5)
+    return x, v, log_weights - height.amax(dim=-1, keepdim=True)

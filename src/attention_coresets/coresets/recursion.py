@@ -13,6 +13,8 @@ from attention_coresets.theory import check_rho
 RECURSIONS = ("one_walk", "halving")
 # signs = rule(gram [1, n, n] or None, x [1, n], uniforms [1, 2, n]): which of the n tokens are kept
 BalancingRule = Callable[..., Tensor]
+# features(keys, values, log_weights, law, uniforms [H, 2, n]): [H, n, rank], what a rule gets in place of `gram`
+Features = Callable[[Tensor, Tensor, Tensor, Law, Tensor], Tensor]
 _MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together
 
 
@@ -27,12 +29,14 @@ def balanced_coreset(
     recursion: str,
     rule: BalancingRule,
     needs_gram: bool = True,
+    features: Features | None = None,
 ) -> Coreset:
     """`size` tokens of every head, chosen by `rule`, with log-weights -log pi in the tilted model and none otherwise.
 
     Each stage takes the tokens left, gives them conditional marginals min(1, c p_i / pi_i) that sum to its target, and
     rounds x = 2 marginals - 1; pi_i is the product of a token's marginals. one_walk has one stage; halving has targets
-    size * 2^j below n, so that after the first stage every marginal of an uncapped token is 1/2.
+    size * 2^j below n, so that after the first stage every marginal of an uncapped token is 1/2. `features`, where
+    given, takes the place of the balancing Gram matrix, which is then never formed.
     """
     check_rho(rho)
     check_size(size)
@@ -43,7 +47,7 @@ def balanced_coreset(
     uniforms = draw(generator, len(keys), len(targets), 2, cache.n).to(keys.device)
     chunk = max(1, _MAX_GRAM // cache.n**2)
     parts = [
-        _stages(k, v, law(k, rho, model, scale), targets, u, rule, needs_gram)
+        _stages(k, v, law(k, rho, model, scale), targets, u, rule, needs_gram, features)
         for k, v, u in zip(keys.split(chunk), values.split(chunk), uniforms.split(chunk), strict=True)
     ]
     indices, log_pi = (torch.cat(part).reshape(*cache.heads, size) for part in zip(*parts, strict=True))
@@ -58,6 +62,7 @@ def _stages(
     uniforms: Tensor,
     rule: BalancingRule,
     needs_gram: bool,
+    features: Features | None,
 ) -> tuple[Tensor, Tensor]:
     """Indices and log inclusion probabilities ``[H, size]`` after the last stage."""
     heads, n = keys.shape[:2]
@@ -67,8 +72,9 @@ def _stages(
         left = indices.shape[-1]
         marginals = capped_marginals(measure.log_p.gather(-1, indices) - log_pi, target)
         log_pi = log_pi + marginals.clamp_min(1e-300).log()
-        gram = balancing_gram(*_take(keys, values, indices), -log_pi, measure) if needs_gram else None
-        kept = rule(gram, 2 * marginals - 1, uniforms[:, stage, :, :left])
+        taken, u = (*_take(keys, values, indices), -log_pi, measure), uniforms[:, stage, :, :left]
+        gram = features(*taken, u) if features else balancing_gram(*taken) if needs_gram else None
+        kept = rule(gram, 2 * marginals - 1, u)
         if not bool((kept.sum(-1) == target).all()):
             raise RuntimeError(f"a balancing rule kept {kept.sum(-1).tolist()} tokens where {target} were asked")
         chosen = kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :target]
