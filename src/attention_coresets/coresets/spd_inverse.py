@@ -10,8 +10,8 @@ def invert_lower_(a: Float[Tensor, "n n"], tile: int | None = None) -> bool:
 
     Only the lower triangle of `a` is read; what is above the diagonal afterwards has no meaning. Factor a = L L^T,
     invert L, multiply L^-T L^-1, each a tile of rows or columns at a time: n^3 flops, nearly all in matrix products,
-    where LAPACK's factor and inverse spend a larger part below their rate. Memory: a strip of n x tile numbers (None: 128,
-    or 256 above n = 1536, the fastest on one and two cores).
+    where LAPACK's factor and inverse spend a larger part below their rate. Memory: a strip of n x tile numbers. `tile`
+    None is 128, or 256 above n = 1536: the fastest where it was tuned.
     """
     tile = tile or (256 if len(a) > 1536 else 128)
     starts = range(0, len(a), tile)
@@ -22,7 +22,7 @@ def invert_lower_(a: Float[Tensor, "n n"], tile: int | None = None) -> bool:
             return False
         diagonals.append(inverse)
     for start, diagonal in zip(starts, diagonals, strict=True):
-        _invert_tile_(a, start, diagonal)
+        _invert_tile_(a, start, tile, diagonal)
     for start in starts:
         stop = start + tile
         a[start:stop, :stop] = a[start:, start:stop].mT @ a[start:, :stop]
@@ -43,13 +43,12 @@ def _factor_tile_(a: Tensor, start: int, stop: int) -> Tensor | None:
     return inverse
 
 
-def _invert_tile_(a: Tensor, start: int, diagonal: Tensor) -> None:
+def _invert_tile_(a: Tensor, start: int, tile: int, diagonal: Tensor) -> None:
     """One row tile of L^-1 from the rows above it: -D (L_row L_above^-1), D the inverse of the diagonal block."""
-    width = len(diagonal)
-    rows = slice(start, start + width)
-    for low in range(0, start, width):
-        columns = slice(low, low + width)
-        # the columns left of `low` are zero in what is above, so the rows of L start at `low`
+    rows = slice(start, start + tile)
+    for low in range(0, start, tile):
+        columns = slice(low, low + tile)
+        # above row `low` these columns are zero in L^-1 (and hold anything in `a`)
         a[rows, columns] = a[rows, low:start] @ a[low:start, columns]
     if start:
         a[rows, :start] = diagonal @ a[rows, :start].neg_()

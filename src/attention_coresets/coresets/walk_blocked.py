@@ -1,32 +1,32 @@
 """The Gram-Schmidt walk of one head on the CPU: compiled steps between matrix products, in the Gram matrix's memory."""
 
-import torch
 from torch import Tensor
 
 from attention_coresets.coresets.spd_inverse import invert_lower_
 from attention_coresets.coresets.walk_compiled import add_rows, compact, steps
 
-_COMPACT = 0.9  # frozen columns are dropped once fewer than this share of the columns is alive
+_COMPACT = 0.8  # frozen columns are dropped once fewer than this share of the columns is alive
 _TILE = 128  # rows of the lower triangle in one product of a downdate
 
 
 def blocked_walk(
-    gram: Tensor, x: Tensor, uniforms: Tensor, rank: Tensor, ridge: float, exact: bool, block: int, freeze: float
+    gram: Tensor, x: Tensor, uniforms: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
 ) -> Tensor:
-    """Which of the n tokens of one head are kept, ``[n]``; arguments as `walk_signs`, and each token's pivot rank."""
+    """Which of the n tokens of one head are kept, ``[n]``; arguments as `walk_signs`, and each token's pivot place."""
     token = (x.abs() < 1 - freeze).nonzero().squeeze(-1)
     result, left = x.sign(), len(token)
     inverse = _Triangle(gram.contiguous())
     inverse.keep(token)
     inverse.invert(ridge)
-    rows = x.new_zeros(6, left)  # x, alive, row sums, the pivot's column, pivot rank, sign once frozen
-    rows[0], rows[1], rows[2], rows[4] = x[token], 1, inverse.row_sums(), rank[token]
+    rows = x.new_zeros(6, left)  # x, alive, row sums, the pivot's column, pivot place, sign once frozen
+    rows[0], rows[1], rows[2], rows[4] = x[token], 1, inverse.row_sums(), place[token]
     pending, used, pivot, done = x.new_empty(block, left), 0, -1, 0
     while left:
         if left < _COMPACT * len(token):
             keep = rows[1].nonzero().squeeze(-1)
             inverse.keep(keep)
-            rows, pending, token, pivot = rows[:, keep], pending[:, keep], token[keep], -1
+            rows, pending = rows.index_select(1, keep), pending.index_select(1, keep)
+            token, pivot = token[keep], -1
         inverse.downdate(pending[:used])
         floor = _COMPACT * len(token) if len(token) > 2 * block else 1.0
         arrays = (y.numpy() for y in (inverse.matrix, pending, *rows, uniforms))

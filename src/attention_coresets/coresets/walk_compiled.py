@@ -1,4 +1,4 @@
-"""The walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU where numba is installed.
+"""The walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU.
 
 Same order of steps, choices and random numbers as the torch loop, for one head; tests hold the two to the same path.
 The inverse lives in a lower triangle: what is above its diagonal has no meaning. Frozen columns are held at exactly 0
@@ -17,10 +17,10 @@ _FAST = {"contract", "nsz", "nnan", "reassoc"}
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def steps(inverse, pending, x, mask, row_sums, column, rank, signs, uniforms, pivot, done, left, exact, floor, freeze):
+def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, pivot, done, left, exact, floor, freeze):
     """Walk until `pending` is full or fewer than `floor` columns are alive: (downdates pending, pivot, steps, alive).
 
-    inverse [w, w]; pending [block, w]; x, mask (1 while alive), row_sums, column, rank (pivots go by it), signs (+-1
+    inverse [w, w]; pending [block, w]; x, mask (1 while alive), row_sums, column, place (pivots go by it), signs (+-1
     once frozen) [w] are changed in place; `done` uniforms are used up already and `pivot` is -1 where `column` has to
     be read. A call goes on where a full `pending` stopped the one before.
     """
@@ -40,7 +40,7 @@ def steps(inverse, pending, x, mask, row_sums, column, rank, signs, uniforms, pi
         if left == 0 or left < floor or used == pending.shape[0] or done == uniforms.size:
             return used, pivot, done, left
         if pivot < 0:
-            pivot = _first(rank, mask)
+            pivot = _first(place, mask)
             _column(inverse, pending, used, pivot, column)
             column *= mask
         if exact and left == 1:  # the sum is fixed: the last token has nowhere to go and is at an end, up to rounding
@@ -87,12 +87,12 @@ def _sum(row_sums):
 
 @njit(nogil=True)
 @no_type_check
-def _first(rank, mask):
-    """The alive column of the lowest rank."""
+def _first(place, mask):
+    """The alive column of the lowest place."""
     best, at = np.inf, -1
-    for i in range(rank.size):
-        if mask[i] > 0 and rank[i] < best:
-            best, at = rank[i], i
+    for i in range(place.size):
+        if mask[i] > 0 and place[i] < best:
+            best, at = place[i], i
     return at
 
 

@@ -13,7 +13,7 @@ class WalkLoop:
     """
 
     def __init__(
-        self, gram: Tensor, x: Tensor, rank: Tensor, ridge: float, exact: bool, block: int, freeze: float
+        self, gram: Tensor, x: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
     ) -> None:
         self.exact, self.block, self.used, self.freeze = exact, block, 0, freeze
         alive = x.abs() < 1 - freeze
@@ -26,7 +26,7 @@ class WalkLoop:
         self.inverse = _inverse(gram, alive, ridge)
         self.row_sums = (self.inverse @ self.alive.unsqueeze(-1)).squeeze(-1) * self.alive
         self.pending = x.new_zeros(x.shape[0], block, x.shape[-1])  # rows w: the inverse is less sum of w w^T
-        self.rank = rank
+        self.place = place
         self.pivot = self._first()
         self.column = self._column(self.pivot)
 
@@ -45,7 +45,7 @@ class WalkLoop:
         if most < _COMPACT * self.x.shape[-1]:
             self._compact(most)
         u = self._direction()
-        up, down = _reach(self.x, u)
+        up, down = reach(self.x, u)
         delta = torch.where(uniform * (up + down) < down, up, -down)
         # with the sum fixed, the last token alone has nowhere to go: it is at an end already, up to rounding
         stuck = self.left <= int(self.exact)
@@ -68,7 +68,8 @@ class WalkLoop:
         counts = frozen.sum(-1)
         self.left = self.left - counts
         most = int(counts.max())
-        order = frozen.to(torch.uint8).argmax(dim=-1, keepdim=True) if most == 1 else frozen.to(torch.uint8).topk(most, dim=-1).indices
+        flags = frozen.to(torch.uint8)
+        order = flags.argmax(dim=-1, keepdim=True) if most == 1 else flags.topk(most, dim=-1).indices
         for index in order.unbind(-1):
             self._drop(index, self._at(frozen, index))
         moved = self._at(self.alive, self.pivot) == 0
@@ -106,14 +107,14 @@ class WalkLoop:
             [m.index_select(0, k).index_select(1, k) for m, k in zip(self.inverse, keep, strict=True)]
         )
         self.pending = _stack([w[:, k] for w, k in zip(self.pending, keep, strict=True)])
-        rows = (self.x, self.alive, self.token, self.rank, self.row_sums, self.column)
-        self.x, self.alive, self.token, self.rank, self.row_sums, self.column = (row.gather(-1, keep) for row in rows)
+        rows = (self.x, self.alive, self.token, self.place, self.row_sums, self.column)
+        self.x, self.alive, self.token, self.place, self.row_sums, self.column = (row.gather(-1, keep) for row in rows)
         self.pivot = self._first()
         self._apply()
 
     def _first(self) -> Tensor:
-        """The alive column of the lowest rank."""
-        return self.rank.masked_fill(self.alive == 0, torch.iinfo(self.rank.dtype).max).argmin(-1)
+        """The alive column of the lowest place."""
+        return self.place.masked_fill(self.alive == 0, torch.iinfo(self.place.dtype).max).argmin(-1)
 
     def _column(self, index: Tensor) -> Tensor:
         base = self.inverse[self.heads, index]  # a row, for the inverse is symmetric
@@ -132,7 +133,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
 
 
-def _reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """How far x can go along u, and along -u, before a coordinate leaves [-1, 1]; one with u = 0 sets no limit."""
     inverse = u.reciprocal().nan_to_num_(0.0, 1e300, -1e300)
     size, shift = inverse.abs(), x * inverse
