@@ -24,6 +24,8 @@ CONSTRUCTIONS = (
     ("gram_schmidt_walk", {"model": "tilted", "recursion": "halving"}),
     ("gram_schmidt_walk", {"model": "unweighted", "recursion": "one_walk", "scale": "rho"}),
     ("gram_schmidt_walk", {"model": "unweighted", "recursion": "halving", "scale": "inv_sqrt_d"}),
+    ("gram_schmidt_walk", {"model": "tilted", "recursion": "one_walk", "form": "pivoted_cholesky", "rank": 20}),
+    ("gram_schmidt_walk", {"model": "tilted", "recursion": "halving", "form": "random_features", "rank": 40}),
     ("self_balancing_walk", {"model": "tilted", "recursion": "halving", "c": 1.0}),
     ("self_balancing_walk", {"model": "unweighted", "recursion": "one_walk"}),
     ("kernel_halving", {"model": "tilted", "recursion": "one_walk"}),

@@ -104,7 +104,7 @@ def test_inclusion_is_unbiased_and_sizes_exact(name, model, monkeypatch):
     n, size, runs = 30, 4, 3000
     cache = repeated(small_cache("cap_outliers", n=n, d=4, seed=1), runs)
     assert max(step.buckets for step in rounds(n, size, name, 0)) > 1
-    axes = {"model": model, "scale": "auto", "recursion": name, "needs_gram": False}
+    axes = {"model": model, "scale": "auto", "recursion": name, "vectors": recursion.no_vectors}
     coreset = recursion.balanced_coreset(cache, size, 2.0, *generators(3), rule=_coin_signs, **axes)
     assert coreset.indices.shape == (runs, size)
     weights = torch.full((runs, size), n / size) if model == "unweighted" else coreset.log_weights.exp()

@@ -36,7 +36,7 @@ def in_buckets(entry):
 
 
 EXACT = ("uniform", "paired_coin", "tilted_draws", "gram_schmidt_walk")
-EXACT_MARGINALS = [e for e in CONSTRUCTIONS if e[0] in EXACT and not in_buckets(e)]
+EXACT_MARGINALS = [e for e in CONSTRUCTIONS if e[0] in EXACT and not (in_buckets(e) or "refinement" in e[1])]
 
 
 def is_tilted(entry):

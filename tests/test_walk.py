@@ -53,7 +53,7 @@ def regular(gram):
 @pytest.mark.parametrize(("n", "rank"), [(2, None), (7, 3), (24, None), (40, 5)])
 def test_path_for_path_the_dense_walk(n, rank, exact, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr(walk, "steps", None)
+        monkeypatch.setattr(walk, "blocked_walk", None)
     gram, x = gram_of(n, n, rank), fractional(n, n, exact)
     uniforms = np.random.default_rng(1).random((12, n))
     for head, found in enumerate(signs(gram, x, uniforms, exact=exact)):
@@ -188,6 +188,30 @@ def test_a_matrix_that_is_no_gram_matrix_is_refused():
         walk_signs(gram + torch.eye(4).double().roll(1, 0), torch.zeros(1, 4).double(), torch.rand(1, 4).double())
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_places_are_a_reordering_of_the_tokens(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(walk, "blocked_walk", None)
+    n, rng = 60, np.random.default_rng(12)
+    gram, x, uniforms = gram_of(12, n, 9), fractional(12, n, True), rng.random((4, n))
+    places = np.stack([rng.permutation(n) for _ in range(4)])
+    found = signs(gram, x, uniforms, place=torch.from_numpy(places))
+    for h, order in enumerate(places.argsort(-1)):
+        expected = signs(gram[np.ix_(order, order)], x[order], uniforms[h : h + 1])[0]
+        np.testing.assert_array_equal(found[h, order], expected)
+
+
+def test_as_many_heads_at_once_as_threads_leaves_the_thread_count_alone():
+    grams, x, uniforms = gram_of(13, 50, 8), fractional(13, 50, True), np.random.default_rng(13).random((5, 50))
+    expected, before = signs(grams, x, uniforms), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        np.testing.assert_array_equal(signs(grams, x, uniforms), expected)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 MEMORY = """
 import torch
 from attention_coresets import make_cache, make_coreset
@@ -220,26 +244,43 @@ def test_at_most_four_matrices_at_once():
 
 
 @pytest.mark.slow
-def test_time_within_three_times_cholesky_and_inverse():
-    """The median of three ratios, each measured side by side after the compiler's first call."""
+def test_time_within_twice_cholesky_and_inverse():
+    """The least of three times over the least of the other's, measured in turn after the compiler's first call."""
     n = 4096
     cache = make_cache("sphere", n=n, d=16)
     generator = torch.Generator().manual_seed(0)
     make_coreset("gram_schmidt_walk")(cache[:256], 64, 2.0, generator)
-    ratios = []
+    times = []
     for _ in range(3):
         gram = (cache.keys @ cache.keys.T).exp_()
+        uniforms = torch.rand(1, n, dtype=torch.float64, generator=generator)
         dense = gram.clone()
         dense.diagonal().add_(1e-4)
         start = time.perf_counter()
         torch.cholesky_inverse(torch.linalg.cholesky(dense))
-        reference = time.perf_counter() - start
-        uniforms = torch.rand(1, n, dtype=torch.float64, generator=generator)
-        start = time.perf_counter()
+        middle = time.perf_counter()
         walk_signs(gram.unsqueeze(0), torch.zeros(1, n, dtype=torch.float64), uniforms)
-        ratios.append((time.perf_counter() - start) / reference)
-    print("walk / (Cholesky + inverse):", ratios)
-    assert sorted(ratios)[1] <= 3
+        times.append((middle - start, time.perf_counter() - middle))
+    reference, walked = (min(t) for t in zip(*times, strict=True))
+    print(f"walk / (Cholesky + inverse): {walked:.3f} s / {reference:.3f} s")
+    assert walked <= 2 * reference
+
+
+@pytest.mark.slow
+def test_a_batch_of_heads_at_seven_tenths_of_one_large_problems_rate():
+    """Flops go as n^3 a head; 32 heads of 1024 against one of 4096, the least of three times each."""
+    times = []
+    for _ in range(3):
+        for n, heads in ((4096, 1), (1024, 32)):
+            keys = make_cache("sphere", n=n, d=16, heads=heads).keys
+            gram, start = (keys @ keys.mT).exp_(), torch.zeros(heads, n, dtype=torch.float64)
+            uniforms = torch.rand(heads, n, dtype=torch.float64)
+            begin = time.perf_counter()
+            walk_signs(gram, start, uniforms)
+            times.append((time.perf_counter() - begin) / (heads * n**3))
+    large, batch = min(times[::2]), min(times[1::2])
+    print(f"rate of the batch / rate of one large problem: {large / batch:.2f}")
+    assert large / batch >= 0.7
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -259,8 +300,8 @@ def test_compiled_steps_take_the_same_path_as_the_torch_loop(exact, block, kind,
         x[:] = 0
     uniforms = np.random.default_rng(11).random((heads, n))
     paths = []
-    for steps in (walk.steps, None):
-        monkeypatch.setattr(walk, "steps", steps)
+    for blocked in (walk.blocked_walk, None):
+        monkeypatch.setattr(walk, "blocked_walk", blocked)
         arrays = [torch.from_numpy(a.copy()) for a in (grams, x, uniforms)]
         paths.append(walk_signs(*arrays, 1e-3, exact, block))
     assert paths[0].sum() not in (0, paths[0].numel())

@@ -8,7 +8,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.recursion import balanced_coreset, gram_factors
 from attention_coresets.coresets.uniforms import Generators
 
 _TIE, _ROUNDING = 1e-9, 1e-14  # a gain this small is none: rounding, which the batch changes, must not decide
@@ -41,7 +41,7 @@ class Greedy:
             scale=self.scale,
             recursion=self.recursion,
             refinement=self.refinement,
-            panels=True,
+            vectors=gram_factors,
         )
 
 

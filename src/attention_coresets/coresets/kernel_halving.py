@@ -10,7 +10,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import unit_interval
 from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.recursion import balanced_coreset, gram_factors
 from attention_coresets.coresets.uniforms import Generators
 
 
@@ -46,7 +46,7 @@ class KernelHalving:
             scale=self.scale,
             recursion=self.recursion,
             refinement=self.refinement,
-            panels=True,
+            vectors=gram_factors,
         )
 
     def _signs(self, gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.buckets import BUCKETED
 from attention_coresets.coresets.pairs import Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.recursion import balanced_coreset, no_vectors
 from attention_coresets.coresets.uniforms import Generators
 
 
@@ -40,7 +40,7 @@ class PairedCoin:
             scale="auto",
             recursion=self.recursion,
             refinement=self.refinement,
-            needs_gram=False,
+            vectors=no_vectors,
         )
 
 

@@ -2,23 +2,40 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.buckets import Round, conditional_marginals, deal, rounds
-from attention_coresets.coresets.law import Law, balancing_features, kernel_panel, law
+from attention_coresets.coresets.law import Law, balancing_features, balancing_gram, law
 from attention_coresets.coresets.refinement import refine
 from attention_coresets.coresets.size import check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.theory import check_rho
 
-# signs = rule(gram [H, n, n] or None, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept
+# signs = rule(vectors, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept
 BalancingRule = Callable[..., Tensor]
+# vectors(keys, values, log_weights, law, uniforms [H, 2, n]): what the rule balances, in the form that it reads
+Vectors = Callable[[Tensor, Tensor, Tensor, Law, Tensor], Any]
 _MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together
 _BUCKET_GRAM = 2**23  # and of the buckets: fewer, for they come from memory and go to cache
+
+
+def whole_gram(keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
+    """The n x n balancing Gram matrix."""
+    return balancing_gram(keys, values, log_weights, law)
+
+
+def gram_factors(keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> tuple[Tensor, ...]:
+    """What `kernel_panel` makes any part of the Gram matrix of."""
+    return balancing_features(keys, values, log_weights, law)
+
+
+def no_vectors(*_: Any) -> None:
+    """For rules that flip coins."""
 
 
 def balanced_coreset(
@@ -32,8 +49,7 @@ def balanced_coreset(
     recursion: str,
     refinement: str = "none",
     rule: BalancingRule,
-    needs_gram: bool = True,
-    panels: bool = False,
+    vectors: Vectors = whole_gram,
 ) -> Coreset:
     """`size` tokens of every head, chosen by `rule` and refined (refinement.py), with log-weights -log pi in the tilted
     model, none in the unweighted and fitted ones in the free model.
@@ -42,8 +58,8 @@ def balanced_coreset(
     the bucket's target, and rounds x = 2 marginals - 1; pi_i is the product of a token's marginals, so that weights
     1/pi_i are unbiased. After the first round every marginal of an uncapped token is 1/2 up to what its bucket's p
     differs from the others'; a last round of one bucket makes pi proportional to p again where nothing is capped. A
-    WeightedCache starts from pi = 1/weight and gets log-weights in both models. With `panels` the rule takes, in place
-    of a Gram matrix, the features that kernel_panel makes it of.
+    WeightedCache starts from pi = 1/weight and gets log-weights in both models. `vectors` makes what the rule balances:
+    the Gram matrix of the balancing kernel, features in its place, or nothing.
     """
     check_rho(rho)
     check_size(size)
@@ -56,7 +72,7 @@ def balanced_coreset(
     base = torch.zeros_like(keys[..., 0]) if log_w is None else log_w.reshape(keys.shape[:-1]).to(torch.float64)
     steps = rounds(cache.n, size, recursion)
     uniforms = _uniforms(generator, len(keys), steps)
-    walk = _Walk(rule, needs_gram, panels)
+    walk = _Walk(rule, vectors)
     chunk = max(1, _MAX_GRAM // cache.n**2)
     parts = []
     for k, v, b, *u in zip(*(t.split(chunk) for t in (keys, values, base, *uniforms)), strict=True):
@@ -78,19 +94,15 @@ def _joined(parts: list[Coreset], cache: Cache) -> Coreset:
 
 @dataclass(frozen=True)
 class _Walk:
-    """A balancing rule and what it wants in place of a Gram matrix: nothing, the matrix, or the features it is of."""
+    """A balancing rule and what makes the vectors that it balances."""
 
     rule: BalancingRule
-    needs_gram: bool
-    panels: bool
+    vectors: Vectors
 
     def kept(self, tokens: "_Tokens", log_pi: Tensor, marginals: Tensor, uniforms: Tensor) -> Tensor:
         """Which tokens of each head are kept, by a walk from x = 2 marginals - 1."""
-        gram = None
-        if self.needs_gram:
-            gram = balancing_features(tokens.keys, tokens.values, -log_pi, tokens.measure)
-            gram = gram if self.panels else kernel_panel(gram, gram)
-        return self.rule(gram, 2 * marginals - 1, uniforms)
+        vectors = self.vectors(tokens.keys, tokens.values, -log_pi, tokens.measure, uniforms)
+        return self.rule(vectors, 2 * marginals - 1, uniforms)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
 from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.recursion import balanced_coreset, gram_factors
 from attention_coresets.coresets.uniforms import Generators
 
 
@@ -45,7 +45,7 @@ class SelfBalancingWalk:
             scale=self.scale,
             recursion=self.recursion,
             refinement=self.refinement,
-            panels=True,
+            vectors=gram_factors,
         )
 
     def _signs(self, gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:

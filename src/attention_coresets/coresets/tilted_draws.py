@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.recursion import balanced_coreset
+from attention_coresets.coresets.recursion import balanced_coreset, no_vectors
 from attention_coresets.coresets.systematic import systematic
 from attention_coresets.coresets.uniforms import Generators
 
@@ -31,7 +31,7 @@ class TiltedDraws:
             model="tilted",
             scale="auto",
             recursion="one_walk",
-            needs_gram=False,
+            vectors=no_vectors,
         )
 
 

@@ -19,3 +19,8 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
     if len(generator) != heads:
         raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
     return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])
+
+
+def seeded(numbers: Tensor) -> list[torch.Generator]:
+    """A generator a head, seeded by that head's number in [0, 1): whatever it draws is the same in any batch."""
+    return [torch.Generator().manual_seed(int(number * 2**53)) for number in numbers.tolist()]

@@ -1,20 +1,24 @@
-"""The Gram-Schmidt walk in Gram form, exact size, batched over heads, with delayed downdates.
+"""The Gram-Schmidt walk in Gram form, exact size, batched over heads.
 
 Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang (the ridge is their robustness term).
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attention_coresets.coresets.walk_loop import WalkLoop
+
 try:
-    from attention_coresets.coresets.walk_compiled import steps
-except ImportError:  # numba is not installed: the torch loop below does the same, half as fast
-    steps = None
+    from attention_coresets.coresets.walk_blocked import blocked_walk
+except ImportError:  # numba is not installed: the torch loop does the same, at a third of the speed
+    blocked_walk = None
 
 BLOCK = 64
-_FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
-_COMPACT = 0.8  # dead columns are dropped once fewer than this share of the columns is alive
+FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 
 
 def walk_signs(
@@ -24,182 +28,35 @@ def walk_signs(
     ridge: float = 1e-4,
     exact: bool = True,
     block: int = BLOCK,
+    place: Int[Tensor, "H n"] | None = None,
 ) -> Bool[Tensor, "H n"]:
     """Round fractional x in [-1, 1] to +-1 along directions of least discrepancy; True where x became +1.
 
-    Each step moves along u: u_p = 1 at the pivot p (the first token still alive), and the other alive coordinates
-    minimise u^T (G + ridge * mean diagonal) u, with sum u = 0 if `exact`, so that sum x never changes (it must be an
-    integer of the parity of n). The move goes to either end of the segment inside [-1, 1]^n, with the probabilities
-    that keep the mean. Shuffle the tokens for a random pivot order. One uniform a step. `gram` is overwritten. Cost
-    2n^3 flops a head for the inverse and 2n^3/3 for the downdates; at most 3 n x n matrices a head at once.
+    Each step moves along u: u_p = 1 at the pivot p (the token of lowest `place` still alive; None: the first), and the
+    other alive coordinates minimise u^T (G + ridge * mean diagonal) u, with sum u = 0 if `exact`, so that sum x never
+    changes (it must be an integer of the parity of n). The move goes to either end of the segment inside [-1, 1]^n,
+    with the probabilities that keep the mean. A random place makes the pivots random. One uniform a step. `gram` is
+    overwritten. Cost a head on the CPU: n^3 flops for the inverse and n^3/3 for the downdates, in place; without numba
+    or on another device 2n^3 and 2n^3/3, with at most 3 n x n matrices at once.
     """
-    if steps and gram.device.type == "cpu":
-        heads = zip(gram, x, uniforms, strict=True)
-        return torch.stack([_compiled(g, start, u, ridge, exact, block) for g, start, u in heads])
-    walk = _Walk(gram, x, ridge, exact, block)
-    for step in range(x.shape[-1]):
-        if not walk.move(uniforms[:, step]):
-            break
-    return walk.result > 0
+    if place is None:
+        place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
+    if not (blocked_walk and gram.device.type == "cpu"):
+        return WalkLoop(gram, x, place, ridge, exact, block, FREEZE).run(uniforms)
+    return each_head(
+        blocked_walk, [(*head, ridge, exact, block, FREEZE) for head in zip(gram, x, uniforms, place, strict=True)]
+    )
 
 
-def _compiled(gram: Tensor, x: Tensor, uniforms: Tensor, ridge: float, exact: bool, block: int) -> Tensor:
-    """One head on the CPU: compiled steps between matrix products; kept ``[n]``."""
-    alive = x.abs() < 1 - _FREEZE
-    result = torch.where(alive, x, x.sign())
-    inverse = _inverse(gram.unsqueeze(0), alive.unsqueeze(0), ridge)[0]
-    row_sums, left = inverse @ alive.to(x.dtype), int(alive.sum())
-    pending, x, token = x.new_zeros(block, len(x)), x.clone(), torch.arange(len(x))
-    used, pivot, done = 0, int(alive.int().argmax()), 0
-    assert steps, "the torch loop serves where numba is not installed"
-    while left:
-        if left < _COMPACT * len(x):
-            keep = alive.nonzero().squeeze(-1)
-            inverse = inverse.index_select(0, keep).index_select(1, keep)
-            pending, x, alive, row_sums, token = (y[..., keep] for y in (pending, x, alive, row_sums, token))
-            pending, pivot = pending.contiguous(), 0
-        inverse.addmm_(pending[:used].mT, pending[:used], alpha=-1)
-        arrays = (y.numpy() for y in (inverse, pending, x, alive, row_sums, inverse[pivot].clone(), uniforms))
-        floor = _COMPACT * len(x) if len(x) > 2 * block else 1.0
-        used, pivot, done, left = steps(*arrays, pivot, done, left, exact, floor, _FREEZE)
-        result[token[~alive]] = x[~alive]
-    return result > 0
-
-
-class _Walk:
-    """State of one batched walk: the inverse of the alive part of the Gram matrix, short of `used` pending downdates.
-
-    Columns are those of the tokens not yet dropped; a dead one has alive = 0 and x = 0 until the next compaction.
-    """
-
-    def __init__(self, gram: Tensor, x: Tensor, ridge: float, exact: bool, block: int) -> None:
-        self.exact, self.block, self.used = exact, block, 0
-        alive = x.abs() < 1 - _FREEZE
-        self.result = torch.where(alive, x, x.sign())
-        self.x = x * alive
-        self.alive = alive.to(x.dtype)
-        self.left = alive.sum(-1)  # [H]
-        self.token = torch.arange(x.shape[-1], device=x.device).repeat(x.shape[0], 1)  # of each column
-        self.heads = torch.arange(x.shape[0], device=x.device)
-        self.inverse = _inverse(gram, alive, ridge)
-        self.row_sums = (self.inverse @ self.alive.unsqueeze(-1)).squeeze(-1) * self.alive
-        self.pending = x.new_zeros(x.shape[0], block, x.shape[-1])  # rows w: the inverse is less sum of w w^T
-        self.pivot = self.alive.argmax(-1)
-        self.column = self._column(self.pivot)
-
-    def move(self, uniform: Tensor) -> bool:
-        """One step in every head; False once every token is frozen."""
-        most = int(self.left.max())
-        if most == 0:
-            return False
-        if most < _COMPACT * self.x.shape[-1]:
-            self._compact(most)
-        u = self._direction()
-        up, down = _reach(self.x, u)
-        delta = torch.where(uniform * (up + down) < down, up, -down)
-        # with the sum fixed, the last token alone has nowhere to go: it is at an end already, up to rounding
-        stuck = self.left <= int(self.exact)
-        self.x = self.x + torch.where(stuck, torch.zeros_like(delta), delta).unsqueeze(-1) * u
-        frozen = self.x.abs() >= 1 - _FREEZE
-        if bool(stuck.any()):
-            frozen = frozen | ((self.alive > 0) & stuck.unsqueeze(-1))
-        self._freeze(frozen)
-        return True
-
-    def _direction(self) -> Tensor:
-        u = self.column
-        if self.exact:
-            share = self._at(self.row_sums, self.pivot) / self.row_sums.sum(-1)
-            u = torch.addcmul(u, share.unsqueeze(-1), self.row_sums, value=-1)
-        scale = self._at(u, self.pivot).reciprocal().nan_to_num(0.0, 0.0, 0.0)  # a finished head divides by 0
-        return (u * scale.unsqueeze(-1)).mul_(self.alive)
-
-    def _freeze(self, frozen: Tensor) -> None:
-        counts = frozen.sum(-1)
-        self.left = self.left - counts
-        most = int(counts.max())
-        order = _first(frozen).unsqueeze(-1) if most == 1 else frozen.to(torch.uint8).topk(most, dim=-1).indices
-        for index in order.unbind(-1):
-            self._drop(index, self._at(frozen, index))
-        moved = self._at(self.alive, self.pivot) == 0
-        if bool(moved.any()):
-            self.pivot = torch.where(moved, self.alive.argmax(-1), self.pivot)
-            self.column = torch.where(moved.unsqueeze(-1), self._column(self.pivot), self.column)
-
-    def _drop(self, index: Tensor, active: Tensor) -> None:
-        """Freeze token `index` of each `active` head: out of the inverse by a rank-one downdate, kept pending."""
-        column = self._column(index)
-        root = self._at(column, index).clamp_min(1e-300).rsqrt() * active
-        w = column * root.unsqueeze(-1)
-        self.row_sums = torch.addcmul(self.row_sums, w, (self._at(self.row_sums, index) * root).unsqueeze(-1), value=-1)
-        self.column = torch.addcmul(self.column, w, self._at(w, self.pivot).unsqueeze(-1), value=-1)
-        self.pending[:, self.used] = w
-        self.used += 1
-        if self.used == self.block:
-            self._apply()
-        token = self._at(self.token, index)
-        self.result[self.heads, token] = torch.where(
-            active, self._at(self.x, index).sign(), self._at(self.result, token)
-        )
-        for rows in (self.x, self.alive):
-            rows[self.heads, index] *= ~active
-
-    def _apply(self) -> None:
-        pending = self.pending[:, : self.used]
-        self.inverse.baddbmm_(pending.mT, pending, alpha=-1)
-        self.used = 0
-
-    def _compact(self, width: int) -> None:
-        """Keep `width` columns a head, the alive ones first; then apply what is pending to the smaller matrix."""
-        keep = self.alive.sort(dim=-1, descending=True, stable=True).indices[:, :width]
-        self.inverse = _stack(
-            [m.index_select(0, k).index_select(1, k) for m, k in zip(self.inverse, keep, strict=True)]
-        )
-        self.pending = _stack([w[:, k] for w, k in zip(self.pending, keep, strict=True)])
-        rows = (self.x, self.alive, self.token, self.row_sums, self.column)
-        self.x, self.alive, self.token, self.row_sums, self.column = (row.gather(-1, keep) for row in rows)
-        self.pivot = self.alive.argmax(-1)
-        self._apply()
-
-    def _column(self, index: Tensor) -> Tensor:
-        base = self.inverse[self.heads, index]  # a row, for the inverse is symmetric
-        if self.used == 0:
-            return base
-        pending = self.pending[:, : self.used]
-        return torch.baddbmm(base.unsqueeze(1), pending[self.heads, :, index].unsqueeze(1), pending, alpha=-1).squeeze(
-            1
-        )
-
-    def _at(self, rows: Tensor, index: Tensor) -> Tensor:
-        return rows[self.heads, index]
-
-
-def _first(mask: Tensor) -> Tensor:
-    return mask.to(torch.uint8).argmax(dim=-1)
-
-
-def _stack(parts: list[Tensor]) -> Tensor:
-    return torch.stack(parts) if len(parts) > 1 else parts[0].unsqueeze(0)
-
-
-def _reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """How far x can go along u, and along -u, before a coordinate leaves [-1, 1]; one with u = 0 sets no limit."""
-    inverse = u.reciprocal().nan_to_num_(0.0, 1e300, -1e300)
-    size, shift = inverse.abs(), x * inverse
-    return (size - shift).amin(-1).clamp_min_(0), (size + shift).amin(-1).clamp_min_(0)
-
-
-def _inverse(gram: Tensor, alive: Tensor, ridge: float) -> Tensor:
-    """The inverse of the alive part of `gram` plus the ridge; the frozen part is set to the identity."""
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    count = alive.sum(-1).clamp_min(1)
-    level = (diagonal * alive).sum(-1) / count  # [H], the mean alive diagonal
-    level = torch.where(level > 0, level, torch.ones_like(level))
-    if not bool(alive.all()):
-        gram.mul_(alive.unsqueeze(-1)).mul_(alive.unsqueeze(-2))
-        diagonal.add_((~alive) * level.unsqueeze(-1))
-    diagonal.add_(ridge * level.unsqueeze(-1))
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if bool(failed.any()):
-        raise RuntimeError(f"the Gram matrix is not positive definite with ridge {ridge}; raise the ridge")
-    return torch.cholesky_inverse(factor)
+def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
+    """`walk(*head)` of every head, stacked: as many at once as torch has threads, the last few one after another."""
+    threads = torch.get_num_threads()
+    together = len(heads) - len(heads) % threads
+    kept = []
+    if threads > 1 and together:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            kept += pool.map(lambda head: walk(*head), heads[:together])
+        torch.set_num_threads(threads)  # a count set in any thread is what later threads start from
+    else:
+        together = 0
+    return torch.stack(kept + [walk(*head) for head in heads[together:]])
