@@ -21,6 +21,7 @@ from attention_coresets import (
 )
 from attention_coresets.adversary import kernel_certificate
 from attention_coresets.coresets.refinement import REFINEMENTS
+from attention_coresets.coresets.weighted import WeightedCache
 from tables import CONSTRUCTIONS, build, generators, label, small_cache
 
 KEYS, VALUES = torch.zeros(5, 3), torch.zeros(5, 2)
@@ -63,6 +64,14 @@ def test_a_cache_of_other_dtypes():
     refuses(message, Cache, KEYS, VALUES.double())
     whole = "keys and values need one floating dtype, got torch.int64 and torch.int64"
     refuses(whole, Cache, KEYS.long(), VALUES.long())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_weighted_cache_needs_a_weight_a_token():
+    refuses("log_weights (4,) must be one a token, (5,)", WeightedCache, KEYS, VALUES, torch.zeros(4))
+    message = "log_weights must be finite, of shape (5,): one a token"
+    refuses(message, tilt, KEYS, 1.0, torch.zeros(4))
+    refuses(message, tilt, KEYS, 1.0, torch.full((5,), torch.inf))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -157,7 +157,7 @@ def test_error_near_that_of_halving(name):
         ("halving", "kernel_halving", {}),
         ("uniform", "uniform", {}),
     ):
-        cache = make_cache("sphere", n=2048, d=2, seed=0, heads=6)
+        cache = make_cache("sphere", n=2048, d=2, seed=0, heads=3)
         coreset = make_coreset(kind, **options)(cache, 64, 1.0, *generators(0))
         logs[label] = worst_query(cache, coreset, rho=1.0).error.log().mean().item()
     assert logs["buckets"] - logs["halving"] < np.log(1.6)

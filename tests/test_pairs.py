@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from attention_coresets import make_cache
+from attention_coresets.coresets import pairs
 from attention_coresets.coresets.greedy import _GreedySign
-from attention_coresets.coresets.kernel_halving import kernel_halving_signs
+from attention_coresets.coresets.kernel_halving import _KernelHalving, kernel_halving_signs
+from attention_coresets.coresets.law import balancing_features, kernel_panel, law
 from attention_coresets.coresets.paired_coin import _Coin
 from attention_coresets.coresets.pairs import Rule, pair_signs
 from attention_coresets.coresets.self_balancing import _SelfBalancing
@@ -198,3 +201,50 @@ def test_balancing_beats_the_coin(rule, rng):
         ends = [run(gram, np.zeros(200), rng.random(200), make()) for _ in range(20)]
         norms[name] = np.mean([z @ gram @ z for z in ends])
     assert norms["rule"] < 0.3 * norms["coin"]
+
+
+RULES = {
+    "coin": _Coin,
+    "greedy": _GreedySign,
+    "self_balancing": lambda: _SelfBalancing(0.7),
+    "kernel_halving": lambda: _KernelHalving(5.0),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", [*STARTS, "mixed"])
+def test_compiled_pairs_take_the_same_signs_as_the_torch_loop(rule, kind, rng, monkeypatch):
+    """All heads of a batch, and of a slice of one with other strides; settled heads and odd numbers of tokens too."""
+    pytest.importorskip("numba")
+    heads, n = 7, 64
+    kinds = [STARTS[h % 3] for h in range(heads)] if kind == "mixed" else [kind] * heads
+    x = np.stack([start(k, rng, n) for k in kinds])
+    if kind == "mixed":
+        x[-1] = np.tile([1.0, -1.0], n // 2)
+    grams = np.stack([gram_of(rng, n) for _ in range(heads)])
+    uniforms = rng.random((heads, n, 2))
+    arrays = [torch.from_numpy(a) for a in (grams.transpose(0, 2, 1), x, uniforms)]
+    arrays[2] = arrays[2][..., 0]
+    found = pair_signs(*arrays, RULES[rule]())
+    monkeypatch.setattr(pairs, "pairs_compiled", None)
+    assert torch.equal(found, pair_signs(*arrays, RULES[rule]()))
+    torch.testing.assert_close(arrays[1], torch.from_numpy(x))  # the start is not written to
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if r != "coin"])
+@pytest.mark.parametrize("kind", STARTS)
+def test_panels_take_the_same_signs_as_the_whole_matrix(rule, kind, rng, monkeypatch):
+    pytest.importorskip("numba")
+    n = 300
+    monkeypatch.setattr(pairs, "_PANELS", 1)
+    monkeypatch.setattr(pairs.pairs_compiled, "_PANEL", 20)
+    monkeypatch.setattr(pairs.pairs_compiled, "_TILE", 32)
+    cache = make_cache("cap_outliers", n=n, d=4, seed=0, heads=2)
+    weights = torch.from_numpy(rng.uniform(0, 1, (2, n)))
+    features = balancing_features(cache.keys, cache.values, weights, law(cache.keys, 2.0, "tilted", "auto"))
+    x = torch.from_numpy(np.stack([start(kind, rng, n) for _ in range(2)]))
+    uniforms = torch.from_numpy(rng.random((2, n)))
+    found = pair_signs(features, x, uniforms, RULES[rule]())
+    assert torch.equal(found, pair_signs(kernel_panel(features, features), x, uniforms, RULES[rule]()))
+    monkeypatch.setattr(pairs, "pairs_compiled", None)
+    assert torch.equal(found, pair_signs(features, x, uniforms, RULES[rule]()))

@@ -199,3 +199,18 @@ def test_stated_bounds():
     assert size_bound(16, 2.0, 0.1) == pytest.approx(40 * math.e**2)
     assert signed_clusters_floor(8, 4, 1.0) == pytest.approx((math.e - 1) / (32 + 8 * (math.e - 1)) * 2)
     assert antipodal_minimum_size(1.5, 0.25) == pytest.approx(math.exp(3) * 0.6)
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.floats(0.05, 10), st.integers(0, 10**6))
+def test_weights_count_repeated_tokens(n, d, rho, seed):
+    """The tilt of weighted tokens is that of the cache in which token i is there w_i times."""
+    keys, times = cloud(seed, n, d), torch.from_numpy(np.random.default_rng(seed).integers(1, 6, n))
+    weighted, repeated = tilt(keys, rho, times.log().double()), tilt(keys.repeat_interleave(times, dim=0), rho)
+    summed = torch.zeros(n).double().scatter_add_(0, torch.arange(n).repeat_interleave(times), repeated.p)
+    torch.testing.assert_close(weighted.p, summed, rtol=0, atol=1e-7)
+    torch.testing.assert_close(weighted.center, repeated.center, rtol=0, atol=1e-6)
+    torch.testing.assert_close(weighted.sigma, repeated.sigma, rtol=0, atol=1e-6)
+    torch.testing.assert_close(weighted.entropy, repeated.entropy, rtol=0, atol=1e-6)
+    doubled = tilt(keys, rho, times.log().double() + 5.0)  # a common factor moves the entropy alone
+    torch.testing.assert_close(doubled.p, weighted.p, rtol=0, atol=1e-9)
+    torch.testing.assert_close(doubled.entropy, weighted.entropy + 5.0, rtol=0, atol=1e-6)

@@ -10,7 +10,9 @@ from attention_coresets.coresets.law import capped_marginals
 
 RECURSIONS = ("one_walk", "halving", "merge_reduce", "compress", "compress_pp")
 BUCKETED = ("merge_reduce", "compress", "compress_pp")
-OVERSAMPLING = 3  # g of Compress(g) and Compress++(g)
+# g of Compress(g) and Compress++(g): at 3 kernel halving of 8192 tokens to 256 (sphere, d = 8, rho = 2) errs 1.05 times
+# as much as in halving, for an eighth of its time; at 1 it is 1.17 times
+OVERSAMPLING = 3
 _LEVEL = (
     1e-6  # nats; tokens whose probabilities differ by less are dealt as equal, so that rounding does not order them
 )

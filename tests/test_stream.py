@@ -1,0 +1,199 @@
+"""Streams: memory held, exact size, weights that count the stream, blocks that leave no trace, error near one-shot."""
+
+import numpy as np
+import pytest
+import torch
+
+from attention_coresets import Cache, Coreset, Stream, make_cache, make_coreset, worst_query
+from attention_coresets.coresets.stream import REDUCERS
+from attention_coresets.coresets.weighted import WeightedCache
+from tables import generators, repeated, small_cache
+
+RHO = 2.0
+
+
+def read(cache, block, construct="kernel_halving", size=16, memory=None, seeds=(0,)):
+    """A stream that has read `cache` in blocks; never more than its memory held."""
+    generator = generators(*seeds) if len(seeds) > 1 else generators(*seeds)[0]
+    stream = Stream(construct, size, RHO, memory, generator)
+    for keys, values in zip(cache.keys.split(block, dim=-2), cache.values.split(block, dim=-2), strict=True):
+        stream.add(keys, values)
+        assert stream.held <= stream.memory
+    assert stream.n == cache.n
+    return stream
+
+
+def same(first, second):
+    """Whether two held coresets are the same, weights to rounding."""
+    assert torch.equal(first.indices, second.indices)
+    assert torch.equal(first.keys, second.keys)
+    assert torch.equal(first.values, second.values)
+    assert (first.log_weights is None) == (second.log_weights is None)
+    if first.log_weights is not None:
+        torch.testing.assert_close(first.log_weights, second.log_weights, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", REDUCERS)
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_size_order_weights_and_blocks(name, model):
+    if (name, model) == ("tilted_draws", "unweighted"):
+        pytest.skip("draws from p* have one model")
+    construct = make_coreset(name, **({} if name == "tilted_draws" else {"model": model}))
+    cache = small_cache("cap_outliers", n=500, heads=2)
+    coreset = read(cache, 500, construct, seeds=(1, 2)).coreset()
+    assert coreset.indices.shape == (2, 16)
+    assert (coreset.indices.diff(dim=-1) > 0).all()
+    assert torch.equal(coreset.keys, cache.take(coreset.indices)[0])
+    assert torch.equal(coreset.values, cache.take(coreset.indices)[1])
+    assert (coreset.log_weights is None) == (model == "unweighted")
+    for block in (1, 7, 32, 333):
+        same(read(cache, block, construct, seeds=(1, 2)).coreset(), coreset)
+    for head in range(2):
+        alone = read(cache[head], 100, construct, seeds=(1 + head,)).coreset()
+        assert torch.equal(alone.indices, coreset.indices[head])
+
+
+@pytest.mark.parametrize("memory", [64, 80, 128, 1000])
+def test_memory_is_kept_and_bounded_by_the_logarithm(memory):
+    cache, most = make_cache("sphere", n=3000, d=3), 0
+    stream = Stream("paired_coin", 16, RHO, memory, *generators(0))
+    for keys, values in zip(cache.keys.split(11), cache.values.split(11), strict=True):
+        stream.add(keys, values)
+        most = max(most, stream.held)
+        assert len(stream._buckets) <= np.log2(max(2, stream.n / 16)) + 1
+    assert most <= memory
+    assert most > min(memory, 8 * 16) - 40  # what it may hold it does hold
+    assert stream.coreset().size == 16
+    assert Stream("greedy", 16, RHO).memory == 128
+
+
+def test_every_token_while_there_are_no_more_than_the_size():
+    cache = small_cache("sphere", n=16, heads=2)
+    coreset = read(cache, 5).coreset()
+    assert torch.equal(coreset.keys, cache.keys)
+    assert torch.equal(coreset.indices, torch.arange(16).expand(2, 16))
+    assert coreset.log_weights is None
+
+
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_one_buffer_is_one_shot(model):
+    cache = small_cache("clusters", n=31)
+    construct = make_coreset("kernel_halving", model=model, recursion="one_walk")
+    held, once = read(cache, 4, construct).coreset(), construct(cache, 16, RHO, *generators(0))
+    assert torch.equal(held.indices, once.indices)
+    if model == "tilted":
+        torch.testing.assert_close(held.log_weights, once.log_weights, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("memory", [16, 32])
+@pytest.mark.parametrize(
+    ("name", "model"), [("paired_coin", "tilted"), ("paired_coin", "unweighted"), ("tilted_draws", "tilted")]
+)
+def test_weights_are_unbiased(name, model, memory):
+    """By rules that keep the mean: a token's weight, 0 where it was dropped, has mean 1 wherever it was."""
+    runs, n, size = 3000, 45, 4
+    cache = repeated(small_cache("cap_outliers", n=n, d=4, seed=1), runs)
+    construct = make_coreset(name) if name == "tilted_draws" else make_coreset(name, model=model)
+    coreset = read(cache, 10, construct, size, memory, seeds=(5,)).coreset()
+    weights = torch.full((runs, size), n / size).double() if coreset.log_weights is None else coreset.log_weights.exp()
+    counts = torch.zeros(runs, n).double().scatter_(-1, coreset.indices, weights)
+    error = counts.std(0) / runs**0.5
+    assert ((counts.mean(0) - 1).abs() <= 4.5 * error + 1e-9).all()
+    if coreset.log_weights is not None:
+        total = counts.sum(-1)
+        assert abs(total.mean() - n) <= 4.5 * total.std() / runs**0.5 + 1e-9
+
+
+def test_a_coreset_may_be_asked_on_the_way():
+    cache = make_cache("sphere", n=400, d=3)
+    stream = Stream("kernel_halving", 16, RHO, generator=generators(0)[0])
+    for keys, values in zip(cache.keys.split(50), cache.values.split(50), strict=True):
+        stream.add(keys, values)
+        same(stream.coreset(), stream.coreset())
+        assert stream.coreset().indices.max() < stream.n
+    same(stream.coreset(), read(cache, 400).coreset())
+
+
+@pytest.mark.parametrize("name", ["kernel_halving", "gram_schmidt_walk"])
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_error_within_twice_one_shot(name, model):
+    """Geometric means of worst errors over six heads, at the same size."""
+    cache, size = make_cache("clusters", n=1500, d=4, seed=3, heads=6), 48
+    construct = make_coreset(name, model=model)
+    seeds = tuple(range(6))
+    held = read(cache, 100, construct, size, seeds=seeds).coreset()
+    logs = [
+        worst_query(cache, Coreset(c.indices, c.log_weights), rho=RHO).error.log().mean().item()
+        for c in (held, construct(cache, size, RHO, generators(*seeds)))
+    ]
+    assert logs[0] - logs[1] < np.log(2)
+
+
+def refuses(message, action, *arguments, **options):
+    with pytest.raises(ValueError) as caught:
+        action(*arguments, **options)
+    assert str(caught.value) == message
+
+
+def test_bad_input():
+    keys, values = torch.randn(5, 3), torch.randn(5, 2)
+    stream = Stream("greedy", 4, RHO)
+    refuses("the stream has read no token; add a block first", stream.coreset)
+    message = "keys hold NaN or Inf; clean the cache before building a coreset"
+    refuses(message, stream.add, torch.full((5, 3), torch.nan), values)
+    assert stream.n == 0
+    stream.add(keys, values)
+    refuses("keys (5, 4) must have the first block's shape ('b', 3)", stream.add, torch.randn(5, 4), values)
+    refuses("values (5, 3) must have the first block's shape ('b', 2)", stream.add, keys, torch.randn(5, 3))
+    refuses("keys (1, 5, 3) must have the first block's shape ('b', 3)", stream.add, keys[None], values[None])
+    message = "keys must stay torch.float32 on cpu, got torch.float64 on cpu"
+    refuses(message, stream.add, keys.double(), values.double())
+    assert stream.n == 5  # a refused block leaves nothing
+
+
+def test_bad_parameters():
+    refuses("size must be at least 1 token, got 0", Stream, "greedy", 0, RHO)
+    refuses("memory must be at least 4 * size = 40 tokens, got 39", Stream, "greedy", 10, RHO, 39)
+    known = ", ".join(REDUCERS)
+    refuses(f"unknown construction of a stream 'greed'; did you mean 'greedy'? known: {known}", Stream, "greed", 4, RHO)
+    uniform = make_coreset("uniform")
+    message = f"{uniform!r} does not count weighted tokens; a stream takes one of {known}"
+    refuses(message, Stream, uniform, 4, RHO)
+    with pytest.raises(ValueError, match="rho"):
+        Stream("greedy", 4, -1.0)
+
+
+def test_weighted_caches():
+    cache = small_cache("sphere", n=20, heads=2)
+    zeros = torch.zeros(2, 20).double()
+    refuses("log_weights hold NaN or Inf", WeightedCache, cache.keys, cache.values, zeros + torch.inf)
+    construct = make_coreset("kernel_halving")
+    plain = construct(cache, 7, RHO, generators(0, 1))
+    weighted = construct(WeightedCache(cache.keys, cache.values, zeros + 3.0), 7, RHO, generators(0, 1))
+    assert torch.equal(plain.indices, weighted.indices)
+    torch.testing.assert_close(weighted.log_weights - 3.0, plain.log_weights, rtol=0, atol=1e-9)
+    full = construct(WeightedCache(cache.keys, cache.values, zeros + 3.0), 20, RHO, generators(0, 1))
+    assert torch.equal(full.log_weights, zeros + 3.0)
+
+
+def test_unweighted_weights_even_out_where_none_is_too_heavy():
+    rng = np.random.default_rng(0)
+    cache, log_weights = small_cache("sphere", n=20), torch.from_numpy(np.log(rng.uniform(1, 2, 20)))
+    construct = make_coreset("kernel_halving", model="unweighted", recursion="one_walk")
+    coreset = construct(WeightedCache(cache.keys, cache.values, log_weights), 8, RHO, *generators(0))
+    expected = float((log_weights.exp().sum() / 8).log())
+    torch.testing.assert_close(coreset.log_weights, torch.full_like(coreset.log_weights, expected), rtol=0, atol=1e-9)
+
+
+def test_the_input_is_copied():
+    """Blocks may be overwritten by the caller once they are read."""
+    keys, values = torch.randn(40, 3).double(), torch.randn(40, 2).double()
+    kept = Cache(keys.clone(), values.clone())
+    stream = Stream("greedy", 8, RHO, generator=generators(0)[0])
+    for part in (slice(0, 12), slice(12, 40)):
+        block = keys[part].clone(), values[part].clone()
+        stream.add(*block)
+        block[0].zero_()
+        block[1].zero_()
+    coreset = stream.coreset()
+    assert torch.equal(coreset.keys, kept.take(coreset.indices)[0])
