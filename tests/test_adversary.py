@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 import oracles
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
-from attention_coresets.adversary.ascent import _climb, _error_and_gradient, _project, _sides
+from attention_coresets.adversary.ascent import _climb, climb
 from attention_coresets.adversary.enclosure import branch_and_bound
+from attention_coresets.adversary.gradient import error_and_gradient, rooms
+from attention_coresets.adversary.sides import two_sides
 from attention_coresets.adversary.starts import RADII, starts
+from attention_coresets.adversary.steps import project
 from tables import FAMILIES, generators, small_cache
 
 SETTINGS = [("uniform", 2), ("uniform", 6), ("tilted_draws", 6)]  # construction, and n over its size
@@ -40,7 +43,8 @@ def test_the_gradient_is_that_of_half_the_squared_error(n, d, dv, weighted, seed
     keys, values = cache.take(indices)
     gap = attend(query, cache.keys, cache.values) - attend(query, keys, values, coreset.log_weights)
     (expected,) = torch.autograd.grad(0.5 * gap.square().sum(), query)
-    error, gradient = _error_and_gradient(query.detach(), _sides(cache, coreset))
+    sides = two_sides(cache, coreset, rho=4.0)
+    error, gradient = error_and_gradient(query.detach(), sides, rooms(query.detach(), sides, 2))
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(error, gap.norm(dim=-1).detach(), rtol=1e-9, atol=1e-12)
 
@@ -65,7 +69,7 @@ def test_the_error_is_that_of_a_query_in_the_ball(family, rho):
 def test_a_climb_never_descends_and_stays_in_the_ball(rho, generator):
     cache = small_cache("clusters", heads=3)
     coreset = cases(cache, rho)[1]
-    sides = _sides(cache, coreset)
+    sides = two_sides(cache, coreset, rho)
     first = starts(cache, coreset, rho, 20, generator)
     query, error = first, attention_error(first, cache, coreset)
     for steps in (1, 2, 5, 20):
@@ -76,11 +80,42 @@ def test_a_climb_never_descends_and_stays_in_the_ball(rho, generator):
         error = better
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_climbing_from_given_queries(dtype, generator):
+    """From anywhere, in or out of the ball, with leading axes: in the dtype of the cache, and never a loss."""
+    cache = small_cache("cap_outliers", heads=4, dtype=dtype)
+    coreset = cases(cache, 2.0)[2]
+    queries = 3 * torch.randn(2, 2, 5, 4, generator=generator, dtype=torch.float64)
+    square = Cache(*(x.reshape(2, 2, *x.shape[1:]) for x in (cache.keys, cache.values)))
+    folded = Coreset(coreset.indices.reshape(2, 2, -1), coreset.log_weights.reshape(2, 2, -1))
+    before = attention_error(project(queries.to(dtype), 2.0), square, folded)
+    for steps in (0, 1, 30):
+        found, error = climb(square, folded, 2.0, queries, steps)
+        assert (found.dtype, found.shape, error.shape) == (dtype, queries.shape, queries.shape[:-1])
+        assert (found.norm(dim=-1) <= 2.0 * (1 + 1e-6)).all()
+        torch.testing.assert_close(error, attention_error(found, square, folded), rtol=1e-4, atol=1e-5)
+        assert (error >= before - 1e-5).all()
+        before = error
+    assert (error.amax(-1).double() >= 0.9 * worst_query(square, folded, 2.0).error).all()
+    torch.testing.assert_close(climb(square[1], folded[1], 2.0, queries[1], 30)[1], error[1])
+
+
+def test_climbing_refuses_what_does_not_fit():
+    cache = small_cache("sphere", heads=2)
+    coreset = cases(cache, 2.0)[0]
+    with pytest.raises(ValueError, match="queries"):
+        climb(cache, coreset, 2.0, torch.zeros(1, 3, cache.d, dtype=torch.float64), 3)
+    with pytest.raises(ValueError, match="steps"):
+        climb(cache, coreset, 2.0, torch.zeros(2, 3, cache.d, dtype=torch.float64), -1)
+    with pytest.raises(ValueError, match="rho"):
+        climb(cache, coreset, 0.0, torch.zeros(2, 3, cache.d, dtype=torch.float64), 3)
+
+
 def test_projection_moves_only_what_is_outside():
     inside, outside = torch.tensor([[0.3, 0.4]]), torch.tensor([[3.0, 4.0]])
-    assert torch.equal(_project(inside, 1.0), inside)
-    torch.testing.assert_close(_project(outside, 1.0), outside / 5)
-    assert torch.equal(_project(torch.zeros(1, 2), 1.0), torch.zeros(1, 2))
+    assert torch.equal(project(inside, 1.0), inside)
+    torch.testing.assert_close(project(outside, 1.0), outside / 5)
+    assert torch.equal(project(torch.zeros(1, 2), 1.0), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("count", [1, 7, 64, 3000])
@@ -180,7 +215,7 @@ def test_chunks_of_heads_change_nothing(monkeypatch):
     cache = small_cache("clusters", heads=4)
     coreset = cases(cache, 3.0)[1]
     whole = worst_query(cache, coreset, 3.0)
-    monkeypatch.setattr("attention_coresets.adversary.ascent._MAX_LOGITS", 1)
+    monkeypatch.setattr("attention_coresets.adversary.portions._NUMBERS", 1)
     torch.testing.assert_close(worst_query(cache, coreset, 3.0).error, whole.error, rtol=1e-6, atol=0)
 
 

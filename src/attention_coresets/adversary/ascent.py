@@ -6,13 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.adversary.gradient import error_and_gradient, rooms
+from attention_coresets.adversary.portions import share, spread
+from attention_coresets.adversary.sides import Sides, centred, two_sides
 from attention_coresets.adversary.starts import starts
+from attention_coresets.adversary.steps import begin, judged, project, trial
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
-_MAX_LOGITS = 2**25  # restarts x tokens x heads climbing together
-_MOST_TURN = 3.0  # of the last direction kept in the next
-_ON_SPHERE = 1e-6
+_MAX_LOGITS = 2**25  # queries x tokens x heads climbing together
 _SAME = 0.99  # a restart that ends at this share of the best error has reached it
 
 
@@ -50,95 +52,84 @@ def ascend(
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
-    weights = None if coreset.log_weights is None else coreset.log_weights.reshape(-1, coreset.size)
-    core = Coreset(coreset.indices.reshape(-1, coreset.size), weights)
-    heads = len(flat.keys)
-    chunk = max(1, _MAX_LOGITS // (restarts * cache.n))
-    parts = [
-        _climb_heads(flat[a : a + chunk], core[a : a + chunk], rho, restarts, steps, polish, seed)
-        for a in range(0, heads, chunk)
-    ]
-    error, query, reached = (torch.cat(part) for part in zip(*parts, strict=True))
+    flat, core = _flat(cache, coreset)
+    parts = [(flat[a], core[a], rho, restarts, steps, polish, seed) for a in _slices(flat, restarts)]
+    found = share(_climb_heads, parts, cache.keys.device)
+    error, query, reached = (torch.cat(part) for part in zip(*found, strict=True))
     return Ascent(error.reshape(cache.heads), query.reshape(*cache.heads, cache.d), reached.reshape(cache.heads))
 
 
+def climb(
+    cache: Cache, coreset: Coreset, rho: float, queries: Float[Tensor, "*heads b d"], steps: int
+) -> tuple[Float[Tensor, "*heads b d"], Float[Tensor, "*heads b"]]:
+    """Each query of `queries`, brought into the ball |q| <= rho, after `steps` steps up the error, and its error there.
+
+    The steps of `ascend`, in the dtype of the cache, from given queries: a warm start for whoever changes the coreset
+    a little and asks again. No error is below that of the query it came from; steps = 0 only evaluates. Cost 4 (steps +
+    1) b (n + m)(d + dv) flops a head. Raises ValueError for a rho that is not positive, negative steps, or queries that
+    do not fit the cache.
+    """
+    check_rho(rho)
+    cache.check_indices(coreset.indices)
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
+    if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
+        raise ValueError(
+            f"queries {tuple(queries.shape)} must have shape {(*cache.heads, 'b', cache.d)} for this cache"
+        )
+    flat, core = _flat(cache, coreset)
+    first = queries.to(flat.keys).reshape(len(flat.keys), -1, cache.d)
+    parts = [
+        (project(first[a], rho), two_sides(flat[a], core[a], rho), rho, steps) for a in _slices(flat, len(first[0]))
+    ]
+    query, error = (torch.cat(part) for part in zip(*share(_climb, parts, first.device), strict=True))
+    return query.reshape(queries.shape), error.reshape(queries.shape[:-1])
+
+
+def _flat(cache: Cache, coreset: Coreset) -> tuple[Cache, Coreset]:
+    """The same with one axis of heads."""
+    weights = coreset.log_weights
+    weights = None if weights is None else weights.reshape(-1, coreset.size)
+    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
+    return flat, Coreset(coreset.indices.reshape(-1, coreset.size), weights)
+
+
+def _slices(cache: Cache, queries: int) -> list[slice]:
+    """The heads taken together: one slice a thread on the CPU, and none that takes too much memory."""
+    heads, threads = len(cache.keys), torch.get_num_threads() if cache.keys.device.type == "cpu" else 1
+    chunk = max(1, min(-(-heads // threads), _MAX_LOGITS // (queries * cache.n)))
+    return [slice(a, a + chunk) for a in range(0, heads, chunk)]
+
+
+@torch.no_grad()
 def _climb_heads(
     cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # a common shift of the keys changes no attention and keeps float32 logits small
-    shifted = Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
+    shifted = centred(cache)  # in its own dtype, before float32 rounds
     fast = shifted.to(torch.float32)
-    weights = coreset.log_weights
-    fast_core = Coreset(coreset.indices, None if weights is None else weights.to(torch.float32))
-    first = starts(fast, fast_core, rho, restarts, torch.Generator().manual_seed(seed))
-    query, error = _climb(first, _sides(fast, fast_core), rho, steps)
+    first = starts(fast, coreset, rho, restarts, torch.Generator().manual_seed(seed))
+    query, error = _climb(first, two_sides(fast, coreset, rho), rho, steps)
     best = error.topk(max(1, restarts // 8), dim=-1).indices
     query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d))
-    query = _project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
-    exact = Coreset(coreset.indices, None if weights is None else weights.to(torch.float64))
-    polished, final = _climb(query, _sides(shifted.to(torch.float64), exact), rho, polish)
+    query = project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
+    polished, final = _climb(query, two_sides(shifted.to(torch.float64), coreset, rho), rho, polish)
     top = final.max(dim=-1)
     ends = error.to(torch.float64).scatter(-1, best, final)
     reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
     return top.values, polished[torch.arange(len(polished)), top.indices], reached
 
 
-Side = tuple[Tensor, Tensor, Tensor | None]
-
-
-def _sides(cache: Cache, coreset: Coreset) -> tuple[Side, Side]:
-    weights = None if coreset.log_weights is None else coreset.log_weights.unsqueeze(-2)
-    return (cache.keys, cache.values, None), (*cache.take(coreset.indices), weights)
-
-
-def _climb(query: Tensor, sides: tuple[Side, Side], rho: float, steps: int) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def _climb(query: Tensor, sides: Sides, rho: float, steps: int) -> tuple[Tensor, ...]:
     """The best queries and errors of each climb: query ``[H, b, d]``, error ``[H, b]``."""
-    length = torch.full_like(query[..., :1], 0.25 * rho)
-    error, gradient = _error_and_gradient(query, sides)
-    gradient = _along_ball(query, gradient, rho)
-    direction = gradient
+    return spread(lambda q, its_sides: _climb_portion(q, its_sides, rho, steps), query, sides)
+
+
+@torch.no_grad()
+def _climb_portion(query: Tensor, sides: Sides, rho: float, steps: int) -> tuple[Tensor, Tensor]:
+    room = rooms(query, sides, 2)
+    now = begin(query, *error_and_gradient(query, sides, room), rho)
     for _ in range(steps):
-        trial = _project(query + length * _normalised(direction), rho)
-        trial_error, trial_gradient = _error_and_gradient(trial, sides)
-        trial_gradient = _along_ball(trial, trial_gradient, rho)
-        better = (trial_error > error).unsqueeze(-1)
-        turn = (trial_gradient * (trial_gradient - gradient)).sum(-1, keepdim=True)
-        turn = (turn / gradient.square().sum(-1, keepdim=True).clamp_min(1e-30)).clamp(0, _MOST_TURN)
-        # a loss starts anew from the gradient
-        direction = torch.where(better, trial_gradient + turn * direction, gradient)
-        query, gradient = torch.where(better, trial, query), torch.where(better, trial_gradient, gradient)
-        error = torch.maximum(error, trial_error)
-        length = torch.where(better, (1.6 * length).clamp_max(4 * rho), 0.4 * length)
-    return query, error
-
-
-def _along_ball(query: Tensor, gradient: Tensor, rho: float) -> Tensor:
-    """The gradient without its outward part where the query is on the sphere."""
-    square, outward = query.square().sum(-1, keepdim=True), (query * gradient).sum(-1, keepdim=True)
-    pressed = (square >= rho**2 * (1 - _ON_SPHERE)) & (outward > 0)
-    return torch.where(pressed, gradient - outward / square.clamp_min(1e-30) * query, gradient)
-
-
-def _error_and_gradient(query: Tensor, sides: tuple[Side, Side]) -> tuple[Tensor, Tensor]:
-    """|D| ``[H, b]`` and the gradient of |D|^2 / 2 ``[H, b, d]``."""
-    weights, outputs = [], []
-    for keys, values, log_weights in sides:
-        logits = query @ keys.mT  # [H, b, n]
-        p = (logits if log_weights is None else logits.add_(log_weights)).softmax(dim=-1)
-        weights.append(p)
-        outputs.append(p @ values)
-    difference = outputs[0] - outputs[1]  # [H, b, dv]
-    gradient = torch.zeros_like(query)
-    for sign, p, out, (keys, values, _) in zip((1, -1), weights, outputs, sides, strict=True):
-        along = (difference @ values.mT).sub_((difference * out).sum(-1, keepdim=True))  # <v_i - Attn, D>
-        gradient = gradient + sign * (along.mul_(p) @ keys)
-    return difference.norm(dim=-1), gradient
-
-
-def _normalised(gradient: Tensor) -> Tensor:
-    return gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-
-
-def _project(query: Tensor, rho: float) -> Tensor:
-    return query * (rho / query.norm(dim=-1, keepdim=True).clamp_min(rho))
+        tried = trial(now, rho)
+        now = judged(now, tried, *error_and_gradient(tried, sides, room), rho)
+    return now.query, now.error

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, attention_error
+from attention_coresets.adversary.gradient import errors
+from attention_coresets.adversary.sides import Sides, two_sides
+from attention_coresets.attention import Cache, Coreset
 
 RADII = (1.0, 0.6, 0.3)  # in units of rho: two groups often balance well inside the ball
 _SCREENED = 4096  # tokens whose own query is tried, dropped ones first
@@ -26,11 +28,13 @@ def starts(
     the best competes, so that the better half is not one query thrice. All heads share the random numbers, so that a
     head starts alike whatever its batch.
     """
-    directions = torch.cat([_aimed(cache, coreset, rho, generator), _random(cache, generator)], dim=-2)  # [H, p, d]
+    sides = two_sides(cache, coreset, rho)
+    aimed = _aimed(cache, coreset, sides, rho, generator)
+    directions = torch.cat([aimed, _random(cache, generator)], dim=-2)  # [H, p, d]
     radii = rho * torch.tensor(RADII, dtype=directions.dtype, device=directions.device)
     pool = radii[:, None] * directions.unsqueeze(-2)  # [H, p, radii, d]
-    errors = attention_error(pool.flatten(-3, -2), cache, coreset).unflatten(-1, pool.shape[-3:-1])
-    best, radius = errors.max(dim=-1)  # [H, p]
+    found = errors(pool.flatten(-3, -2), sides).unflatten(-1, pool.shape[-3:-1])
+    best, radius = found.max(dim=-1)  # [H, p]
     chosen = best.topk(min(count - count // 2, best.shape[-1]), dim=-1).indices
     rest = torch.randint(best.shape[-1], (count - chosen.shape[-1],), generator=generator).to(best.device)
     anywhere = torch.randint(len(RADII), rest.shape, generator=generator).to(best.device)
@@ -40,10 +44,10 @@ def starts(
     return pool[torch.arange(len(pool), device=pool.device).unsqueeze(-1), direction, radius]
 
 
-def _aimed(cache: Cache, coreset: Coreset, rho: float, generator: torch.Generator) -> Tensor:
+def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: torch.Generator) -> Tensor:
     kept = torch.zeros(cache.keys.shape[:-1], device=cache.keys.device).scatter_(-1, coreset.indices, 1.0)
     lottery = torch.rand(cache.n, generator=generator).to(kept)
-    worst = _screen(cache, coreset, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
+    worst = _screen(cache, sides, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
     count = min(_AIMED, cache.n)
     order = [worst, *((lottery + sign * kept).topk(count).indices for sign in (-1, 1))]
     keys, _ = cache.take(torch.cat(order, dim=-1))
@@ -51,14 +55,14 @@ def _aimed(cache: Cache, coreset: Coreset, rho: float, generator: torch.Generato
     return _unit(torch.cat([aimed, -aimed], dim=-2))
 
 
-def _screen(cache: Cache, coreset: Coreset, rho: float, tokens: Tensor) -> Tensor:
+def _screen(cache: Cache, sides: Sides, rho: float, tokens: Tensor) -> Tensor:
     """Of `tokens` ``[H, s]``, those that hurt most when a query of norm rho points at them from the mean of the keys.
 
     One dropped outlier can carry the whole supremum, and a lottery misses it.
     """
     directions = _unit(cache.take(tokens)[0] - cache.keys.mean(dim=-2, keepdim=True))
-    errors = attention_error(rho * directions, cache, coreset)
-    return tokens.gather(-1, errors.topk(min(_WORST, errors.shape[-1])).indices)
+    found = errors(rho * directions, sides)
+    return tokens.gather(-1, found.topk(min(_WORST, found.shape[-1])).indices)
 
 
 def _random(cache: Cache, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,60 @@
+"""A cache and its coreset, made ready for very many queries."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+
+_NEAR = 40.0  # e^{+-40} times any sum of values is far from the ends of float32
+
+
+@dataclass(frozen=True)
+class Side:
+    """The cache or its coreset: k_i ``[H, n, d]``, (v_i, 1) ``[H, n, dv + 1]``, log-weights ``[H, 1, n]``, at most 0.
+
+    far: a query of the ball may have logits whose exponentials leave the range of floats.
+    """
+
+    keys: Float[Tensor, "H n d"]
+    values: Float[Tensor, "H n dv_1"]
+    log_weights: Float[Tensor, "H 1 n"] | None
+    far: bool
+
+    def __getitem__(self, heads: slice) -> "Side":
+        weights = None if self.log_weights is None else self.log_weights[heads]
+        return Side(self.keys[heads], self.values[heads], weights, self.far)
+
+    def weights(self, query: Float[Tensor, "H b d"], out: Float[Tensor, "H b n"]) -> Float[Tensor, "H b n"]:
+        """e^{<q,k_i> + log-weight_i} into `out`; of far sides, over the largest of the row.
+
+        A row's sum is at least e^-40, for the largest log-weight is 0, and at most n e^40.
+        """
+        torch.bmm(query, self.keys.mT, out=out)
+        if self.log_weights is not None:
+            out.add_(self.log_weights)
+        if self.far:
+            out.sub_(out.amax(-1, keepdim=True))
+        return out.exp_()
+
+
+Sides = tuple[Side, Side]
+
+
+def two_sides(cache: Cache, coreset: Coreset, rho: float) -> Sides:
+    """A flat batch of heads and its coresets, in the dtype of the cache, for queries of the ball |q| <= rho."""
+    keys = centred(cache).keys
+    values = torch.cat([cache.values, torch.ones_like(keys[..., :1])], dim=-1)
+    far = rho * float(keys.norm(dim=-1).max()) > _NEAR
+    kept_keys, kept_values = Cache(keys, values).take(coreset.indices)
+    weights = coreset.log_weights
+    if weights is not None:
+        weights = (weights - weights.amax(-1, keepdim=True)).to(keys).unsqueeze(-2)
+    return Side(keys, values, None, far), Side(kept_keys, kept_values, weights, far)
+
+
+def centred(cache: Cache) -> Cache:
+    """Keys of mean 0: a common shift changes no attention, and about their mean float32 logits are small."""
+    return Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
