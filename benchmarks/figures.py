@@ -1,6 +1,6 @@
 """Time and memory against n, log-log: ours beside peers and limits, and every construction by its stated order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,16 @@ from benchmarks.store import Measured
 FIGURES = Path(__file__).resolve().parent.parent / "figures" / "benchmarks"
 COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#949494")
 MARKERS = "osDPX*hp"
+Looks = dict[str, tuple[str, str]]
 PANELS = {"walk": "Gram–Schmidt walk", "halving": "kernel halving", "thin": "thinning", "compress": "Compress"}
 ORDERS = {1: "stated: linear in n", 2: "stated: n²", 3: "stated: n³", None: "no order stated"}
 
 
 def draw(measured: Measured, folder: Path = FIGURES) -> list[Path]:
     """NAME-peers and NAME-constructions as PNG and PDF, those that have something to show."""
-    made = {"peers": peers(measured.parts), "constructions": constructions(measured.parts)}
     name = measured.name if measured.tier == "full" else f"{measured.name}-{measured.tier}"
     with style():
+        made = {"peers": peers(measured.parts), "constructions": constructions(measured)}
         return [path for kind, figure in made.items() if figure for path in save(figure, folder, f"{name}-{kind}")]
 
 
@@ -45,26 +46,29 @@ def peers(parts: dict[str, Part]) -> Figure | None:
     if not shown:
         return None
     figure, axes = panel_grid(len(shown), 2, (4.4, 3.1))
+    looks = _looks(row.case for rows in shown.values() for row in rows)
     for ax, (title, rows) in zip(axes, shown.items(), strict=True):
-        _lines(ax, [row for row in rows if row.heads == 1 and row.seconds is not None])
+        _lines(ax, [row for row in rows if row.heads == 1 and row.seconds is not None], looks)
         ax.set(title=title, xlabel="tokens n", ylabel="seconds")
     shared_legend(figure, axes)
     return figure
 
 
-def constructions(parts: dict[str, Part]) -> Figure | None:
+def constructions(measured: Measured) -> Figure | None:
     """Two panels for each stated order in n: seconds above, peak memory below."""
+    parts, base = measured.parts, BASE[measured.tier]
     if "constructions" not in parts:
         return None
-    rows = [row for row in parts["constructions"].rows if (row.m, row.d) == (BASE["m"], BASE["d"])]
+    rows = [row for row in parts["constructions"].rows if (row.m, row.d) == (base["m"], base["d"])]
     orders = [order for order in ORDERS if any(_order(row) == order for row in rows)]
     figure, axes = panel_grid(2 * len(orders), len(orders), (4.4, 3.2))
+    looks = _looks(row.case for row in rows)
     limits = parts["limits"].rows if "limits" in parts else []
     for column, order in enumerate(orders):
         mine = [row for row in rows if _order(row) == order]
-        _lines(axes[column], [*mine, *(limits if order != 1 else [])])
+        _lines(axes[column], [*mine, *(limits if order != 1 else [])], looks)
         axes[column].set(title=ORDERS[order], xlabel="tokens n", ylabel="seconds")
-        _lines(axes[column + len(orders)], mine, "memory")
+        _lines(axes[column + len(orders)], mine, looks, "memory")
         axes[column + len(orders)].set(xlabel="tokens n", ylabel="peak memory beyond the input, MiB")
     shared_legend(figure, axes)
     return figure
@@ -75,7 +79,16 @@ def _order(row: Row) -> float | None:
     return None if stated is None else stated.time["n"]
 
 
-def _lines(ax: Axes, rows: Sequence[Row], quantity: str = "seconds") -> None:
+def _looks(cases: Iterable[str]) -> Looks:
+    """Colour and marker of each task, no two alike up to 64."""
+    count = len(COLORS)
+    return {
+        case: (COLORS[k % count], MARKERS[(k + k // count) % len(MARKERS)])
+        for k, case in enumerate(dict.fromkeys(cases))
+    }
+
+
+def _lines(ax: Axes, rows: Sequence[Row], looks: Looks, quantity: str = "seconds") -> None:
     """A line a task with its fitted exponent at the end; limits as grey guides behind."""
     ends, sizes, place = [], set(), 0
     for case in dict.fromkeys(row.case for row in rows):
@@ -88,7 +101,7 @@ def _lines(ax: Axes, rows: Sequence[Row], quantity: str = "seconds") -> None:
             guide(ax, n, middle, case, ("--", ":", "-.")[place % 3])
             place += 1
             continue
-        color, marker = COLORS[len(ends) % len(COLORS)], MARKERS[len(ends) % len(MARKERS)]
+        color, marker = looks[case]
         ax.fill_between(n, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(n, middle, color=color, marker=marker, label=case, zorder=3)
         ends.append(End(float(n[-1]), float(middle[-1]), _slope(n, low), color))

@@ -37,12 +37,13 @@ def thin(gram: np.ndarray, rounds: int, seed: int) -> np.ndarray:
     return np.sort(_module("kt").thin_K(gram, gram, rounds, seed=seed, unique=True))
 
 
-def compress(points: np.ndarray, oversampling: int, seed: int) -> np.ndarray:
-    """Compress(g) with kernel halving of the Gaussian kernel, compiled throughout: 2^g sqrt(n) indices."""
-    kept = _module("compress").compress_kt(
-        points, b"gaussian", np.array([LENGTH]), g=oversampling, skip_swap=True, seed=seed
-    )
-    return np.sort(kept)
+def compress(points: np.ndarray, oversampling: int, seed: int, *, swaps: bool = False) -> np.ndarray:
+    """Compress(g) with kernel halving of the Gaussian kernel, compiled throughout: 2^g sqrt(n) indices.
+
+    `swaps` refines each halving by swaps, its own default.
+    """
+    compiled, length = _module("compress").compress_kt, np.array([LENGTH])
+    return np.sort(compiled(points, b"gaussian", length, g=oversampling, skip_swap=not swaps, seed=seed))
 
 
 def compress_by_calls(points: np.ndarray, oversampling: int, seed: int) -> np.ndarray:

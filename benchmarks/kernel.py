@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LENGTH = 2.0  # kappa(x, y) = exp(-|x - y|^2 / LENGTH)
+LENGTH = 2.0  # kappa(x, y) = exp(-|x - y|^2 / LENGTH), which is exp(<x, y> - 1) on the unit sphere
 DIMENSION = 16
 
 
 def points(n: int, heads: int = 1, seed: int = 0) -> Tensor:
-    """Standard normal points over sqrt(d), ``[heads, n, d]``, float64 on the CPU: |x - y|^2 is about 2."""
+    """Points uniform on the unit sphere, ``[heads, n, d]``, float64 on the CPU: |x - y|^2 is about 2."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(heads, n, DIMENSION, dtype=torch.float64, generator=generator)
-    return x / math.sqrt(DIMENSION)
+    return x / x.norm(dim=-1, keepdim=True)
 
 
 def gram(n: int, heads: int = 1, device: str = "cpu") -> Tensor:

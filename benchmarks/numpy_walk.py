@@ -23,6 +23,8 @@ def numpy_walk(
     """
     x, result = x.astype(float), np.sign(x)
     token = np.flatnonzero(np.abs(x) < 1 - _FREEZE)  # of each row that is left
+    if len(token) == 0:
+        return result > 0
     x = x[token]
     part = gram[np.ix_(token, token)]
     inverse = np.linalg.inv(part + ridge * np.diag(part).mean() * np.eye(len(token)))
