@@ -7,12 +7,15 @@ read instead (reset before the run; Linux), or on a GPU torch's own count. Print
 system cannot tell.
 """
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,28 +40,54 @@ class Specification:
 
 
 def peaks(specifications: Sequence[Specification | None]) -> list[int | None]:
-    """Bytes beyond the input at the peak of each task, None for None; all in one child process, in their order.
+    """Bytes beyond the input at the peak of each task, None for None; one child process serves every call.
 
     RuntimeError with the child's last words where it fails.
     """
-    wanted = [one for one in specifications if one is not None]
-    found = iter(_measured(wanted) if wanted else [])
-    return [None if one is None else next(found) for one in specifications]
+    return [None if one is None else _child().ask(one) for one in specifications]
 
 
-def _measured(specifications: Sequence[Specification]) -> list[int | None]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory"],
-        input="".join(json.dumps(asdict(one)) + "\n" for one in specifications),
-        cwd=ROOT,
-        env=os.environ | _ALLOCATOR,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the memory run ended with code {done.returncode}: {done.stderr.strip()[-800:]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+class _Child:
+    """The process that measures, and where it complains."""
+
+    def __init__(self) -> None:
+        self.complaints = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.memory"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.complaints,
+            cwd=ROOT,
+            env=os.environ | _ALLOCATOR,
+            text=True,
+        )
+        atexit.register(self.close)
+
+    def ask(self, specification: Specification) -> int | None:
+        """One peak; after a failure the next call starts another process."""
+        assert self.process.stdin, "opened as a pipe"
+        assert self.process.stdout, "opened as a pipe"
+        self.process.stdin.write(json.dumps(asdict(specification)) + "\n")
+        self.process.stdin.flush()
+        if answer := self.process.stdout.readline():
+            return json.loads(answer)
+        code = self.process.wait()
+        self.complaints.seek(0)
+        words = self.complaints.read().strip()[-800:]
+        self.close()
+        _child.cache_clear()
+        raise RuntimeError(f"measuring the memory of {specification} ended with code {code}: {words}")
+
+    def close(self) -> None:
+        """Ends the process, which stops at the end of its input, and closes what it left open."""
+        self.process.communicate()
+        self.complaints.close()
+        atexit.unregister(self.close)
+
+
+@cache
+def _child() -> _Child:
+    return _Child()
 
 
 def peak(task: Task) -> int | None:

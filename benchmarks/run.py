@@ -27,7 +27,7 @@ from benchmarks.figures import FIGURES, draw  # noqa: E402
 from benchmarks.records import Part  # noqa: E402
 from benchmarks.tables import aligned, ratios, tables_of  # noqa: E402
 
-PARTS = ("limits", "walk", "halving", "thin", "adversary", "constructions")
+PARTS = ("limits", "walk", "halving", "thin", "compress", "adversary", "constructions")
 FULL_ONLY = ("stream",)
 TIERS = ("smoke", "quick", "full")
 
