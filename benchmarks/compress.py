@@ -1,5 +1,5 @@
-"""Compress(g) to 2^g sqrt(n) points, no Gram matrix given, against goodpoints' compiled `compress_kt` and its `compress`
-with `halve_K` called back. Errors in the same kernel, root mean squares over seeds.
+"""Compress(g) to 2^g sqrt(n) points, no Gram matrix given, against goodpoints' compiled `compress_kt` and against its
+`compress` with `halve_K` called back. Errors in the same kernel, root mean squares over seeds.
 
 The package balances exp(<k - mu, k' - mu>) about the mean mu of the keys; on the sphere that is the peers' Gaussian
 kernel up to factors exp<mu, k>, within a few per cent of 1.

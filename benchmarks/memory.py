@@ -51,7 +51,7 @@ class _Child:
     """The process that measures, and where it complains."""
 
     def __init__(self) -> None:
-        self.complaints = tempfile.TemporaryFile("w+")
+        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.memory"],
             stdin=subprocess.PIPE,

@@ -168,7 +168,7 @@ def test_peaks_are_measured_in_another_process_in_their_order():
 
 
 def test_a_failing_memory_run_says_why_and_the_next_one_works():
-    with pytest.raises(RuntimeError, match="(?s)code 1: .*no_such"):
+    with pytest.raises(RuntimeError, match=r"(?s)code 1: .*no_such"):
         memory.peaks([memory.Specification("benchmarks.walk", "no_such", {})])
     found = memory.peaks([memory.Specification("benchmarks.walk", "factor", {"n": 64})])
     assert found == [None] or found[0] >= 0
