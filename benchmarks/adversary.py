@@ -16,7 +16,7 @@ from benchmarks.timing import Task, interleaved, once
 # tokens, dimension, climbs, tokens kept, matrix of the limit
 SIZES = {"smoke": (256, 8, 16, 32, 64), "quick": (8192, 64, 256, 512, 2048), "full": (8192, 64, 256, 512, 4096)}
 STEPS = {"smoke": (2, 4), "quick": (8, 48), "full": (10, 110)}
-BUDGET = {"smoke": 0.1, "quick": 8.0, "full": 40.0}
+BUDGET = {"smoke": 0.1, "quick": 6.0, "full": 40.0}
 SHARE = Target(0.4, at_most=False)
 RHO = 4.0
 

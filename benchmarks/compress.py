@@ -19,8 +19,8 @@ from benchmarks.records import OURS, PEER, Part, Row, missing, ratio, timed_row,
 from benchmarks.timing import Task, interleaved, once
 
 OVERSAMPLING = 3
-SIZES = {"smoke": (256,), "quick": (1024, 4096, 16384), "full": (1024, 4096, 16384, 65536)}  # powers of 4
-SEEDS = {"smoke": 2, "quick": 3, "full": 10}
+SIZES = {"smoke": (256,), "quick": (1024, 4096), "full": (1024, 4096, 16384, 65536)}  # powers of 4
+SEEDS = {"smoke": 2, "quick": 4, "full": 10}
 BUDGET = {"smoke": 0.1, "quick": 1.0, "full": 10.0}  # seconds a size
 OURS_NAME = "Compress, kernel halving"
 COMPILED, CALLED, SWAPPED = "goodpoints compress_kt", "goodpoints compress", "goodpoints compress_kt with swaps"

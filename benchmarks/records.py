@@ -96,6 +96,13 @@ def ratio(
     return Ratio(name, middle, min(each), max(each), "" if target is None else str(target), verdict)
 
 
+def single(name: str, value: float, target: Target | None = None) -> Ratio:
+    """A figure measured once, against its target where it has one."""
+    if target is None:
+        return Ratio(name, value)
+    return Ratio(name, value, target=str(target), verdict="pass" if target.met(value) else "miss")
+
+
 def missing(name: str, target: Target | None, why: str) -> Ratio:
     """A comparison that could not be made."""
     return Ratio(name, None, target="" if target is None else str(target), verdict="not run", note=why)
