@@ -31,7 +31,7 @@ BUDGET = {"smoke": 0.02, "quick": 0.25, "full": 15.0}  # seconds an arm and swee
 ERRORS = {"smoke": (192,), "quick": (4096,), "full": _N}
 _ROUNDS, _LEAST_SIZES = 5, 3
 Make = Callable[..., Task]
-_LEAST_MEMORY = 2**21  # a peak below 2 MiB says nothing of growth
+LEAST_MEMORY = 2**21  # a peak below 2 MiB says nothing of growth
 # variants worth a row of their own beside the defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "gram_schmidt_walk": {"unweighted": {"model": "unweighted"}, "halving": {"recursion": "halving"}},
@@ -159,7 +159,7 @@ def _fits(arm: Arm, variable: str, rows: Sequence[Row], tier: str) -> list[dict[
     """Time by the fastest repeats, for other work on the machine only adds; memory by the peaks that are not tiny."""
     stated = STATED.get(arm.name)
     where = [getattr(row, variable) for row in rows]
-    large = [(x, row.memory) for x, row in zip(where, rows, strict=True) if (row.memory or 0) >= _LEAST_MEMORY]
+    large = [(x, row.memory) for x, row in zip(where, rows, strict=True) if (row.memory or 0) >= LEAST_MEMORY]
     fits = []
     for quantity, x, y in (
         ("time", where, [row.fastest or 0.0 for row in rows]),

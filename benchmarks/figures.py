@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets import CORESETS
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
@@ -18,7 +19,7 @@ from attention_coresets.analysis.figures.style import (
     shared_legend,
     style,
 )
-from benchmarks.constructions import BASE
+from benchmarks.constructions import BASE, LEAST_MEMORY
 from benchmarks.exponents import exponent
 from benchmarks.records import LIMIT, Part, Row
 from benchmarks.stated import STATED
@@ -29,7 +30,13 @@ COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56
 MARKERS = "osDPX*hp"
 Looks = dict[str, tuple[str, str]]
 PANELS = {"walk": "Gram–Schmidt walk", "halving": "kernel halving", "thin": "thinning", "compress": "Compress"}
-ORDERS = {1: "stated: linear in n", 2: "stated: n²", 3: "stated: n³", None: "no order stated"}
+GROUPS = {
+    "eviction": "eviction heuristics (stated: linear in n)",
+    "1": "stated: linear in n",
+    "2": "stated: n²",
+    "3": "stated: n³",
+    "unstated": "no order stated",
+}
 
 
 def draw(measured: Measured, folder: Path = FIGURES) -> list[Path]:
@@ -55,28 +62,32 @@ def peers(parts: dict[str, Part]) -> Figure | None:
 
 
 def constructions(measured: Measured) -> Figure | None:
-    """Two panels for each stated order in n: seconds above, peak memory below."""
+    """A row of panels for each stated order in n: seconds, and peak memory beyond the input where it is not tiny."""
     parts, base = measured.parts, BASE[measured.tier]
     if "constructions" not in parts:
         return None
     rows = [row for row in parts["constructions"].rows if (row.m, row.d) == (base["m"], base["d"])]
-    orders = [order for order in ORDERS if any(_order(row) == order for row in rows)]
-    figure, axes = panel_grid(2 * len(orders), len(orders), (4.4, 3.2))
+    groups = [group for group in GROUPS if any(_group(row) == group for row in rows)]
+    figure, axes = panel_grid(2 * len(groups), 2, (5.2, 3.4))
     looks = _looks(row.case for row in rows)
     limits = parts["limits"].rows if "limits" in parts else []
-    for column, order in enumerate(orders):
-        mine = [row for row in rows if _order(row) == order]
-        _lines(axes[column], [*mine, *(limits if order != 1 else [])], looks)
-        axes[column].set(title=ORDERS[order], xlabel="tokens n", ylabel="seconds")
-        _lines(axes[column + len(orders)], mine, looks, "memory")
-        axes[column + len(orders)].set(xlabel="tokens n", ylabel="peak memory beyond the input, MiB")
+    for place, group in enumerate(groups):
+        left, right = axes[2 * place : 2 * place + 2]
+        mine = [row for row in rows if _group(row) == group]
+        _lines(left, [*mine, *(limits if group in ("2", "3") else [])], looks)
+        left.set(title=GROUPS[group], xlabel="tokens n", ylabel="seconds")
+        _lines(right, [row for row in mine if (row.memory or 0) >= LEAST_MEMORY], looks, "memory")
+        right.set(xlabel="tokens n", ylabel="peak memory, MiB")
     shared_legend(figure, axes)
     return figure
 
 
-def _order(row: Row) -> float | None:
-    stated = STATED.get(row.case.split(",")[0])
-    return None if stated is None else stated.time["n"]
+def _group(row: Row) -> str:
+    """The row's panel: eviction heuristics apart, the others by their stated power of n."""
+    name = row.case.split(",")[0]
+    if hasattr(CORESETS.get(name), "needs_queries"):
+        return "eviction"
+    return f"{STATED[name].time['n']:g}" if name in STATED else "unstated"
 
 
 def _looks(cases: Iterable[str]) -> Looks:

@@ -21,6 +21,7 @@ from benchmarks import (
     memory,
     page,
     store,
+    streaming,
     tables,
     thin,
     timing,
@@ -202,6 +203,13 @@ def test_each_part_at_a_tiny_size(name, no_memory_run):
     assert all(one.verdict in ("pass", "miss", "not run") for one in part.ratios if one.target)
     assert len([one for one in part.ratios if one.target]) == {"walk": 2, "halving": 2, "adversary": 1}.get(name, 0)
     assert all(tables.aligned(one) for one in tables.tables_of(part))
+
+
+def test_the_stream_s_part():
+    part = streaming.measure("smoke", "cpu")
+    assert [one.target for one in part.ratios] == ["≤ 300", "≤ 500", "≤ 2", ""]
+    assert 0 < part.ratios[2].value < 20
+    assert part.rows[0].memory < 500e6
 
 
 def test_the_gpu_s_part_runs_on_any_device():
