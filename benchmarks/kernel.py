@@ -1,0 +1,44 @@
+"""The kernel problem that walks and halvings share with their peers: points, their Gaussian Gram matrix, distances."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LENGTH = 2.0  # kappa(x, y) = exp(-|x - y|^2 / LENGTH), which is exp(<x, y> - 1) on the unit sphere
+DIMENSION = 16
+
+
+def points(n: int, heads: int = 1, seed: int = 0) -> Tensor:
+    """Points uniform on the unit sphere, ``[heads, n, d]``, float64 on the CPU: |x - y|^2 is about 2."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(heads, n, DIMENSION, dtype=torch.float64, generator=generator)
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def gram(n: int, heads: int = 1, device: str = "cpu") -> Tensor:
+    """Gaussian Gram matrices of `points`, ``[heads, n, n]``, float64."""
+    x = points(n, heads).to(device)
+    lengths = x.square().sum(-1)
+    inner = (x @ x.mT).mul_(2).sub_(lengths.unsqueeze(-1)).sub_(lengths.unsqueeze(-2))
+    return inner.div_(LENGTH).clamp_max_(0).exp_()
+
+
+def gaussian(x: np.ndarray) -> np.ndarray:
+    """The same kernel in NumPy, ``[n, n]``."""
+    lengths = np.square(x).sum(1)
+    return np.exp(np.minimum(2 * x @ x.T - lengths[:, None] - lengths, 0) / LENGTH)
+
+
+def distance(x: np.ndarray, kept: np.ndarray, rows: int = 4096) -> float:
+    """|mean feature of all points - mean feature of those kept| in the kernel's Hilbert space; O(rows n) memory."""
+    weights = np.full(len(x), 1 / len(x))
+    weights[kept] -= 1 / len(kept)
+    lengths = np.square(x).sum(1)
+    total = 0.0
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        block = np.exp(np.minimum(2 * x[part] @ x.T - lengths[part, None] - lengths, 0) / LENGTH)
+        total += float(weights[part] @ (block @ weights))
+    return math.sqrt(max(total, 0.0))

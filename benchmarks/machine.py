@@ -1,0 +1,71 @@
+"""The machine that measured, by its processor and not by its host name, and the versions that ran."""
+
+import datetime
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attention_coresets.study.provenance import provenance
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, memory in GiB, GPU or None."""
+    return {
+        "processor": _processor(),
+        "cores": _cores(),
+        "memory_gib": _memory_gib(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def slug(described: dict[str, Any]) -> str:
+    """A file name for it: "intel-xeon-processor-2-cores"."""
+    words = f"{described['processor']} {described['cores']} cores {described['gpu'] or ''}"
+    words = re.sub(r"\((r|tm)\)", " ", words.lower())
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
+
+
+def how() -> dict[str, Any]:
+    """Date, git revision, dirty flag, versions, BLAS, threads: what a part's numbers depend on beside the machine."""
+    return provenance() | {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "numba": _version("numba"),
+        "goodpoints": _version("goodpoints"),
+        "blas": _blas(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def _blas() -> str:
+    """ "Intel(R) oneAPI Math Kernel Library Version 2024.2" of the build's own description, or its BLAS_INFO."""
+    shown = torch.__config__.show()
+    found = re.search(r"(Intel\(R\) oneAPI Math Kernel Library Version [\d.]+)", shown) or re.search(
+        r"BLAS_INFO=(\w+)", shown
+    )
+    return found[1] if found else "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,86 @@
+"""docs/benchmarks.md: its numbers, between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, from the results."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attention_coresets.analysis.markdown import fill
+from benchmarks.records import LIMIT, Row
+from benchmarks.store import Measured, provenance, words
+from benchmarks.tables import Table, fits, markdown, ratios, rows
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+NOTHING = "No results yet: run `python benchmarks/run.py`."
+
+
+def filled(text: str, results: Sequence[Measured]) -> str:
+    """The page with every block made anew."""
+    return fill(text, {name: _block(make, results) for name, make in BLOCKS.items()})
+
+
+def _block(make: Callable[[Measured], str], results: Sequence[Measured]) -> str:
+    """Machine after machine, each under its name."""
+    found = [(one, text) for one in results if (text := make(one))]
+    return "\n\n".join(f"**{words(one.machine)}** (tier {one.tier})\n\n{text}" for one, text in found) or NOTHING
+
+
+def _machines(measured: Measured) -> str:
+    """Which part was measured when and with what; parts measured alike share a line."""
+    alike: dict[str, list[str]] = {}
+    for name, part in measured.parts.items():
+        alike.setdefault(provenance(part), []).append(name)
+    return "\n".join(f"- {', '.join(names)}: {how}" for how, names in alike.items())
+
+
+def _targets(measured: Measured) -> str:
+    return _table(ratios(one for part in measured.parts.values() for one in part.ratios if one.target))
+
+
+def _peers(measured: Measured) -> str:
+    return _table(ratios(one for part in measured.parts.values() for one in part.ratios if not one.target))
+
+
+def _limits(measured: Measured) -> str:
+    part = measured.parts.get("limits")
+    return "" if part is None else _table(rows([row for row in part.rows if row.who == LIMIT]))
+
+
+def _errors(measured: Measured) -> str:
+    """Seconds, memory and error of ours and of the peers at the sizes that have an error."""
+    names = ("walk", "halving", "thin", "compress")
+    found: list[Row] = [
+        row
+        for name in names
+        if name in measured.parts
+        for row in measured.parts[name].rows
+        if row.error is not None or row.note
+    ]
+    return _table(rows(found))
+
+
+def _constructions(measured: Measured) -> str:
+    part = measured.parts.get("constructions")
+    return "" if part is None else _table(fits(part.fits))
+
+
+def _times(measured: Measured) -> str:
+    """Each construction at the largest n that all who were measured there share, 4096 by design."""
+    part = measured.parts.get("constructions")
+    if part is None:
+        return ""
+    with_errors = [row for row in part.rows if row.error is not None and row.n == 4096]
+    return _table(rows(sorted(with_errors, key=lambda row: row.error or 0.0)))
+
+
+def _table(content: Table) -> str:
+    return markdown(content) if content[1] else ""
+
+
+BLOCKS: dict[str, Callable[[Measured], str]] = {
+    "machines": _machines,
+    "targets": _targets,
+    "peers": _peers,
+    "limits": _limits,
+    "errors": _errors,
+    "times": _times,
+    "constructions": _constructions,
+}
