@@ -79,8 +79,8 @@ def main() -> None:
     taken = read(cache, make_coreset(arguments.construct), arguments.size)
     print(
         f"{arguments.n} tokens, d = {arguments.d}, to {arguments.size} by {arguments.construct}: {taken.seconds:.0f} s "
-        f"({taken.processor:.0f} s of processor time, {arguments.threads} threads), {taken.megabytes:.0f} MB beyond the input, "
-        f"{taken.held} tokens held at most"
+        f"({taken.processor:.0f} s of processor time, {arguments.threads} threads), "
+        f"{taken.megabytes:.0f} MB beyond the input, {taken.held} tokens held at most"
     )
     if not arguments.skip_errors:
         for n, one_shot, size in ((32_768, "kernel_halving", arguments.size), (8192, "gram_schmidt_walk", 1024)):

@@ -36,6 +36,7 @@ def in_buckets(entry):
 
 
 EXACT = ("uniform", "paired_coin", "tilted_draws", "gram_schmidt_walk")
+SIGNS = [e for e in CONSTRUCTIONS if e[0] in SIGN_RULES and "refinement" not in e[1]]
 EXACT_MARGINALS = [e for e in CONSTRUCTIONS if e[0] in EXACT and not (in_buckets(e) or "refinement" in e[1])]
 
 
@@ -137,7 +138,9 @@ def test_inclusion_frequencies_are_the_marginals(entry, size):
         assert abs(total.mean() - n) < 4.5 * total.std() / replicates**0.5 + 1e-6
 
 
-@pytest.mark.parametrize("entry", [e for e in CONSTRUCTIONS if e[0] in SIGN_RULES and "refinement" not in e[1]], ids=label)
+@pytest.mark.parametrize(
+    "entry", [e for e in CONSTRUCTIONS if e[0] in SIGN_RULES and "refinement" not in e[1]], ids=label
+)
 def test_rules_that_keep_the_mean_by_symmetry_at_one_half(entry):
     """Adaptive signs from x = 0: swapping kept and left is as likely, so every token is kept half the time."""
     n, replicates = 10, 1200
