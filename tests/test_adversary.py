@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import oracles
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
-from attention_coresets.adversary.ascent import _climb, _error_and_gradient, _project, _sides
+from attention_coresets.adversary.ascent import _climb, _error_and_gradient, _project, _sides, climb
 from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.adversary.starts import RADII, starts
 from tables import FAMILIES, generators, small_cache
@@ -74,6 +74,37 @@ def test_a_climb_never_descends_and_stays_in_the_ball(rho, generator):
         assert (query.norm(dim=-1) <= rho * (1 + 1e-12)).all()
         torch.testing.assert_close(attention_error(query, cache, coreset), better, rtol=1e-9, atol=1e-12)
         error = better
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_climbing_from_given_queries(dtype, generator):
+    """From anywhere, in or out of the ball, with leading axes: in the dtype of the cache, and never a loss."""
+    cache = small_cache("cap_outliers", heads=4, dtype=dtype)
+    coreset = cases(cache, 2.0)[2]
+    queries = 3 * torch.randn(2, 2, 5, 4, generator=generator, dtype=torch.float64)
+    square = Cache(*(x.reshape(2, 2, *x.shape[1:]) for x in (cache.keys, cache.values)))
+    folded = Coreset(coreset.indices.reshape(2, 2, -1), coreset.log_weights.reshape(2, 2, -1))
+    before = attention_error(_project(queries.to(dtype), 2.0), square, folded)
+    for steps in (0, 1, 30):
+        found, error = climb(square, folded, 2.0, queries, steps)
+        assert (found.dtype, found.shape, error.shape) == (dtype, queries.shape, queries.shape[:-1])
+        assert (found.norm(dim=-1) <= 2.0 * (1 + 1e-6)).all()
+        torch.testing.assert_close(error, attention_error(found, square, folded), rtol=1e-4, atol=1e-5)
+        assert (error >= before - 1e-5).all()
+        before = error
+    assert (error.amax(-1).double() >= 0.9 * worst_query(square, folded, 2.0).error).all()
+    torch.testing.assert_close(climb(square[1], folded[1], 2.0, queries[1], 30)[1], error[1])
+
+
+def test_climbing_refuses_what_does_not_fit():
+    cache = small_cache("sphere", heads=2)
+    coreset = cases(cache, 2.0)[0]
+    with pytest.raises(ValueError, match="queries"):
+        climb(cache, coreset, 2.0, torch.zeros(1, 3, cache.d, dtype=torch.float64), 3)
+    with pytest.raises(ValueError, match="steps"):
+        climb(cache, coreset, 2.0, torch.zeros(2, 3, cache.d, dtype=torch.float64), -1)
+    with pytest.raises(ValueError, match="rho"):
+        climb(cache, coreset, 0.0, torch.zeros(2, 3, cache.d, dtype=torch.float64), 3)
 
 
 def test_projection_moves_only_what_is_outside():

@@ -1,5 +1,6 @@
 """The worst case from both sides: queries found by ascent, and certificates that no query exceeds."""
 
+from attention_coresets.adversary.ascent import ascend, climb
 from attention_coresets.adversary.certificate import CERTIFICATES, values_certificate
 from attention_coresets.adversary.enclosure import Enclosure, branch_and_bound
 from attention_coresets.adversary.kernel import kernel_certificate
@@ -10,7 +11,9 @@ __all__ = [
     "CERTIFICATES",
     "Enclosure",
     "WorstQuery",
+    "ascend",
     "branch_and_bound",
+    "climb",
     "kernel_certificate",
     "taylor_certificate",
     "values_certificate",

@@ -50,9 +50,7 @@ def ascend(
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
-    weights = None if coreset.log_weights is None else coreset.log_weights.reshape(-1, coreset.size)
-    core = Coreset(coreset.indices.reshape(-1, coreset.size), weights)
+    flat, core = _flat(cache, coreset)
     heads = len(flat.keys)
     chunk = max(1, _MAX_LOGITS // (restarts * cache.n))
     parts = [
@@ -63,11 +61,52 @@ def ascend(
     return Ascent(error.reshape(cache.heads), query.reshape(*cache.heads, cache.d), reached.reshape(cache.heads))
 
 
+def climb(
+    cache: Cache, coreset: Coreset, rho: float, queries: Float[Tensor, "*heads b d"], steps: int
+) -> tuple[Float[Tensor, "*heads b d"], Float[Tensor, "*heads b"]]:
+    """Each query of `queries`, brought into the ball |q| <= rho, after `steps` steps up the error, and its error there.
+
+    The steps of `ascend`, in the dtype of the cache, from given queries: a warm start for whoever changes the coreset
+    a little and asks again. No error is below that of the query it came from; steps = 0 only evaluates. Cost 4 (steps +
+    1) b (n + m)(d + dv) flops a head. Raises ValueError for a rho that is not positive, negative steps, or queries that
+    do not fit the cache.
+    """
+    check_rho(rho)
+    cache.check_indices(coreset.indices)
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
+    if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
+        raise ValueError(
+            f"queries {tuple(queries.shape)} must have shape {(*cache.heads, 'b', cache.d)} for this cache"
+        )
+    flat, core = _flat(cache, coreset)
+    first = queries.to(flat.keys).reshape(len(flat.keys), -1, cache.d)
+    rows = max(1, _MAX_LOGITS // (first.shape[1] * cache.n))  # heads at once
+    parts = [
+        _climb(_project(first[a : a + rows], rho), _sides(_shifted(flat[a : a + rows]), core[a : a + rows]), rho, steps)
+        for a in range(0, len(first), rows)
+    ]
+    query, error = (torch.cat(part) for part in zip(*parts, strict=True))
+    return query.reshape(queries.shape), error.reshape(queries.shape[:-1])
+
+
+def _flat(cache: Cache, coreset: Coreset) -> tuple[Cache, Coreset]:
+    """The same with one axis of heads."""
+    weights = coreset.log_weights
+    weights = None if weights is None else weights.reshape(-1, coreset.size)
+    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
+    return flat, Coreset(coreset.indices.reshape(-1, coreset.size), weights)
+
+
+def _shifted(cache: Cache) -> Cache:
+    """Keys of mean 0: a common shift changes no attention and keeps float32 logits small."""
+    return Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
+
+
 def _climb_heads(
     cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # a common shift of the keys changes no attention and keeps float32 logits small
-    shifted = Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
+    shifted = _shifted(cache)
     fast = shifted.to(torch.float32)
     weights = coreset.log_weights
     fast_core = Coreset(coreset.indices, None if weights is None else weights.to(torch.float32))
@@ -76,8 +115,7 @@ def _climb_heads(
     best = error.topk(max(1, restarts // 8), dim=-1).indices
     query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d))
     query = _project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
-    exact = Coreset(coreset.indices, None if weights is None else weights.to(torch.float64))
-    polished, final = _climb(query, _sides(shifted.to(torch.float64), exact), rho, polish)
+    polished, final = _climb(query, _sides(shifted.to(torch.float64), coreset), rho, polish)
     top = final.max(dim=-1)
     ends = error.to(torch.float64).scatter(-1, best, final)
     reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
@@ -88,7 +126,8 @@ Side = tuple[Tensor, Tensor, Tensor | None]
 
 
 def _sides(cache: Cache, coreset: Coreset) -> tuple[Side, Side]:
-    weights = None if coreset.log_weights is None else coreset.log_weights.unsqueeze(-2)
+    """The cache and its coreset, log-weights in the dtype of the cache."""
+    weights = None if coreset.log_weights is None else coreset.log_weights.to(cache.keys.dtype).unsqueeze(-2)
     return (cache.keys, cache.values, None), (*cache.take(coreset.indices), weights)
 
 
