@@ -12,7 +12,7 @@ from attention_coresets.coresets.buckets import Round, conditional_marginals, de
 from attention_coresets.coresets.law import Law, balancing_features, balancing_gram, law
 from attention_coresets.coresets.refinement import refine
 from attention_coresets.coresets.size import check_size, everything
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.uniforms import Generators, draw, seeded
 from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.theory import check_rho
 
@@ -80,7 +80,8 @@ def balanced_coreset(
         indices, log_pi = _rounds(_Tokens(k, v, measure), -b, steps, u, walk)
         chosen = Coreset(indices, -log_pi if model != "unweighted" or log_w is not None else None)
         if log_w is None:
-            chosen = refine(Cache(k, v), chosen, rho, model=model, scale=scale, refinement=refinement)
+            axes = {"model": model, "scale": scale, "refinement": refinement}
+            chosen = refine(Cache(k, v), chosen, rho, seeded(u[0][:, 0, 0]), **axes)
         parts.append(chosen)
     return _joined(parts, cache)
 

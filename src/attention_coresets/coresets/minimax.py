@@ -1,0 +1,159 @@
+"""The minimax refinement: tokens and weights of a coreset against the worst queries found for it, in rounds.
+
+This project's own construction (docs/minimax.md): it starts from any coreset of the wanted size, such as the walk's.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.adversary.ascent import climb
+from attention_coresets.adversary.starts import starts
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.exchange import exchange
+from attention_coresets.coresets.minimax_swaps import minimax_swaps
+from attention_coresets.coresets.minimax_weights import minimax_weights
+from attention_coresets.coresets.query_bank import bank_errors, random_queries, second_moment
+from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.registry import check_name
+from attention_coresets.theory import check_rho
+
+MODELS = ("free", "tilted", "unweighted")
+_WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
+
+
+@dataclass(frozen=True)
+class Minimax:
+    """How the refinement is done; the defaults are the construction, the flags leave out a step each (ablation).
+
+    rounds of ascend, add what was found to the bank, improve; random: queries in the bank to begin with; restarts and
+    steps: of each round's ascent; bank: queries kept, the worst. ascents = False: the bank is the random queries alone.
+    free model: exchange = False keeps the tokens; weights = False stops after the exchange.
+    """
+
+    rounds: int = 8
+    random: int = 2048
+    restarts: int = 192
+    steps: int = 12
+    bank: int = 4096
+    ascents: bool = True
+    exchange: bool = True
+    weights: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "random", "restarts", "steps", "bank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def minimax(
+    cache: Cache,
+    coreset: Coreset,
+    rho: float,
+    model: str,
+    log_weights: Float[Tensor, "*heads n"] | None,
+    generator: Generators,
+    settings: Minimax = Minimax(),
+) -> Coreset:
+    """A coreset of the same size, with a smaller largest error over |q| <= rho, as far as the ascents see.
+
+    model "free": tokens by `exchange` on random queries, then rounds of ascents and `minimax_weights`. "tilted" and
+    "unweighted": every token's weight is fixed, `log_weights` (None: 0), and rounds of ascents and `minimax_swaps`
+    choose tokens. Of all coresets met, the start among them, the one whose largest error found is least is returned.
+    A head's result depends on its cache and random numbers alone, whatever the batch.
+    """
+    check_rho(rho)
+    check_name(model, MODELS, "model")
+    cache.check_indices(coreset.indices)
+    if coreset.size >= cache.n:
+        return coreset
+    flat = Cache(*(x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values)))
+    heads, m = len(flat.keys), coreset.size
+    seeds = (draw(generator, heads, 1).squeeze(-1) * 2**53).long().tolist()
+    fixed = torch.zeros_like(flat.keys[..., 0])
+    if log_weights is not None:
+        fixed = log_weights.reshape(heads, -1).to(torch.float64)
+    start = coreset.log_weights
+    start = fixed.new_zeros(heads, m) if start is None else start.reshape(heads, m).to(torch.float64)
+    tokens = coreset.indices.reshape(heads, m)
+    refine = _free if model == "free" else _fixed
+    found = [
+        refine(_Head(flat[h : h + 1], rho, seeds[h], settings), tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
+        for h in range(heads)
+    ]
+    tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
+    return Coreset(tokens, None if model == "unweighted" else weights.to(cache.keys.dtype))
+
+
+class _Head:
+    """One head (axis of length 1), keys and values centred and values of size at most 1, its bank and generator."""
+
+    def __init__(self, cache: Cache, rho: float, seed: int, settings: Minimax) -> None:
+        keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
+        size = values.norm(dim=-1).max()
+        self.equal = not size > 0  # equal values: every coreset is exact
+        self.cache = Cache(keys, values / size.clamp_min(1e-300))
+        self.fast = self.cache.to(torch.float32)
+        self.rho, self.settings = rho, settings
+        self.generator = torch.Generator().manual_seed(seed)
+        self.bank = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
+        self.best: tuple[float, Tensor, Tensor] | None = None
+
+    def errors(self, tokens: Tensor, log_weights: Tensor) -> Tensor:
+        return bank_errors(self.cache.keys, self.cache.values, self.bank, tokens, log_weights)
+
+    def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
+        """Climb from fresh starts and the bank's worst, note the coreset if it is the best, keep the worst queries."""
+        s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
+        fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
+        order = self.errors(tokens, log_weights)[0].argsort(descending=True, stable=True)
+        worst = self.bank[:, order[: s.restarts // 2]].to(torch.float32)
+        queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
+        if self.best is None or float(errors.max()) < self.best[0]:
+            self.best = (float(errors.max()), tokens, log_weights)
+        self.bank = torch.cat([queries.to(torch.float64), self.bank[:, order]], dim=-2)[:, : s.bank]
+
+
+def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    if head.equal:
+        return tokens, log_weights
+    s, data = head.settings, (head.cache.keys, head.cache.values)
+    if s.ascents and s.weights:
+        head.ascend(tokens, log_weights)
+    if s.exchange:
+        wide = _WIDER * head.bank[:, -s.random :]
+        gram, total = second_moment(*data, wide, torch.full_like(wide[..., 0], 1 / s.random))
+        tokens, weights = exchange(gram, total, tokens)
+        log_weights = weights.log()
+    if not s.weights:
+        return tokens, log_weights
+    for _ in range(s.rounds):
+        if s.ascents:
+            head.ascend(tokens, log_weights)
+        log_weights = minimax_weights(*data, head.bank, tokens, log_weights)
+    return _last(head, tokens, log_weights)
+
+
+def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    if head.equal:
+        return tokens, log_weights
+    kept = torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True)
+    for _ in range(head.settings.rounds):
+        if head.settings.ascents:
+            head.ascend(tokens, log_weights)
+        uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
+        kept = minimax_swaps(head.cache.keys, head.cache.values, head.bank, kept, fixed, uniforms)
+        tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
+        log_weights = fixed.gather(-1, tokens)
+    return _last(head, tokens, log_weights)
+
+
+def _last(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The best coreset the ascents saw, this last one included; this one where there were none."""
+    if not head.settings.ascents:
+        return tokens, log_weights
+    head.ascend(tokens, log_weights)
+    assert head.best is not None
+    return head.best[1], head.best[2]

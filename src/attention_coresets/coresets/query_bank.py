@@ -1,0 +1,64 @@
+"""A bank of queries, and what a coreset's error at them is made of.
+
+With T_i(q) = softmax_i(<q, k>) over the whole cache and f_i(q) = T_i(q) (v_i - Attn(q)), the error of tokens S with
+weights w is, exactly, err(q) = |sum_S w_i f_i(q)| / sum_S w_i T_i(q): the coreset's output is an average of values, and
+Attn(q) can be taken from each of them. So one table of the f_i serves every subset and all weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.attention import attend
+
+
+def random_queries(generators: Sequence[torch.Generator], count: int, d: int, rho: float) -> Float[Tensor, "H count d"]:
+    """Directions uniform on the sphere of radius rho, float64 on the CPU; one generator a head."""
+    x = torch.stack([torch.randn(count, d, generator=g, dtype=torch.float64) for g in generators])
+    return rho * x / x.norm(dim=-1, keepdim=True).clamp_min(1e-300)
+
+
+def second_moment(
+    keys: Float[Tensor, "H n d"],
+    values: Float[Tensor, "H n dv"],
+    queries: Float[Tensor, "H b d"],
+    y: Float[Tensor, "H b"],
+) -> tuple[Float[Tensor, "H n n"], Float[Tensor, "H n"]]:
+    """G_ij = sum_b y_b <f_i, f_j> = sum_b y_b T_i T_j <v_i - A_b, v_j - A_b> and c_i = sum_b y_b T_i, A_b = Attn(q_b).
+
+    T is in units of 1/n, its mean. For weights that sum T to 1 at every query w^T G w is the mean of the squared error
+    (module docstring). y >= 0, one number a query. Cost b n (d + 2 dv) + 2 b n^2 + n^2 dv multiply-adds, b n + n^2
+    numbers, a head; no b x n x dv table is made.
+    """
+    T = (queries @ keys.mT).softmax(-1)  # [H, b, n]
+    outputs = T @ values  # [H, b, dv]
+    T = T.mul_(keys.shape[-2])
+    return weighted_moment(T, values, outputs, y), (y.unsqueeze(-2) @ T).squeeze(-2)
+
+
+def weighted_moment(
+    T: Float[Tensor, "*heads b n"],
+    values: Float[Tensor, "*heads n dv"],
+    outputs: Float[Tensor, "*heads b dv"],
+    y: Float[Tensor, "*heads b"],
+) -> Float[Tensor, "*heads n n"]:
+    """sum_b y_b T_bi T_bj <v_i - a_b, v_j - a_b>: <v_i, v_j> sum_b y T_i T_j - cross - cross^T, two products with b."""
+    left = T * y.unsqueeze(-1)
+    moment = (values @ values.mT).mul_(left.mT @ T)
+    offset = (outputs @ values.mT).sub_(0.5 * outputs.square().sum(-1, keepdim=True))  # <a, v_j> - |a|^2 / 2
+    cross = left.mT @ offset.mul_(T)
+    return moment.sub_(cross).sub_(cross.mT)
+
+
+def bank_errors(
+    keys: Float[Tensor, "H n d"],
+    values: Float[Tensor, "H n dv"],
+    queries: Float[Tensor, "H b d"],
+    tokens: Float[Tensor, "H m"] | Tensor,
+    log_weights: Float[Tensor, "H m"],
+) -> Float[Tensor, "H b"]:
+    """|Attn(q) - Attn_coreset(q)| at each query of the bank."""
+    kept = [x.gather(-2, tokens.unsqueeze(-1).expand(*tokens.shape, x.shape[-1])) for x in (keys, values)]
+    return (attend(queries, keys, values) - attend(queries, *kept, log_weights)).norm(dim=-1)
