@@ -78,8 +78,8 @@ def main() -> None:
     read(Cache(cache.keys[:4096], cache.values[:4096]), make_coreset(arguments.construct), 256)  # compiles
     taken = read(cache, make_coreset(arguments.construct), arguments.size)
     print(
-        f"{arguments.n} tokens, d = {arguments.d}, to {arguments.size} by {arguments.construct}: {taken.seconds:.0f} s "
-        f"({taken.processor:.0f} s of processor time, {arguments.threads} threads), "
+        f"{arguments.n} tokens, d = {arguments.d}, to {arguments.size} by {arguments.construct}: "
+        f"{taken.seconds:.0f} s, {taken.processor:.0f} s of processor time in {arguments.threads} threads of torch, "
         f"{taken.megabytes:.0f} MB beyond the input, {taken.held} tokens held at most"
     )
     if not arguments.skip_errors:

@@ -76,6 +76,8 @@ class Stream:
         check_size(size)
         check_rho(rho)
         self.construct = construct if type(construct) in REDUCERS.values() else _named(construct)
+        if getattr(self.construct, "refinement", "none") != "none" or getattr(self.construct, "model", "") == "free":
+            raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
         self.memory = 2 * _LEAST * size if memory is None else memory
         if self.memory < _LEAST * size:
             raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
