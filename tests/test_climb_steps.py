@@ -22,7 +22,8 @@ def plain(query, cache, coreset):
     query = query.detach().clone().double().requires_grad_()
     cache = cache.to(torch.float64)
     weights = None if coreset.log_weights is None else coreset.log_weights.double()
-    gap = attend(query, cache.keys, cache.values) - attend(query, *cache.take(coreset.indices), weights)
+    keys, values = cache.take(coreset.indices)
+    gap = attend(query, cache.keys, cache.values) - attend(query, keys, values, weights)
     (slope,) = torch.autograd.grad(0.5 * gap.square().sum(), query)
     return gap.norm(dim=-1).detach(), slope
 
@@ -131,16 +132,20 @@ def test_portions_and_threads_change_nothing(numbers, threads, monkeypatch):
     cache = small_cache("sphere", n=50, d=3, heads=5)
     coreset = make_coreset("tilted_draws")(cache, 10, 2.0, *generators(0))
     sides, query = two_sides(cache, coreset, 2.0), in_ball(5, 150, 3, 2.0, torch.float64)
+    sides_of_one = two_sides(cache[:1], coreset[:1], 2.0)
     expected, _ = plain(query, cache, coreset)
     monkeypatch.setattr(portions, "_NUMBERS", numbers)
+    monkeypatch.setattr(portions, "_WORTH_THREADS", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         torch.testing.assert_close(errors(query, sides), expected)
         torch.testing.assert_close(climb(cache, coreset, 2.0, query, 0), (query, expected))
         assert torch.get_num_threads() == threads
-        with pytest.raises(ZeroDivisionError):
-            portions.share(lambda x: 1 / x, [(1,), (0,)], query.device)
+        torch.testing.assert_close(errors(query[:1], sides_of_one), expected[:1])  # fewer heads than threads
+        for parts in ([(1,), (0,)], [(0,)]):
+            with pytest.raises(ZeroDivisionError):
+                portions.share(lambda x: 1 / x, parts, query.device)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -54,7 +54,7 @@ def ascend(
     seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
     flat, core = _flat(cache, coreset)
     parts = [(flat[a], core[a], rho, restarts, steps, polish, seed) for a in _slices(flat, restarts)]
-    found = share(_climb_heads, parts, cache.keys.device)
+    found = share(_climb_heads, parts, cache.keys.device) if len(parts) > 1 else [_climb_heads(*parts[0])]
     error, query, reached = (torch.cat(part) for part in zip(*found, strict=True))
     return Ascent(error.reshape(cache.heads), query.reshape(*cache.heads, cache.d), reached.reshape(cache.heads))
 
@@ -82,7 +82,8 @@ def climb(
     parts = [
         (project(first[a], rho), two_sides(flat[a], core[a], rho), rho, steps) for a in _slices(flat, len(first[0]))
     ]
-    query, error = (torch.cat(part) for part in zip(*share(_climb, parts, first.device), strict=True))
+    found = share(_climb, parts, first.device) if len(parts) > 1 else [_climb(*parts[0])]
+    query, error = (torch.cat(part) for part in zip(*found, strict=True))
     return query.reshape(queries.shape), error.reshape(queries.shape[:-1])
 
 

@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 _NUMBERS = 2**18  # queries x tokens of a portion, all its heads together: 1 MB in float32
 _NUMBERS_ELSEWHERE = 2**25  # on a device that takes all at once
-_FEWEST = 64  # queries of a head, unless it has fewer: below, matrix products are slow
+_FEWEST = 64  # queries of a head, unless there are fewer for each thread: below, matrix products are slow
+_WORTH_THREADS = 2**16  # numbers in all, below which one core is done before others have begun
 
 
 def spread(
@@ -40,12 +41,15 @@ def spread(
 def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> list[T]:
     """work(*part) for each part: on the CPU on as many threads as torch is set to, each of them on one core.
 
-    Within, another `share` finds one thread. Autograd is not passed on to the threads.
+    One part runs on one core as well. Within, another `share` finds one thread. Autograd is not passed on.
     """
     before = torch.get_num_threads()
-    if device.type != "cpu" or min(before, len(parts)) == 1:
+    if device.type != "cpu" or before == 1:
         return [work(*part) for part in parts]
     try:
+        if len(parts) == 1:
+            torch.set_num_threads(1)
+            return [work(*parts[0])]
         with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda part: work(*part), parts))
     finally:
@@ -53,11 +57,12 @@ def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> l
 
 
 def _shape(query: Tensor, sides: Sides) -> tuple[int, int]:
-    """Heads and queries of a portion: enough portions for every thread, unless that makes them slow."""
+    """Heads and queries of a portion: where the work is worth it, a portion for every thread at least."""
     heads, count, tokens = len(query), query.shape[1], sides[0].keys.shape[1]
     cpu = query.device.type == "cpu"
-    numbers, threads = (_NUMBERS, torch.get_num_threads()) if cpu else (_NUMBERS_ELSEWHERE, 1)
+    numbers = _NUMBERS if cpu else _NUMBERS_ELSEWHERE
+    threads = torch.get_num_threads() if cpu and heads * count * tokens > _WORTH_THREADS else 1
     each = count if heads >= threads else -(-count * heads // threads)
-    rows = min(count, max(_FEWEST, min(each, numbers // tokens)))
+    rows = min(each, max(_FEWEST, numbers // tokens))
     rows = -(-count // -(-count // rows))  # as equal as they can be
     return max(1, min(numbers // (rows * tokens), heads // threads)), rows
