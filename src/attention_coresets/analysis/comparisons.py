@@ -60,3 +60,16 @@ def against_best(arm: str) -> Measure:
         return parts
 
     return measure
+
+
+def ceiling_ratio(arm: str, other: str) -> Measure:
+    """Least certificate of `arm` over that of `other` on the same caches of the ablation, family by family."""
+
+    def measure(results: Results) -> list[Measured]:
+        found = [
+            (names["cache"], paired_ratio(rows, arm, other, "certificate"))
+            for names, rows in groups(results.rows("ablation"), ["cache"])
+        ]
+        return [Measured(cache, ratio) for cache, ratio in found if ratio.caches]
+
+    return measure

@@ -15,7 +15,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.exchange import exchange
 from attention_coresets.coresets.minimax_swaps import minimax_swaps
 from attention_coresets.coresets.minimax_weights import minimax_weights
-from attention_coresets.coresets.query_bank import bank_errors, random_queries, second_moment
+from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
@@ -98,33 +98,34 @@ class _Head:
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings
         self.generator = torch.Generator().manual_seed(seed)
-        self.bank = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
+        queries = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
+        self.bank = bank_of(self.cache, queries)
         self.best: tuple[float, Tensor, Tensor] | None = None
-
-    def errors(self, tokens: Tensor, log_weights: Tensor) -> Tensor:
-        return bank_errors(self.cache.keys, self.cache.values, self.bank, tokens, log_weights)
 
     def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
         """Climb from fresh starts and the bank's worst, note the coreset if it is the best, keep the worst queries."""
         s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
         fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
-        order = self.errors(tokens, log_weights)[0].argsort(descending=True, stable=True)
-        worst = self.bank[:, order[: s.restarts // 2]].to(torch.float32)
+        order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
+        worst = self.bank.queries[:, order[: s.restarts // 2]].to(torch.float32)
         queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
         if self.best is None or float(errors.max()) < self.best[0]:
             self.best = (float(errors.max()), tokens, log_weights)
-        self.bank = torch.cat([queries.to(torch.float64), self.bank[:, order]], dim=-2)[:, : s.bank]
+        found = bank_of(self.cache, queries.to(torch.float64))
+        order = order[: max(0, s.bank - queries.shape[-2])]
+        self.bank = Bank(*(torch.cat([x, y[:, order]], dim=-2) for x, y in zip(found, self.bank, strict=True)))
 
 
 def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
     if head.equal:
         return tokens, log_weights
-    s, data = head.settings, (head.cache.keys, head.cache.values)
+    s, wide = head.settings, _WIDER * head.bank.queries
     if s.ascents and s.weights:
         head.ascend(tokens, log_weights)
     if s.exchange:
-        wide = _WIDER * head.bank[:, -s.random :]
-        gram, total = second_moment(*data, wide, torch.full_like(wide[..., 0], 1 / s.random))
+        gram, total = second_moment(
+            head.cache.keys, head.cache.values, wide, torch.full_like(wide[..., 0], 1 / s.random)
+        )
         tokens, weights = exchange(gram, total, tokens)
         log_weights = weights.log()
     if not s.weights:
@@ -132,7 +133,7 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _: Tensor) -> tuple[
     for _ in range(s.rounds):
         if s.ascents:
             head.ascend(tokens, log_weights)
-        log_weights = minimax_weights(*data, head.bank, tokens, log_weights)
+        log_weights = minimax_weights(head.cache, head.bank, tokens, log_weights)
     return _last(head, tokens, log_weights)
 
 
@@ -144,7 +145,7 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
         if head.settings.ascents:
             head.ascend(tokens, log_weights)
         uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
-        kept = minimax_swaps(head.cache.keys, head.cache.values, head.bank, kept, fixed, uniforms)
+        kept = minimax_swaps(head.cache, head.bank, kept, fixed, uniforms)
         tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
         log_weights = fixed.gather(-1, tokens)
     return _last(head, tokens, log_weights)

@@ -4,16 +4,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attention_coresets.attention import Cache
+from attention_coresets.coresets.query_bank import Bank
+
 _SCREEN = 128  # worst queries on which every candidate is tried first
-_CHUNK = 16  # candidates tried on the whole bank at once
+_TRIED = 8  # best candidates by these, tried on the whole bank
 _LEAST_LOG, _MOST_LOG = -35.0, 40.0  # of a weighted token over the coreset's sum: float32 squares stay finite
 _MOST = 1e9  # of a squared error over the bank's largest, likewise
 
 
 def minimax_swaps(
-    keys: Float[Tensor, "H n d"],
-    values: Float[Tensor, "H n dv"],
-    queries: Float[Tensor, "H b d"],
+    cache: Cache,
+    bank: Bank,
     kept: Bool[Tensor, "H n"],
     log_weights: Float[Tensor, "H n"],
     uniforms: Float[Tensor, "H n"],
@@ -30,7 +32,7 @@ def minimax_swaps(
     all on all. Tables are float32, sums kept up to date float64. Cost a pass and head: m (128 n dv + b (3 dv + 16 dv c))
     multiply-adds, c the number of chunks of 16 candidates tried in full, mostly 1 to 3; 2 b n numbers.
     """
-    heads = zip(keys, values, queries, kept, log_weights, uniforms, strict=True)
+    heads = zip(cache.keys, cache.values, *bank, kept, log_weights, uniforms, strict=True)
     return torch.stack([_pass(*head, doublings, gain) for head in heads])
 
 
@@ -38,80 +40,75 @@ def _pass(
     keys: Tensor,
     values: Tensor,
     queries: Tensor,
+    outputs: Tensor,
     kept: Tensor,
     log_weights: Tensor,
     uniforms: Tensor,
     doublings: int,
     gain: float,
 ) -> Tensor:
-    kept = kept.clone()
-    state = _State(keys, values, queries, kept, log_weights, doublings)
+    state = _State(keys @ queries.mT + log_weights.unsqueeze(-1), values, outputs, kept.clone(), doublings)
     for i in uniforms.argsort().tolist():
-        if not kept[i]:
-            continue
-        j = state.best_for(i, ~kept, gain)
-        if j is not None:
-            state.swap(i, j)
-            kept[i], kept[j] = False, True
-    return kept
+        if state.kept[i]:
+            j = state.best_for(i, gain)
+            if j is not None:
+                state.swap(i, j)
+    return state.kept
 
 
 class _State:
-    """Of one head: T [b, n] the weighted tokens over the coreset's sum, N = T^2 |v - A|^2, F [b, dv] and Z [b]."""
+    """Of one head: T [n, b] the weighted tokens over the coreset's sum, N = T^2 |v - A|^2, F [b, dv] and Z [b]."""
 
-    def __init__(
-        self, keys: Tensor, values: Tensor, queries: Tensor, kept: Tensor, log_weights: Tensor, doublings: int
-    ) -> None:
-        logits = queries @ keys.mT  # [b, n]
-        self.A = logits.softmax(-1) @ values
-        logits += log_weights
-        logits -= logits[:, kept].logsumexp(-1, keepdim=True)
-        self.T = logits.clamp_(_LEAST_LOG, _MOST_LOG).exp_().to(torch.float32)
-        gap = values.square().sum(-1) - 2 * self.A @ values.mT + self.A.square().sum(-1, keepdim=True)
+    def __init__(self, logits: Tensor, values: Tensor, outputs: Tensor, kept: Tensor, doublings: int) -> None:
+        logits = logits - logits[kept].logsumexp(0)  # [n, b]
+        self.T = logits.clamp_(_LEAST_LOG, _MOST_LOG).to(torch.float32).exp_()
+        gap = torch.addmm(outputs.square().sum(-1), values, outputs.mT, alpha=-2).add_(values.square().sum(-1)[:, None])
         self.N = gap.clamp_min_(0).to(torch.float32).mul_(self.T).mul_(self.T)
-        inside = self.T[:, kept].to(values.dtype)
-        self.values, self.fast, self.doublings = values, values.to(torch.float32), doublings
-        self.Z = inside.sum(-1)
-        self.F = inside @ values[kept] - self.Z.unsqueeze(-1) * self.A
-        self.unit = float(self._square().max().clamp_min(1e-300))
+        inside = self.T[kept].to(values.dtype)
+        self.values, self.outputs, self.doublings, self.kept = values, outputs, doublings, kept
+        self.v, self.A = values.to(torch.float32), outputs.to(torch.float32)
+        self.Z = inside.sum(0)
+        self.F = inside.mT @ values[kept] - self.Z.unsqueeze(-1) * outputs
+        self.fast = self.F.to(torch.float32)
+        self.unit = float((self.F.square().sum(-1) / self.Z.square()).max().clamp_min(1e-300))
+        self.now = self._total(self.F, self.Z)
 
-    def best_for(self, i: int, allowed: Tensor, gain: float) -> int | None:
+    def best_for(self, i: int, gain: float) -> int | None:
         """The token in place of i that leaves the least sum, None where none gains enough."""
-        H, Z = self._without(i)
-        limit = float(self._power(self._square() / self.unit).sum()) * (1 - gain)
-        left = (H.square().sum(-1), (H * self.A).sum(-1), Z)
-        H, *left = (x.to(torch.float32) for x in (H, *left))
-        worst = (left[0] / left[2].square().clamp_min(1e-30)).topk(min(_SCREEN, len(Z))).indices
-        screen = self._sums(H[worst], [x[worst] for x in left], self.T[worst], self.N[worst], self.fast)
-        ordered = screen.masked_fill_(~allowed, torch.inf).sort()
-        best = None
-        for bounds, tokens in zip(ordered.values.split(_CHUNK), ordered.indices.split(_CHUNK), strict=True):
-            if float(bounds[0]) >= limit:
-                break
-            sums = self._sums(H, left, self.T[:, tokens], self.N[:, tokens], self.fast[tokens])
-            least = sums.masked_fill_(~allowed[tokens], torch.inf).min(0)
-            if float(least.values) < limit:
-                best, limit = int(tokens[least.indices]), float(least.values)
-        return best
+        limit = (1 - gain) * self.now
+        H = torch.addcmul(self.fast, self.T[i].unsqueeze(-1), self.A - self.v[i])  # F without i
+        left = (H.square().sum(-1), (H * self.A).sum(-1), (self.Z - self.T[i]).to(torch.float32))
+        worst = (left[0] / left[2].square().clamp_min(1e-30)).topk(min(_SCREEN, len(H))).indices
+        T, N = (x.index_select(1, worst) for x in (self.T, self.N))
+        screen = self._sums(H[worst], [x[worst] for x in left], T, N, self.v).masked_fill_(self.kept, torch.inf)
+        bounds, tokens = screen.topk(min(_TRIED, len(screen)), largest=False)
+        tokens = tokens[bounds < limit]
+        if not len(tokens):
+            return None
+        sums = self._sums(H, left, self.T[tokens], self.N[tokens], self.v[tokens])
+        least = sums.min(0)
+        return int(tokens[least.indices]) if float(least.values) < limit else None
 
     def swap(self, i: int, j: int) -> None:
-        H, Z = self._without(i)
-        T = self.T[:, j].to(Z)
-        self.F, self.Z = H + T[:, None] * (self.values[j] - self.A), Z + T
+        """Take i out and put j in, unless float64 does not see the gain."""
+        F, Z = self.F, self.Z
+        for token, sign in ((i, -1), (j, 1)):
+            T = sign * self.T[token].to(Z)
+            F, Z = F + T.unsqueeze(-1) * (self.values[token] - self.outputs), Z + T
+        total = self._total(F, Z)
+        if total < self.now:
+            self.F, self.Z, self.fast, self.now = F, Z, F.to(torch.float32), total
+            self.kept[i], self.kept[j] = False, True
 
-    def _without(self, i: int) -> tuple[Tensor, Tensor]:
-        T = self.T[:, i].to(self.Z)
-        return self.F - T[:, None] * (self.values[i] - self.A), self.Z - T
-
-    def _square(self) -> Tensor:
-        return self.F.square().sum(-1) / self.Z.square()
+    def _total(self, F: Tensor, Z: Tensor) -> float:
+        return float(self._power(F.square().sum(-1) / (Z.square() * self.unit)).sum())
 
     def _sums(self, H: Tensor, left: list[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
-        """The sum over queries ``[n']`` for each token put in; H [b', dv], T and N [b', n']."""
-        size, along, Z = (x.unsqueeze(-1) for x in left)
-        e = (H @ values.mT).sub_(along).mul_(T).mul_(2).add_(N).add_(size)
+        """The sum over queries ``[n']`` for each token put in; H [b', dv], T and N [n', b']."""
+        size, along, Z = left
+        e = (values @ H.mT).sub_(along).mul_(T).mul_(2).add_(N).add_(size)
         e = e.div_((T + Z).square_()).div_(self.unit).clamp_(0, _MOST)
-        return self._power(e).sum(0)
+        return self._power(e).sum(-1)
 
     def _power(self, e: Tensor) -> Tensor:
         for _ in range(self.doublings):

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.coresets.query_bank import weighted_moment
+from attention_coresets.attention import Cache
+from attention_coresets.coresets.query_bank import Bank, weighted_moment
 
 _CURVED = 1024  # worst queries that make up the Hessian; the others' share in it is nothing
 _MOST_DAMPING = 1e6
@@ -13,9 +14,8 @@ _SMALLEST = 1e-20  # squared error, against log 0
 
 
 def minimax_weights(
-    keys: Float[Tensor, "H n d"],
-    values: Float[Tensor, "H n dv"],
-    queries: Float[Tensor, "H b d"],
+    cache: Cache,
+    bank: Bank,
     tokens: Int[Tensor, "H m"],
     log_weights: Float[Tensor, "H m"],
     *,
@@ -29,25 +29,24 @@ def minimax_weights(
     |err_b|^2, D_b = Attn_coreset - Attn, J_b its slopes p_j (v_j - Attn_coreset), and u_b = J_b^T D_b,
     gradient 2 sum pi_b u_b / |D_b|^2, Hessian 2 sum pi_b J_b^T J_b / |D_b|^2 + 4 (p - 1) sum pi_b u_b u_b^T / |D_b|^4.
     A step that does not lower phi is not taken: phi never ends above its start. Cost a step and head:
-    2 b m dv + 3 min(b, 1024) m^2 + m^3 / 3 multiply-adds; once b n (d + dv).
+    b m dv + min(b, 1024) m (2 dv + 3 m) + m^3 / 3 multiply-adds.
     """
-    found = [_polish(*head, power, steps) for head in zip(keys, values, queries, tokens, log_weights, strict=True)]
-    return torch.stack(found)
+    keys, values = cache.take(tokens)
+    logits = bank.queries @ keys.mT  # [H, b, m]
+    heads = zip(logits, values, bank.outputs, log_weights, strict=True)
+    return torch.stack([_polish(*head, power, steps) for head in heads])
 
 
-def _polish(
-    keys: Tensor, values: Tensor, queries: Tensor, tokens: Tensor, log_weights: Tensor, power: int, steps: int
-) -> Tensor:
-    wanted = (queries @ keys.mT).softmax(-1) @ values
-    logits, kept = queries @ keys[tokens].mT, values[tokens]
-    x, damping = log_weights, 1e-3
-    state = _state(logits, kept, wanted, x, power)
+def _polish(logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor, power: int, steps: int) -> Tensor:
+    """One head: logits [b, m], values [m, dv], wanted [b, dv], log-weights x [m]."""
+    damping = 1e-3
+    state = _state(logits, values, wanted, x, power)
     for _ in range(steps):
-        gradient, hessian = _derivatives(*state[1:], kept, power)
+        gradient, hessian = _derivatives(*state[1:], values, power)
         value = float(state[0])
         while damping <= _MOST_DAMPING:
             trial = x - _solve(hessian, gradient, damping)
-            new = _state(logits, kept, wanted, trial, power)
+            new = _state(logits, values, wanted, trial, power)
             if float(new[0]) < value:
                 break
             damping *= 10

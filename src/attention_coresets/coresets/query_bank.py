@@ -6,12 +6,25 @@ Attn(q) can be taken from each of them. So one table of the f_i serves every sub
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import attend
+from attention_coresets.attention import Cache, attend
+
+
+class Bank(NamedTuple):
+    """Queries ``[*heads, b, d]`` and what attention over the whole cache gives at each, ``[*heads, b, dv]``."""
+
+    queries: Float[Tensor, "*heads b d"]
+    outputs: Float[Tensor, "*heads b dv"]
+
+
+def bank_of(cache: Cache, queries: Float[Tensor, "*heads b d"]) -> Bank:
+    """The bank of these queries. Cost b n (d + dv) multiply-adds a head, b n numbers."""
+    return Bank(queries, attend(queries, cache.keys, cache.values))
 
 
 def random_queries(generators: Sequence[torch.Generator], count: int, d: int, rho: float) -> Float[Tensor, "H count d"]:
@@ -20,20 +33,27 @@ def random_queries(generators: Sequence[torch.Generator], count: int, d: int, rh
     return rho * x / x.norm(dim=-1, keepdim=True).clamp_min(1e-300)
 
 
+def bank_errors(
+    cache: Cache, bank: Bank, tokens: Int[Tensor, "*heads m"], log_weights: Float[Tensor, "*heads m"]
+) -> Float[Tensor, "*heads b"]:
+    """|Attn(q) - Attn_coreset(q)| at each query of the bank. Cost b m (d + dv) multiply-adds a head."""
+    return (attend(bank.queries, *cache.take(tokens), log_weights) - bank.outputs).norm(dim=-1)
+
+
 def second_moment(
-    keys: Float[Tensor, "H n d"],
-    values: Float[Tensor, "H n dv"],
-    queries: Float[Tensor, "H b d"],
-    y: Float[Tensor, "H b"],
-) -> tuple[Float[Tensor, "H n n"], Float[Tensor, "H n"]]:
+    keys: Float[Tensor, "*heads n d"],
+    values: Float[Tensor, "*heads n dv"],
+    queries: Float[Tensor, "*heads b d"],
+    y: Float[Tensor, "*heads b"],
+) -> tuple[Float[Tensor, "*heads n n"], Float[Tensor, "*heads n"]]:
     """G_ij = sum_b y_b <f_i, f_j> = sum_b y_b T_i T_j <v_i - A_b, v_j - A_b> and c_i = sum_b y_b T_i, A_b = Attn(q_b).
 
     T is in units of 1/n, its mean. For weights that sum T to 1 at every query w^T G w is the mean of the squared error
-    (module docstring). y >= 0, one number a query. Cost b n (d + 2 dv) + 2 b n^2 + n^2 dv multiply-adds, b n + n^2
+    (module docstring). y >= 0, one number a query. Cost b n (d + 2 dv) + 2 b n^2 + n^2 dv multiply-adds, 4 b n + 3 n^2
     numbers, a head; no b x n x dv table is made.
     """
-    T = (queries @ keys.mT).softmax(-1)  # [H, b, n]
-    outputs = T @ values  # [H, b, dv]
+    T = (queries @ keys.mT).softmax(-1)  # [*heads, b, n]
+    outputs = T @ values  # [*heads, b, dv]
     T = T.mul_(keys.shape[-2])
     return weighted_moment(T, values, outputs, y), (y.unsqueeze(-2) @ T).squeeze(-2)
 
@@ -50,15 +70,3 @@ def weighted_moment(
     offset = (outputs @ values.mT).sub_(0.5 * outputs.square().sum(-1, keepdim=True))  # <a, v_j> - |a|^2 / 2
     cross = left.mT @ offset.mul_(T)
     return moment.sub_(cross).sub_(cross.mT)
-
-
-def bank_errors(
-    keys: Float[Tensor, "H n d"],
-    values: Float[Tensor, "H n dv"],
-    queries: Float[Tensor, "H b d"],
-    tokens: Float[Tensor, "H m"] | Tensor,
-    log_weights: Float[Tensor, "H m"],
-) -> Float[Tensor, "H b"]:
-    """|Attn(q) - Attn_coreset(q)| at each query of the bank."""
-    kept = [x.gather(-2, tokens.unsqueeze(-1).expand(*tokens.shape, x.shape[-1])) for x in (keys, values)]
-    return (attend(queries, keys, values) - attend(queries, *kept, log_weights)).norm(dim=-1)
