@@ -15,7 +15,7 @@ from attention_coresets.adversary.sides import Sides
 
 T = TypeVar("T")
 
-_NUMBERS = 2**18  # queries x tokens of a portion, all its heads together: 1 MB in float32
+_NUMBERS = 2**19  # queries x tokens of a portion, all its heads together: 2 MB in float32
 _NUMBERS_ELSEWHERE = 2**25  # on a device that takes all at once
 _FEWEST = 64  # queries of a head, unless there are fewer for each thread: below, matrix products are slow
 _WORTH_THREADS = 2**16  # numbers in all, below which one core is done before others have begun
