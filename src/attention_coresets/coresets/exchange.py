@@ -5,9 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _RIDGE = 1e-9  # of the mean diagonal: duplicates share their weight
-_TRIES = 64  # moves that are looked at, best first, for one that keeps every weight positive
+_TRIES = 64  # additions that are looked at, best first, for one that keeps every weight positive
+_PAIRS, _CHUNK = 4096, 512  # exchanges, likewise; so many at once
 _REFACTOR = 32  # moves between two factorizations: rank-one updates collect rounding errors
-_LEAST_DENOMINATOR = 1e-12  # of the mean diagonal
+_LEAST_ROOM = 1e-12  # of the mean diagonal
 _FLOOR = 1e-13  # of the largest weight: what a token gets that no positive weight makes useful
 
 
@@ -97,7 +98,7 @@ class _Support:
     def fill(self, slot: int) -> bool:
         """The best addition that keeps every weight positive; False where there is none."""
         room = self.diagonal - self.s
-        allowed = (self.r > 0) & ~self.inside & (room > _LEAST_DENOMINATOR)
+        allowed = (self.r > 0) & ~self.inside & (room > _LEAST_ROOM)
         worth = torch.where(allowed, self.r.square() / room, -torch.inf)
         for j in worth.topk(min(_TRIES, len(worth))).indices.tolist():
             if worth[j] == -torch.inf:
@@ -110,31 +111,32 @@ class _Support:
 
     def swap(self, gain: float) -> bool:
         """The best exchange that keeps every weight positive, or False where none gains `gain` of tau."""
-        spread = self.P.diagonal()[:, None].clamp_min(1e-300)  # [m, 1]
-        share = self.w[:, None] / spread
-        loss = torch.where(self.used, self.w * share.squeeze(-1), 0.0)
-        residual = torch.addcmul(self.r, share, self.M)  # [m, n], r without slot i
-        room = torch.addcdiv(self.diagonal - self.s, self.M.square(), spread)
-        allowed = (residual > 0) & (room > _LEAST_DENOMINATOR) & ~self.inside
-        net = torch.where(allowed, residual.square() / room - loss[:, None], -torch.inf)
-        least = gain * float(self.w @ self.total[self.tokens])
-        best = net.flatten().topk(min(_TRIES, net.numel()))
-        for worth, pair in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if worth <= least:
-                return False
-            i, j = divmod(pair, len(self.total))
-            if self._stays_positive(i, j, float(residual[i, j] / room[i, j])):
-                self.remove(i)
-                self.insert(i, j)
+        spread = self.P.diagonal().clamp_min(1e-300)  # [m]
+        residual = torch.addcmul(self.r, (self.w / spread).unsqueeze(-1), self.M)  # [m, n], r without token i
+        room = torch.addcdiv(self.diagonal - self.s, self.M.square(), spread.unsqueeze(-1))
+        allowed = (residual > 0) & (room > _LEAST_ROOM) & ~self.inside
+        step = residual / room
+        loss = torch.where(self.used, self.w.square() / spread, 0.0)
+        net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
+        best = net.flatten().topk(min(_PAIRS, net.numel()))
+        pairs = best.indices[best.values > gain * float(self.w @ self.total[self.tokens])]
+        for some in pairs.split(_CHUNK):
+            i, j = some // len(self.total), some % len(self.total)
+            fine = self._stay_positive(i, j, step[i, j], spread)
+            if bool(fine.any()):
+                first = int(fine.to(torch.uint8).argmax())
+                self.remove(int(i[first]))
+                self.insert(int(i[first]), int(j[first]))
                 return True
         return False
 
-    def _stays_positive(self, i: int, j: int, step: float) -> bool:
-        column = self.P[:, i] / self.P[i, i].clamp_min(1e-300)
-        w = self.w - column * self.w[i] - step * (self.M[:, j] - column * self.M[i, j])
-        others = self.used.clone()
-        others[i] = False
-        return bool((w[others] > 0).all())
+    def _stay_positive(self, i: Tensor, j: Tensor, step: Tensor, spread: Tensor) -> Tensor:
+        """Whether every other weight is positive after each exchange: the two rank-one updates of w, pair by pair."""
+        column = self.P[i] / spread[i].unsqueeze(-1)  # [pairs, m]
+        drop = self.w[i] - step * self.M[i, j]
+        w = self.w - column * drop.unsqueeze(-1) - step.unsqueeze(-1) * self.M.mT[j]
+        others = self.used & (i.unsqueeze(-1) != torch.arange(len(self.w), device=w.device))
+        return ((w > 0) | ~others).all(-1)
 
     def remove(self, i: int) -> None:
         """Empty slot i."""

@@ -21,6 +21,7 @@ from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
 MODELS = ("free", "tilted", "unweighted")
+_SAME = 1e-12  # of the largest value: values that differ by less are equal
 _WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
 
 
@@ -93,7 +94,7 @@ class _Head:
     def __init__(self, cache: Cache, rho: float, seed: int, settings: Minimax) -> None:
         keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
         size = values.norm(dim=-1).max()
-        self.equal = not size > 0  # equal values: every coreset is exact
+        self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
         self.cache = Cache(keys, values / size.clamp_min(1e-300))
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings

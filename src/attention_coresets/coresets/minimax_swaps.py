@@ -1,5 +1,7 @@
 """Minimax swaps: a pass of remove-one, add-the-best against the errors at a bank of queries, weights fixed."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -103,7 +105,7 @@ class _State:
     def _total(self, F: Tensor, Z: Tensor) -> float:
         return float(self._power(F.square().sum(-1) / (Z.square() * self.unit)).sum())
 
-    def _sums(self, H: Tensor, left: list[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
+    def _sums(self, H: Tensor, left: Sequence[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
         """The sum over queries ``[n']`` for each token put in; H [b', dv], T and N [n', b']."""
         size, along, Z = left
         e = (values @ H.mT).sub_(along).mul_(T).mul_(2).add_(N).add_(size)

@@ -1,0 +1,409 @@
+"""The minimax refinement: each step against dense or exhaustive computations, the whole by what it must keep."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize, nnls
+
+from attention_coresets import Cache, Coreset, attend, attention_error, make_coreset, worst_query
+from attention_coresets.coresets import minimax_swaps as swaps_module
+from attention_coresets.coresets.exchange import _Support, exchange
+from attention_coresets.coresets.law import capped_marginals, law
+from attention_coresets.coresets.minimax import Minimax, minimax
+from attention_coresets.coresets.minimax_swaps import minimax_swaps
+from attention_coresets.coresets.minimax_weights import _derivatives, _state, minimax_weights
+from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from tables import generators, small_cache
+
+QUICK = Minimax(rounds=3, random=128, restarts=24, steps=6, bank=160)
+MODELS = ("free", "tilted", "unweighted")
+
+
+def random_cache(n, d, dv, seed=0, heads=1):
+    g = torch.Generator().manual_seed(seed)
+    shape = lambda width: torch.randn(heads, n, width, generator=g, dtype=torch.float64)  # noqa: E731
+    return Cache(shape(d) / d**0.5, shape(dv))
+
+
+def fixed_weights(cache, rho, model, size):
+    """Log-weights of every token ``[*heads, n]`` in a model with fixed weights."""
+    if model == "free":
+        return None
+    measure = law(cache.keys.flatten(0, -3) if cache.keys.dim() > 2 else cache.keys[None], rho, model, "auto")
+    return -capped_marginals(measure.log_p, size).clamp_min(1e-300).log().reshape(cache.keys.shape[:-1])
+
+
+def walk(cache, size, rho, model, seed=0):
+    construct = make_coreset("gram_schmidt_walk", model="unweighted" if model == "unweighted" else "tilted")
+    return construct(cache, size, rho, torch.Generator().manual_seed(seed))
+
+
+def moments(n=9, d=3, dv=2, seed=0):
+    """A second moment of a random cache with values of three dimensions, as NumPy arrays for the oracles."""
+    cache = random_cache(n, d, dv, seed)
+    queries = random_queries(generators(seed + 1), 40, d, 2.0)
+    return second_moment(cache.keys, cache.values, queries, torch.full((1, 40), 1 / 40, dtype=torch.float64))
+
+
+def tau(gram, total, tokens):
+    """Weights and c^T G^-1 c of a subset, by a dense solve with the documented ridge."""
+    g = gram[np.ix_(tokens, tokens)] + 1e-9 * np.diag(gram).mean() * np.eye(len(tokens))
+    w = np.linalg.solve(g, total[list(tokens)])
+    return w, float(w @ total[list(tokens)])
+
+
+# --- the bank
+
+
+def test_the_error_is_the_quotient_of_two_sums():
+    cache = random_cache(20, 4, 3)
+    queries = random_queries(generators(5), 30, 4, 3.0)
+    tokens, log_weights = torch.tensor([[1, 4, 7, 19]]), torch.tensor([[0.3, -1.0, 0.0, 2.0]], dtype=torch.float64)
+    T = (queries @ cache.keys.mT).softmax(-1)[0]
+    f = T[..., None] * (cache.values - attend(queries, cache.keys, cache.values).mT.mT.transpose(0, 1))
+    w = log_weights.exp()[0]
+    quotient = (f[:, tokens[0]] * w[:, None]).sum(1).norm(dim=-1) / (T[:, tokens[0]] * w).sum(-1)
+    expected = attention_error(queries, cache, Coreset(tokens, log_weights))[0]
+    torch.testing.assert_close(quotient, expected)
+    torch.testing.assert_close(bank_errors(cache, bank_of(cache, queries), tokens, log_weights)[0], expected)
+
+
+def test_second_moment_by_the_definition():
+    cache = random_cache(11, 3, 4, heads=2)
+    queries = random_queries(generators(1, 2), 17, 3, 2.0)
+    y = torch.rand(2, 17, dtype=torch.float64)
+    gram, total = second_moment(cache.keys, cache.values, queries, y)
+    T = (queries @ cache.keys.mT).softmax(-1) * 11
+    A = attend(queries, cache.keys, cache.values)
+    f = T[..., None] * (cache.values[:, None] - A[:, :, None])  # [H, b, n, dv]
+    torch.testing.assert_close(gram, torch.einsum("hb,hbie,hbje->hij", y, f, f))
+    torch.testing.assert_close(total, torch.einsum("hb,hbi->hi", y, T))
+
+
+def test_random_queries_lie_on_the_sphere_and_follow_their_head():
+    both = random_queries(generators(3, 4), 50, 5, 1.7)
+    torch.testing.assert_close(both.norm(dim=-1), torch.full((2, 50), 1.7, dtype=torch.float64))
+    assert torch.equal(random_queries(generators(4), 50, 5, 1.7)[0], both[1])
+    assert float(random_queries(generators(0), 4000, 5, 1.0).mean(-2).abs().max()) < 0.05
+
+
+# --- exchanges
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_exchange_is_the_best_of_all_pairs(seed):
+    gram, total = moments(seed=seed)
+    g, c = gram[0].numpy(), total[0].numpy()
+    # from a subset whose weights are all positive, so that nothing is repaired
+    start = next(s for s in itertools.combinations(range(9), 3) if (tau(g, c, s)[0] > 0).all())
+    best = tau(g, c, start)[1]
+    for i, j in itertools.product(start, set(range(9)) - set(start)):
+        w, value = tau(g, c, sorted({*start, j} - {i}))
+        if (w > 0).all():
+            best = max(best, value)
+    tokens, weights = exchange(gram, total, torch.tensor([start]), moves=1)
+    w, value = tau(g, c, tokens[0].tolist())
+    assert value == pytest.approx(best, rel=1e-9)
+    np.testing.assert_allclose(weights[0], w / value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "seed"), [(9, 3, 0), (12, 5, 1), (30, 8, 2), (24, 12, 3), (16, 1, 4), (8, 7, 5)])
+def test_exchanges_end_where_none_gains(n, m, seed):
+    gram, total = moments(n, 3, 3, seed)
+    g, c = gram[0].numpy(), total[0].numpy()
+    tokens, weights = exchange(gram, total, torch.arange(m)[None], moves=200)
+    chosen = tokens[0].tolist()
+    assert bool((weights > 0).all())
+    assert float(weights[0] @ total[0, tokens[0]]) == pytest.approx(1)
+    used = [t for t, w in zip(chosen, weights[0].tolist(), strict=True) if w > 1e-9 * float(weights.max())]
+    w, value = tau(g, c, used)
+    np.testing.assert_allclose(weights[0][np.isin(chosen, used)], w / value, rtol=1e-5)
+    for i, j in itertools.product(used, set(range(n)) - set(chosen)):
+        others, found = tau(g, c, sorted({*used, j} - {i}))
+        assert found <= value * (1 + 1.1e-6) or (others <= 0).any()
+    # the same weights as non-negative least squares on the subset, and no better than on all tokens
+    assert value <= _nnls_tau(g, c, range(n)) * (1 + 1e-9)
+    assert value == pytest.approx(_nnls_tau(g, c, used), rel=1e-6)
+
+
+def _nnls_tau(g, c, tokens):
+    """Maximum of 2 c^T w - w^T G w over w >= 0: it is tau of the best support among `tokens`."""
+    tokens = list(tokens)
+    root = np.linalg.cholesky(g[np.ix_(tokens, tokens)] + 1e-9 * np.diag(g).mean() * np.eye(len(tokens)))
+    w, _ = nnls(root.T, np.linalg.solve(root, c[tokens]), maxiter=1000)
+    return float(c[tokens] @ w)
+
+
+def test_more_exchanges_are_never_worse():
+    gram, total = moments(40, 3, 3, 8)
+    values = []
+    for count in range(8):
+        tokens, weights = exchange(gram, total, torch.arange(10)[None], moves=count)
+        values.append(float(weights[0] @ gram[0][tokens[0]][:, tokens[0]] @ weights[0]))
+    assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(values))
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_rank_one_updates_stay_accurate():
+    gram, total = moments(120, 8, 6, 9)
+    g = gram[0] / gram[0].diagonal().mean() + 1e-9 * torch.eye(120)
+    support = _Support(g, total[0], torch.arange(40))
+    support.repair()
+    moves = 0
+    while support.swap(1e-9) and moves < 60:
+        moves += 1
+    assert moves >= 15
+    updated = [getattr(support, name).clone() for name in ("P", "M", "w", "s", "r")]
+    support.factor()
+    for name, found in zip(("P", "M", "w", "s", "r"), updated, strict=True):
+        expected = getattr(support, name)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7 * float(expected.abs().max()))
+
+
+def test_duplicates_share_their_weight_and_no_error_is_no_trouble():
+    cache = random_cache(6, 2, 2)
+    cache = Cache(*(x.repeat(1, 2, 1) for x in (cache.keys, cache.values)))
+    queries = random_queries(generators(0), 30, 2, 1.0)
+    y = torch.full((1, 30), 1 / 30, dtype=torch.float64)
+    gram, total = second_moment(cache.keys, cache.values, queries, y)
+    tokens, weights = exchange(gram, total, torch.arange(11)[None])
+    assert tokens.unique().numel() == 11
+    assert bool((weights > 0).all())
+    assert float(bank_errors(cache, bank_of(cache, queries), tokens, weights.log()).max()) < 1e-3
+    flat, _ = exchange(torch.zeros_like(gram), total, torch.arange(4)[None])
+    assert flat.tolist() == [[0, 1, 2, 3]]
+
+
+# --- weights
+
+
+def polished(seed=0, n=60, m=12, steps=12, heads=1):
+    cache = random_cache(n, 4, 3, seed, heads)
+    bank = bank_of(cache, random_queries(generators(*range(heads)), 200, 4, 2.0))
+    tokens = torch.arange(m).repeat(heads, 1)
+    zeros = torch.zeros(heads, m, dtype=torch.float64)
+    return cache, bank, tokens, zeros, minimax_weights(cache, bank, tokens, zeros, steps=steps)
+
+
+def norm16(errors):
+    return float(errors.pow(16).sum() ** (1 / 16))
+
+
+def test_slopes_are_those_of_autograd():
+    cache, bank, tokens, x, _ = polished()
+    keys, values = cache.take(tokens)
+    x = (x[0] + torch.linspace(-1, 1, 12, dtype=torch.float64)).requires_grad_()
+    state = _state(bank.queries[0] @ keys[0].T, values[0], bank.outputs[0], x, 8)
+    (expected,) = torch.autograd.grad(state[0], x)
+    with torch.no_grad():
+        gradient, hessian = _derivatives(*state[1:], values[0], 8)
+    torch.testing.assert_close(gradient, expected)
+    assert float(torch.linalg.eigvalsh(hessian).min()) > -1e-9 * float(hessian.diagonal().max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_reach_what_a_general_optimiser_reaches(seed):
+    cache, bank, tokens, zeros, found = polished(seed, steps=60)
+
+    def objective(x):
+        return math.log(norm16(bank_errors(cache, bank, tokens, torch.from_numpy(x)[None])))
+
+    other = minimize(objective, zeros[0].numpy(), method="BFGS", options={"maxiter": 300})
+    assert objective(found[0].numpy()) <= other.fun + 0.01
+    assert objective(found[0].numpy()) < objective(zeros[0].numpy()) - 0.3
+
+
+def test_weights_never_raise_the_norm_and_heads_do_not_mix():
+    cache, bank, tokens, zeros, found = polished(3, heads=3)
+    for h in range(3):
+        before, after = (bank_errors(cache, bank, tokens, x)[h] for x in (zeros, found))
+        assert norm16(after) < norm16(before)
+        alone = Bank(*(x[h : h + 1] for x in bank))
+        assert torch.equal(minimax_weights(cache[h : h + 1], alone, tokens[:1], zeros[:1])[0], found[h])
+    again = minimax_weights(cache, bank, tokens, found, steps=1)
+    assert norm16(bank_errors(cache, bank, tokens, again)[0]) <= norm16(bank_errors(cache, bank, tokens, found)[0])
+
+
+# --- swaps
+
+
+def swap_problem(seed, n=24, m=6, weights=False):
+    cache = random_cache(n, 3, 2, seed)
+    bank = bank_of(cache, random_queries(generators(seed), 60, 3, 2.0))
+    kept = torch.zeros(1, n, dtype=torch.bool)
+    kept[0, :m] = True
+    log_weights = torch.randn(1, n, generator=generators(seed + 9)[0], dtype=torch.float64) * float(weights)
+    return cache, bank, kept, log_weights, torch.rand(1, n, generator=generators(seed + 5)[0], dtype=torch.float64)
+
+
+def power_sum(cache, bank, tokens, log_weights):
+    """sum_b err_b^8 of a subset, by attention itself."""
+    tokens = torch.tensor([sorted(tokens)])
+    return float(bank_errors(cache, bank, tokens, log_weights[:, tokens[0]]).pow(8).sum())
+
+
+def slow_pass(cache, bank, kept, log_weights, uniforms, gain):
+    kept = set(kept[0].nonzero()[:, 0].tolist())
+    for i in uniforms[0].argsort().tolist():
+        if i in kept:
+            now = power_sum(cache, bank, kept, log_weights)
+            outside = [j for j in range(len(uniforms[0])) if j not in kept]
+            sums = [power_sum(cache, bank, kept - {i} | {j}, log_weights) for j in outside]
+            if min(sums) < (1 - gain) * now:
+                kept = kept - {i} | {outside[int(np.argmin(sums))]}
+    return sorted(kept)
+
+
+@pytest.mark.parametrize(("m", "weights"), [(6, False), (6, True), (1, True), (23, False)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pass_is_the_slow_pass(seed, m, weights, monkeypatch):
+    monkeypatch.setattr(swaps_module, "_TRIED", 100)  # every candidate on every query
+    problem = swap_problem(seed, m=m, weights=weights)
+    found = minimax_swaps(*problem)[0].nonzero()[:, 0].tolist()
+    assert found == slow_pass(*problem, 1e-3)
+
+
+def test_a_pass_with_few_candidates_tried_still_gains():
+    cache, bank, kept, log_weights, uniforms = swap_problem(7, n=300, m=20)
+    after = minimax_swaps(cache, bank, kept, log_weights, uniforms)
+    start, end = (power_sum(cache, bank, x[0].nonzero()[:, 0].tolist(), log_weights) for x in (kept, after))
+    assert int(after.sum()) == 20
+    assert end < 0.1 * start
+
+
+def test_weights_beyond_float32_do_no_harm():
+    cache, bank, kept, log_weights, uniforms = swap_problem(1)
+    log_weights = log_weights + torch.linspace(-400, 400, 24, dtype=torch.float64)
+    after = minimax_swaps(cache, bank, kept, log_weights, uniforms)
+    start, end = (power_sum(cache, bank, x[0].nonzero()[:, 0].tolist(), log_weights) for x in (kept, after))
+    assert int(after.sum()) == 6
+    assert end <= start * (1 + 1e-9)
+
+
+# --- the loop
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("family", ["sphere", "clusters", "cap_outliers"])
+def test_the_worst_query_is_less_bad(family, model):
+    cache = small_cache(family, 160, 4, seed=1)
+    start = walk(cache, 20, 2.0, model)
+    weights = fixed_weights(cache, 2.0, model, 20)
+    found = minimax(cache, start, 2.0, model, weights, generators(0)[0], QUICK)
+    before, after = (float(worst_query(cache, c, 2.0).error) for c in (start, found))
+    assert after < (0.7 if model == "free" else 0.9) * before
+    assert (found.log_weights is None) == (model == "unweighted")
+    if model == "tilted":
+        torch.testing.assert_close(found.log_weights, weights[found.indices])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_same_numbers_whatever_the_batch(model):
+    cache = small_cache("sphere", 40, 3, heads=3)
+    start = walk(cache, 6, 1.5, model)
+    weights = fixed_weights(cache, 1.5, model, 6)
+    run = lambda h, *seeds: minimax(  # noqa: E731
+        cache[h], start[h], 1.5, model, None if weights is None else weights[h], generators(*seeds), QUICK
+    )
+    together, alone = run(slice(0, 3), 5, 6, 7), run(slice(1, 2), 6)
+    assert torch.equal(together.indices[1], alone.indices[0])
+    if model != "unweighted":
+        assert torch.equal(together.log_weights[1], alone.log_weights[0])
+    again = run(slice(0, 3), 5, 6, 7)
+    assert torch.equal(together.indices, again.indices)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("n", "d", "dv", "m"), [(2, 1, 1, 1), (3, 1, 2, 2), (5, 2, 1, 1), (9, 3, 2, 8), (12, 1, 1, 4), (6, 2, 2, 6)]
+)
+def test_odd_shapes_come_out_no_worse(n, d, dv, m, model):
+    cache = random_cache(n, d, dv, seed=n)[0]
+    start = walk(cache, m, 3.0, model)
+    found = minimax(cache, start, 3.0, model, fixed_weights(cache, 3.0, model, m), generators(1)[0], QUICK)
+    assert found.size == m
+    before, after = (float(worst_query(cache, c, 3.0).error) for c in (start, found))
+    assert after <= 1.05 * before + 1e-6
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("case", ["equal keys", "equal values", "duplicates", "one heavy token", "all equal"])
+def test_degenerate_caches_come_out_no_worse(case, model):
+    keys, values = (x[0] for x in (random_cache(16, 2, 3).keys, random_cache(16, 2, 3).values))
+    if case in ("equal keys", "all equal"):
+        keys = keys[:1].repeat(16, 1)
+    if case in ("equal values", "all equal"):
+        values = values[:1].repeat(16, 1)
+    if case == "duplicates":
+        keys, values = (x[:4].repeat(4, 1) for x in (keys, values))
+    if case == "one heavy token":  # its marginal is capped at 1
+        keys = keys + 8.0 * (torch.arange(16) == 5)[:, None]
+    cache = Cache(keys, values)
+    start = walk(cache, 5, 2.0, model)
+    found = minimax(cache, start, 2.0, model, fixed_weights(cache, 2.0, model, 5), generators(1)[0], QUICK)
+    assert found.size == 5
+    before, after = (float(worst_query(cache, c, 2.0).error) for c in (start, found))
+    assert after <= 1.05 * before + 1e-6
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shifted_keys_give_as_good_a_coreset(model):
+    cache = small_cache("sphere", 100, 3, seed=2)
+    moved = Cache(cache.keys + 5.0, cache.values - 7.0)
+    start = walk(cache, 12, 2.0, model)
+    weights = fixed_weights(cache, 2.0, model, 12)
+    first, second = (
+        worst_query(c, minimax(c, start, 2.0, model, weights, generators(3)[0], QUICK), 2.0).error
+        for c in (cache, moved)
+    )
+    assert float(second) == pytest.approx(float(first), rel=0.3)
+
+
+def test_close_to_the_best_subset_of_a_tiny_cache():
+    cache = random_cache(10, 2, 2, seed=4)[0]
+    angles = torch.linspace(0, 2 * math.pi, 90, dtype=torch.float64)[:-1]
+    ring = torch.stack([angles.cos(), angles.sin()], -1)
+    queries = torch.cat([radius * ring for radius in (0.5, 1.0, 1.5, 2.0)])
+    errors = {
+        subset: float(attention_error(queries, cache, Coreset(torch.tensor(subset))).max())
+        for subset in itertools.combinations(range(10), 4)
+    }
+    start = walk(cache, 4, 2.0, "unweighted")
+    found = minimax(cache, start, 2.0, "unweighted", None, generators(0)[0], QUICK)
+    assert errors[tuple(found.indices.tolist())] <= 1.2 * min(errors.values())
+
+
+def test_flags_leave_out_their_step():
+    cache = small_cache("sphere", 120, 3, seed=3)
+    start = walk(cache, 14, 2.0, "tilted")
+
+    def run(model="free", **flags):
+        settings = Minimax(rounds=3, random=128, restarts=24, steps=6, bank=160, **flags)
+        weights = fixed_weights(cache, 2.0, model, 14)
+        return minimax(cache, start, 2.0, model, weights, generators(0)[0], settings)
+
+    weights_only, exchange_only, whole = run(exchange=False), run(weights=False), run()
+    assert torch.equal(weights_only.indices, start.indices)
+    assert not torch.equal(exchange_only.indices, start.indices)
+    errors = [float(worst_query(cache, c, 2.0).error) for c in (start, weights_only, exchange_only, whole)]
+    assert errors[3] <= min(errors[1:3])
+    assert max(errors[1:]) < errors[0]
+    for model in ("free", "tilted"):
+        random_only = run(model, ascents=False)
+        assert float(worst_query(cache, random_only, 2.0).error) < errors[0]
+
+
+def test_everything_kept_is_returned_and_bad_input_is_refused():
+    cache = small_cache("sphere", 8, 2)
+    whole = Coreset(torch.arange(8))
+    assert minimax(cache, whole, 1.0, "tilted", None, generators(0)[0], QUICK) is whole
+    start = Coreset(torch.arange(3))
+    with pytest.raises(ValueError, match="did you mean 'tilted'"):
+        minimax(cache, start, 1.0, "tilde", None, generators(0)[0])
+    with pytest.raises(ValueError, match="rho"):
+        minimax(cache, start, -1.0, "free", None, generators(0)[0])
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
+        Minimax(rounds=0)
