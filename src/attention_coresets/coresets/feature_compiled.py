@@ -84,7 +84,9 @@ def _remove(row, inverse, total):
     z = _times(inverse, row)
     scale = 1 / max(1 - _dots(row, z, z)[0], 1e-15)
     for i in range(z.size):
-        inverse[i] += (scale * z[i]) * z
+        target, factor = inverse[i], scale * z[i]
+        for j in range(z.size):
+            target[j] += factor * z[j]
     total -= row
 
 

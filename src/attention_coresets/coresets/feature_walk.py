@@ -53,7 +53,7 @@ def _compiled(features: Tensor, x: Tensor, uniforms: Tensor, ridge: float, place
         rows, x, token = rows[left], x[left], token[left]
         small = rows[1:].mT @ rows[1:]
         small.diagonal().add_(ridge)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(small))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(small)).contiguous()  # by rows
         total, ends = rows[1:].sum(0).numpy(), x.numpy()
         limit = min(REFACTOR, len(uniforms) - done)
         if limit == 0:
