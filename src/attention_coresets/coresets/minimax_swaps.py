@@ -34,7 +34,7 @@ def minimax_swaps(
     more queries or candidates the pass takes longer and does not end better (docs/minimax.md). Cost a pass and head:
     m (128 n dv + b (3 + 8) dv) multiply-adds, and 30 passes over m (128 n + 8 b) numbers; 4 b n numbers of memory.
     """
-    heads = zip(cache.keys, cache.values, *bank, kept, log_weights, uniforms, strict=True)
+    heads = zip(cache.keys, cache.values, bank.queries, bank.outputs, kept, log_weights, uniforms, strict=True)
     return torch.stack([_pass(doublings, gain, *head) for head in heads])
 
 
