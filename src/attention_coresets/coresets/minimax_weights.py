@@ -34,10 +34,10 @@ def minimax_weights(
     keys, values = cache.take(tokens)
     logits = bank.queries @ keys.mT  # [H, b, m]
     heads = zip(logits, values, bank.outputs, log_weights, strict=True)
-    return torch.stack([_polish(*head, power, steps) for head in heads])
+    return torch.stack([_polish(power, steps, *head) for head in heads])
 
 
-def _polish(logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor, power: int, steps: int) -> Tensor:
+def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor) -> Tensor:
     """One head: logits [b, m], values [m, dv], wanted [b, dv], log-weights x [m]."""
     damping = 1e-3
     state = _state(logits, values, wanted, x, power)
