@@ -124,22 +124,27 @@ class _Head:
         self.bank = Bank(*(torch.cat([x, y[:, order]], dim=-2) for x, y in zip(found, self.bank, strict=True)))
 
 
-def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _fixed_weights: Tensor) -> tuple[Tensor, Tensor]:
+def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> tuple[Tensor, Tensor]:
+    s, start = head.settings, (tokens, log_weights)
     if head.equal:
-        return tokens, log_weights
-    s, wide = head.settings, _WIDER * head.bank.queries
+        return start
+    queries = _WIDER * head.bank.queries  # the random ones: nothing else is in the bank yet
     if s.ascents and s.weights:
-        head.ascend(tokens, log_weights)
+        head.ascend(*start)
     if s.exchange:
-        gram, total = second_moment(
-            head.cache.keys, head.cache.values, wide, torch.full_like(wide[..., 0], 1 / s.random)
-        )
-        tokens, weights = exchange(gram, total, tokens)
+        even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
+        tokens, weights = exchange(*second_moment(head.cache.keys, head.cache.values, queries, even), tokens)
         log_weights = weights.log()
     if not s.weights:
         return tokens, log_weights
-    for _ in range(s.rounds):
-        if s.ascents:
+    found = _weigh(head, tokens, log_weights)
+    # at large rho the mean square can mislead: then the start's own tokens
+    return _weigh(head, *start) if s.exchange and found[0] is start[0] else found
+
+
+def _weigh(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    for _ in range(head.settings.rounds):
+        if head.settings.ascents:
             head.ascend(tokens, log_weights)
         log_weights = minimax_weights(head.cache, head.bank, tokens, log_weights)
     return _last(head, tokens, log_weights)

@@ -10,6 +10,7 @@ from attention_coresets.coresets.query_bank import Bank, weighted_moment
 _CURVED = 1024  # worst queries that make up the Hessian; the others' share in it is nothing
 _MOST_DAMPING = 1e6
 _LEAST_GAIN = 1e-4  # nats of the objective: a step that gains less is the last
+_FLOOR = -30.0  # log-weight under the largest: a step takes no token further down
 _SMALLEST = 1e-20  # squared error, against log 0
 
 
@@ -34,7 +35,7 @@ def minimax_weights(
     keys, values = cache.take(tokens)
     logits = bank.queries @ keys.mT  # [H, b, m]
     heads = zip(logits, values, bank.outputs, log_weights, strict=True)
-    return torch.stack([_polish(power, steps, *head) for head in heads])
+    return torch.stack([_polish(power, steps, *arrays) for arrays in heads])
 
 
 def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor) -> Tensor:
@@ -42,10 +43,11 @@ def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tens
     damping = 1e-3
     state = _state(logits, values, wanted, x, power)
     for _ in range(steps):
-        gradient, hessian = _derivatives(*state[1:], values, power)
+        gradient, hessian = _derivatives(state, values, power)
         value = float(state[0])
         while damping <= _MOST_DAMPING:
             trial = x - _solve(hessian, gradient, damping)
+            trial = trial.clamp_min(trial.max() + _FLOOR)
             new = _state(logits, values, wanted, trial, power)
             if float(new[0]) < value:
                 break
@@ -67,9 +69,9 @@ def _state(logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor, power: int
     return (power * square.log()).logsumexp(0) / power, p, outputs, error, square
 
 
-def _derivatives(
-    p: Tensor, outputs: Tensor, error: Tensor, square: Tensor, values: Tensor, power: int
-) -> tuple[Tensor, Tensor]:
+def _derivatives(state: tuple[Tensor, ...], values: Tensor, power: int) -> tuple[Tensor, Tensor]:
+    """Gradient [m] and Hessian [m, m], both over p, on the worst queries."""
+    _, p, outputs, error, square = state
     worst = square.topk(min(_CURVED, len(square))).indices
     p, outputs, error, square = (x[worst] for x in (p, outputs, error, square))
     share = (power * square.log()).softmax(0) / square  # [c]
