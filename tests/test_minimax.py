@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize, nnls
 
 from attention_coresets import Cache, Coreset, attend, attention_error, make_coreset, worst_query
+from attention_coresets.coresets import minimax as minimax_module
 from attention_coresets.coresets import minimax_swaps as swaps_module
 from attention_coresets.coresets.exchange import _Support, exchange
 from attention_coresets.coresets.law import capped_marginals, law
@@ -227,6 +228,14 @@ def test_weights_never_raise_the_norm_and_heads_do_not_mix():
     assert norm16(bank_errors(cache, bank, tokens, again)[0]) <= norm16(bank_errors(cache, bank, tokens, found)[0])
 
 
+def test_no_weight_falls_out_of_sight():
+    cache = small_cache("clusters", 120, 2, seed=5)
+    cache = Cache(cache.keys[None], cache.values[None])
+    bank = bank_of(cache, random_queries(generators(0), 200, 2, 6.0))
+    found = minimax_weights(cache, bank, torch.arange(30)[None], torch.zeros(1, 30, dtype=torch.float64), steps=60)
+    assert 20 < float(found.max() - found.min()) <= 30
+
+
 # --- swaps
 
 
@@ -394,6 +403,17 @@ def test_flags_leave_out_their_step():
     for model in ("free", "tilted"):
         random_only = run(model, ascents=False)
         assert float(worst_query(cache, random_only, 2.0).error) < errors[0]
+
+
+def test_the_starts_tokens_serve_where_the_exchange_misleads(monkeypatch):
+    cache = small_cache("sphere", 120, 3, seed=3)
+    start = walk(cache, 14, 2.0, "free")
+    bad = torch.arange(14)[None], torch.tensor([[1.0] + 13 * [1e-12]], dtype=torch.float64)
+    monkeypatch.setattr(minimax_module, "exchange", lambda gram, total, tokens: bad)
+    found = minimax(cache, start, 2.0, "free", None, generators(0)[0], QUICK)
+    assert torch.equal(found.indices, start.indices)
+    before, after = (float(worst_query(cache, c, 2.0).error) for c in (start, found))
+    assert after < 0.9 * before
 
 
 def test_everything_kept_is_returned_and_bad_input_is_refused():

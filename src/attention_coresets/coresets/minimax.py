@@ -69,8 +69,9 @@ def minimax(
     numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
 
     Cost a head and round: the ascent's 6 steps restarts + 4000 queries, n (d + dv) multiply-adds each, and that of a
-    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, one core: some 10 to 15
-    walks of the same cache (free), 15 to 25 (fixed weights). The exchange holds n x n matrices, the rest bank x n.
+    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, one core, in walks of the
+    same cache: some 15 (d = 8) to 25 (d = 64) in the free model, 30 to 40 with fixed weights; fewer where n is larger,
+    for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
     """
     check_rho(rho)
     check_name(model, MODELS, "model")
@@ -110,13 +111,6 @@ class _Head:
         self.bank = bank_of(self.cache, queries)
         self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights
 
-    def aimed(self, count: int) -> Tensor:
-        """Queries of norm rho along random tokens' centred keys and away from them, ``[1, count, d]``."""
-        tokens = torch.randint(self.cache.n, (count,), generator=self.generator).to(self.bank.queries.device)
-        directions = self.cache.keys[:, tokens]
-        directions[:, 1::2] *= -1
-        return self.rho * directions / directions.norm(dim=-1, keepdim=True).clamp_min(1e-300)
-
     def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
         """Climb from fresh starts and the bank's worst, note the coreset if it is the best, keep the worst queries."""
         s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
@@ -135,7 +129,7 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> 
     s, start = head.settings, (tokens, log_weights)
     if head.equal:
         return start
-    queries = _WIDER * torch.cat([head.bank.queries, head.aimed(s.random // 2)], dim=-2)
+    queries = _WIDER * head.bank.queries  # the random ones: nothing else is in the bank yet
     if s.ascents and s.weights:
         head.ascend(*start)
     if s.exchange:
