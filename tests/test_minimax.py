@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.optimize import minimize, nnls
 
-from attention_coresets import Cache, Coreset, attend, attention_error, make_coreset, worst_query
+from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
+from attention_coresets.adversary import branch_and_bound
 from attention_coresets.coresets import minimax as minimax_module
 from attention_coresets.coresets import minimax_swaps as swaps_module
 from attention_coresets.coresets.exchange import _Support, exchange
@@ -427,3 +428,14 @@ def test_everything_kept_is_returned_and_bad_input_is_refused():
         minimax(cache, start, -1.0, "free", None, generators(0)[0])
     with pytest.raises(ValueError, match="rounds must be at least 1"):
         Minimax(rounds=0)
+
+
+@pytest.mark.parametrize(("family", "d"), [("sphere", 3), ("cap_outliers", 3), ("clusters", 2)])
+def test_branch_and_bound_encloses_the_error_found(family, d):
+    """The ascent that the construction is fitted to does not overlook what it leaves."""
+    cache = make_cache(family, n=192, d=d, seed=0)
+    make = make_coreset("gram_schmidt_walk", model="free", refinement="minimax")
+    coreset = make(cache, size=24, rho=2.0, generator=torch.Generator().manual_seed(0))
+    found = worst_query(cache, coreset, 2.0).error
+    enclosed = branch_and_bound(cache, coreset, 2.0, gap=0.05 * float(found))
+    assert float(enclosed.upper) <= 1.06 * float(found)

@@ -4,7 +4,14 @@ OURS = "minimax"  # what the labels of our own arms begin with
 RULE, RECURSION, REFINEMENT, SCALE, OWN = "balancing rule", "recursion", "refinement", "kernel scale", "our own"
 AXES = (RULE, RECURSION, REFINEMENT, SCALE, OWN)
 # what a label holds where its arm changes another axis than the rule: the first that fits
-_PARTS = {OURS: OWN, "kernel_swaps": REFINEMENT, "refit": REFINEMENT, "compress": RECURSION, "scale": SCALE}
+_PARTS = {
+    OURS: OWN,
+    "kernel_swaps": REFINEMENT,
+    "refit": REFINEMENT,
+    "compress": RECURSION,
+    "merge_reduce": RECURSION,
+    "scale": SCALE,
+}
 
 
 def axis_of(arm: str) -> str:
