@@ -48,10 +48,12 @@ def load(path: Path) -> Measured:
 
 
 def load_all(folder: Path) -> list[Measured]:
-    """Every machine's results, the full run where there is one and else the quick one, by name."""
-    every = [load(path) for path in folder.glob("*.json")]
-    found = {one.name: one for one in every if one.tier == "quick"}
-    found |= {one.name: one for one in every if one.tier == "full"}
+    """Every machine's results by name, each part of the full run where there is one and else of the quick one."""
+    found: dict[str, Measured] = {}
+    for one in sorted((load(path) for path in folder.glob("*.json")), key=lambda one: one.tier == "full"):
+        if one.tier in ("quick", "full"):
+            earlier = found[one.name].parts if one.name in found else {}
+            found[one.name] = one._replace(parts=earlier | one.parts)
     return [found[name] for name in sorted(found)]
 
 
