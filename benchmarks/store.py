@@ -53,7 +53,8 @@ def load_all(folder: Path) -> list[Measured]:
     for one in sorted((load(path) for path in folder.glob("*.json")), key=lambda one: one.tier == "full"):
         if one.tier in ("quick", "full"):
             earlier = found[one.name].parts if one.name in found else {}
-            found[one.name] = one._replace(parts=earlier | one.parts)
+            tier = "quick and full" if earlier.keys() - one.parts.keys() else one.tier
+            found[one.name] = one._replace(tier=tier, parts=earlier | one.parts)
     return [found[name] for name in sorted(found)]
 
 
