@@ -55,7 +55,9 @@ LOOKS = {
     "balancekv_published": Look("BalanceKV as published (unweighted)", UNWEIGHTED, "s"),
     "balancekv_shipped": Look("BalanceKV as shipped (free)", FREE, "D"),
     "walk_unweighted_kernel_swaps": Look("Gram–Schmidt walk, kernel swaps (unweighted)", UNWEIGHTED, "v"),
-    "kernel_halving_unweighted_kernel_swaps": Look("kernel thinning: halving, kernel swaps", UNWEIGHTED, "v"),
+    "kernel_halving_unweighted_kernel_swaps": Look(
+        "kernel thinning: halving, kernel swaps (unweighted)", UNWEIGHTED, "v"
+    ),
     "walk_free_kernel_swaps": Look("Gram–Schmidt walk, kernel swaps, refitted (free)", FREE, "v"),
     "walk_tilted_compress_pp": Look("Gram–Schmidt walk, Compress++ (tilted)", TILTED, "v"),
     "walk_tilted_merge_reduce": Look("Gram–Schmidt walk, merge-reduce (tilted)", TILTED, "v"),
