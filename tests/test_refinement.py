@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attention_coresets import make_coreset, tilt
+from attention_coresets import make_coreset, tilt, worst_query
 from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
 from attention_coresets.coresets.refit import refit_log_weights
 from attention_coresets.coresets.weighted import WeightedCache
@@ -61,3 +61,21 @@ def test_tokens_that_stand_for_many_are_refused(parameters):
     message = "tokens that stand for many keep the weights of their marginals: no free model, no refinement"
     with pytest.raises(ValueError, match=message):
         make_coreset("greedy", **parameters)(weighted, 5, RHO, *generators(0))
+
+
+def test_minimax_keeps_the_weights_of_its_model_and_errs_least():
+    """On the same tokens to begin with: less error than kernel swaps leave, and weights that are the model's own."""
+    cache = small_cache("cap_outliers", n=96, heads=2)
+    pi = capped_marginals(tilt(cache.keys, RHO).log_p, SIZE)
+    for model in ("tilted", "unweighted", "free"):
+        swapped, fitted = (
+            make_coreset("gram_schmidt_walk", model=model, refinement=r)(cache, SIZE, RHO, generators(1, 2))
+            for r in ("kernel_swaps", "minimax")
+        )
+        before, after = (worst_query(cache, coreset, RHO).error for coreset in (swapped, fitted))
+        assert (after < before * (1 + 1e-6)).all()
+        assert after.log().mean() < before.log().mean() - 0.05
+        if model == "tilted":
+            wanted = -pi.gather(-1, fitted.indices).log()
+            torch.testing.assert_close(fitted.log_weights, wanted, rtol=0, atol=1e-9)
+        assert (fitted.log_weights is None) == (model == "unweighted")

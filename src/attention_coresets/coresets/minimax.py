@@ -14,14 +14,14 @@ from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.starts import starts
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.exchange import exchange
+from attention_coresets.coresets.law import MODELS
 from attention_coresets.coresets.minimax_swaps import minimax_swaps
 from attention_coresets.coresets.minimax_weights import minimax_weights
 from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.uniforms import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
-MODELS = ("free", "tilted", "unweighted")
 _SAME = 1e-12  # of the largest value: values that differ by less are equal
 _WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
 
@@ -80,7 +80,7 @@ def minimax(
         return coreset
     flat = Cache(*(x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values)))
     heads, m = len(flat.keys), coreset.size
-    seeds = (draw(generator, heads, 1).squeeze(-1) * 2**53).long().tolist()
+    own = seeded(draw(generator, heads, 1).squeeze(-1))
     fixed = torch.zeros_like(flat.keys[..., 0])
     if log_weights is not None:
         fixed = log_weights.reshape(heads, -1).to(torch.float64)
@@ -89,7 +89,7 @@ def minimax(
     tokens = coreset.indices.reshape(heads, m)
     refine = _free if model == "free" else _fixed
     found = [
-        refine(_Head(flat[h : h + 1], rho, seeds[h], settings), tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
+        refine(_Head(flat[h : h + 1], rho, own[h], settings), tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
         for h in range(heads)
     ]
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
@@ -99,14 +99,14 @@ def minimax(
 class _Head:
     """One head (axis of length 1), keys and values centred and values of size at most 1, its bank and generator."""
 
-    def __init__(self, cache: Cache, rho: float, seed: int, settings: Minimax) -> None:
+    def __init__(self, cache: Cache, rho: float, generator: torch.Generator, settings: Minimax) -> None:
         keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
         size = values.norm(dim=-1).max()
         self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
         self.cache = Cache(keys, values / size.clamp_min(1e-300))
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator
         queries = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
         self.bank = bank_of(self.cache, queries)
         self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights

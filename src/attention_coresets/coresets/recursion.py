@@ -11,7 +11,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.buckets import Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import Law, balancing_features, balancing_gram, law
 from attention_coresets.coresets.refinement import refine
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_size, everything, kept_tokens
 from attention_coresets.coresets.uniforms import Generators, draw, seeded
 from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.theory import check_rho
@@ -80,8 +80,8 @@ def balanced_coreset(
         indices, log_pi = _rounds(_Tokens(k, v, measure), -b, steps, u, walk)
         chosen = Coreset(indices, -log_pi if model != "unweighted" or log_w is not None else None)
         if log_w is None:
-            axes = {"model": model, "scale": scale, "refinement": refinement}
-            chosen = refine(Cache(k, v), chosen, rho, seeded(u[0][:, 0, 0]), **axes)
+            seeds = seeded(u[0][:, 0, 0])
+            chosen = refine(Cache(k, v), chosen, rho, measure, seeds, model=model, refinement=refinement)
         parts.append(chosen)
     return _joined(parts, cache)
 
@@ -149,7 +149,7 @@ def _rounds(
         numbers = numbers[:, :2].reshape(heads, 2, *members.shape[1:]).transpose(1, 2).reshape(shape[0], 2, shape[1])
         parts = (indices.reshape(shape), log_pi.reshape(shape), real.reshape(shape), targets.flatten(), numbers)
         log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk))
-        chosen = kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, : step.target]
+        chosen = kept_tokens(kept, step.target)
         indices, order = indices.gather(-1, chosen).sort(dim=-1)
         log_pi = log_pi.gather(-1, chosen).gather(-1, order)
     return indices, log_pi

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.coresets.law import capped_marginals
+from attention_coresets.coresets.size import kept_tokens
 
 
 def systematic(
@@ -29,5 +30,5 @@ def weighted_draws(
     """`size` tokens at marginals pi = min(1, c p) and their log-weights -log pi, which make every sum unbiased."""
     marginals = capped_marginals(log_p, size)
     kept = systematic(marginals, shift, order)
-    tokens = kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :size]
+    tokens = kept_tokens(kept, size)
     return tokens, -marginals.gather(-1, tokens).clamp_min(1e-300).log()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_sinks, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -36,8 +36,7 @@ class Uniform:
         check_size(size)
         if size >= cache.n:
             return everything(cache)
-        if size <= self.sinks:
-            raise ValueError(f"size must exceed the {self.sinks} sinks that are always kept, got {size}")
+        check_sinks(self.sinks, size)
         rank = draw(generator, cache.heads.numel(), cache.n)
         rank[:, : self.sinks] = -1.0
         chosen = rank.argsort(dim=-1)[:, :size].sort(dim=-1).values.reshape(*cache.heads, size).to(cache.keys.device)

@@ -12,12 +12,12 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.eviction.scores import (
     check_request,
-    check_sinks,
     first,
     in_order,
     position_rank,
     top_scores,
 )
+from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators, draw
 
 LEVERAGES = ("local", "projected", "exact")

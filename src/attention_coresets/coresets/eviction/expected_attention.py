@@ -11,11 +11,11 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.eviction.scores import (
     check_queries,
     check_request,
-    check_sinks,
     first,
     position_rank,
     top_scores,
 )
+from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators
 
 

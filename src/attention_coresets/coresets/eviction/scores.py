@@ -22,12 +22,6 @@ def check_request(cache: Cache, size: int, rho: float, generator: Generators) ->
     draw(generator, cache.heads.numel(), 0)
 
 
-def check_sinks(sinks: int, size: int) -> None:
-    """ValueError unless the sinks leave room for another token."""
-    if size <= sinks:
-        raise ValueError(f"size must exceed the {sinks} sinks that are always kept, got {size}")
-
-
 def top_scores(scores: Float[Tensor, "*heads n"], size: int) -> Coreset:
     """The `size` tokens of largest score in each head (all where there are fewer), of equal ones the earlier token."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices

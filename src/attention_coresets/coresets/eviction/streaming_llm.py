@@ -8,7 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.eviction.scores import check_request, check_sinks, first, position_rank, top_scores
+from attention_coresets.coresets.eviction.scores import check_request, first, position_rank, top_scores
+from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators
 
 
