@@ -59,13 +59,20 @@ def streaming_llm(k, v, q, positions, sinks=4):
     return [math.inf if p < sinks else p for p in place(positions)]
 
 
+def causal(k, where, head, j):
+    """Softmax weights of query j of b, which stands at place n - b + j and sees up to there; 0 beyond."""
+    sees = [i for i, p in enumerate(where) if p <= len(k) - len(head) + j]
+    weights = np.zeros(len(k))
+    weights[sees] = softmax(k[sees] @ head[j])
+    return weights
+
+
 def h2o(k, v, q, positions, recent=0.5):
-    total = np.zeros(len(k))
-    for head in q:
-        for query in head:
-            total += softmax(k @ query)
+    where, n, b = place(positions), len(k), len(q[0])
+    total = sum(causal(k, where, head, j) for head in q for j in range(b))
+    mean = [total[i] / sum(p <= n - b + j for j in range(b)) for i, p in enumerate(where)]
     keep = int(recent * SIZE)
-    return [math.inf if p >= len(k) - keep else total[i] for i, p in enumerate(place(positions))]
+    return [math.inf if p >= n - keep else mean[i] for i, p in enumerate(where)]
 
 
 def snapkv(k, v, q, positions, window=64, pool=5):
@@ -73,7 +80,7 @@ def snapkv(k, v, q, positions, window=64, pool=5):
     at = {p: i for i, p in enumerate(where)}
     score = np.zeros(n)
     for head in q:
-        seen = np.mean([softmax(k @ query) for query in head[-window:]], axis=0)
+        seen = np.mean([causal(k, where, head[-window:], j) for j in range(len(head[-window:]))], axis=0)
         for i, p in enumerate(where):
             around = [p + s for s in range(-(pool // 2), pool // 2 + 1)]
             score[i] += sum(seen[at[a]] for a in around if 0 <= a < n - window) / pool
