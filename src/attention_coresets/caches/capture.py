@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from attention_coresets.caches.capture_files import read_metadata, save, unusable
@@ -159,11 +160,20 @@ def _announced(source: Source, plain: list[int], count: int) -> list[int]:
 
 
 def _model_and_tokens(source: Source):
-    """The model, its tokens [1, n + queries], and where both come from.
-
-    What the tokenizer puts before a text (Gemma: <bos>) comes first wherever in the text the segment starts.
-    """
+    """The model, its tokens [1, n + queries], and where both come from."""
     model, tokenizer, origin = load_model(source.model)
+    ids, digest = segment(source, model, tokenizer)
+    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
+    provenance = {"origin": origin, "text_sha256": digest, "layers": str(model.config.num_hidden_layers), **versions}
+    return model, ids, provenance
+
+
+def segment(source: Source, model, tokenizer) -> tuple[Int[Tensor, "1 t"], str]:
+    """The source's n + queries tokens and the checksum of the whole text ("none" for random tokens).
+
+    What the tokenizer puts before a text (Gemma: <bos>) comes first wherever in the text the segment starts. ValueError
+    where model or text is too short.
+    """
     total, limit = source.n + source.queries, model.config.max_position_embeddings
     if total > limit:
         raise ValueError(f"n + queries = {total} is above the {limit} positions of {source.model}; ask for fewer")
@@ -182,9 +192,7 @@ def _model_and_tokens(source: Source):
             f" from {source.start} on" if source.start else ""
         )
         raise ValueError(f"{where}, n + queries = {total}; give a longer text")
-    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
-    provenance = {"origin": origin, "text_sha256": digest, "layers": str(model.config.num_hidden_layers), **versions}
-    return model, ids[:, :total], provenance
+    return ids[:, :total], digest
 
 
 def _sha256(text: str) -> str:

@@ -1,6 +1,7 @@
 """The needle test: facts planted in a long text, asked for once the text's cache is a coreset.
 
-The phrasing is one that SmolLM2-135M-Instruct mostly answers from its full cache at 1000 to 2000 tokens of prose.
+Phrasing and topics are ones that SmolLM2-135M-Instruct answers from its full cache at 1000 to 2000 tokens of prose; of
+several facts of one kind (the secret numbers of four cities) it confuses the first with the others.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,19 @@ from torch import Tensor
 from attention_coresets.serving.evaluation import continuation
 from attention_coresets.serving.layer import ModelCache
 
-SUBJECTS = ("Lisbon", "Cairo", "Oslo", "Lima")
+TOPICS = (
+    "secret number of Lisbon",
+    "pass code of the blue door",
+    "telephone number of Doctor Mason",
+    "price of the old violin",
+)
 
 
 @dataclass(frozen=True)
 class Needle:
-    """A fact to find again: the secret number of `subject` is `value`, after the share `depth` of the text."""
+    """A fact to find again: the `topic` is `value`, planted after the share `depth` of the text."""
 
-    subject: str
+    topic: str
     value: str
     depth: float
 
@@ -30,11 +36,11 @@ class Needle:
 
     @property
     def fact(self) -> str:
-        return f"\n\nThe secret number of {self.subject} is {self.value}.\n\n"
+        return f"\n\nThe {self.topic} is {self.value}.\n\n"
 
     @property
     def question(self) -> str:
-        return f"\n\nThe secret number of {self.subject} is"
+        return f"\n\nQuestion: What is the {self.topic}?\n\nAnswer: The {self.topic} is"
 
     @property
     def answer(self) -> str:
@@ -49,17 +55,17 @@ class Answer:
     found: bool
 
 
-def draw(seed: int, subjects: Sequence[str] = SUBJECTS) -> list[Needle]:
-    """A needle for each subject, its five-digit number drawn, in the middle of its equal part of the text."""
-    numbers = torch.randint(10**4, 10**5, (len(subjects),), generator=torch.Generator().manual_seed(seed)).tolist()
-    depths = [(i + 0.5) / len(subjects) for i in range(len(subjects))]
-    return [Needle(s, str(v), depth) for s, v, depth in zip(subjects, numbers, depths, strict=True)]
+def draw(seed: int, topics: Sequence[str] = TOPICS) -> list[Needle]:
+    """A needle for each topic, its five-digit number drawn, in the middle of its equal part of the text."""
+    numbers = torch.randint(10**4, 10**5, (len(topics),), generator=torch.Generator().manual_seed(seed)).tolist()
+    depths = [(i + 0.5) / len(topics) for i in range(len(topics))]
+    return [Needle(topic, str(v), depth) for topic, v, depth in zip(topics, numbers, depths, strict=True)]
 
 
 def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: int) -> tuple[Int[Tensor, "n"], int]:
     """The text's first tokens with the facts in it, `length` tokens in all, and how many tokens of the text these are.
 
-    Depths count tokens of the text. ValueError where facts or text do not fit.
+    Depths are shares of these tokens. ValueError where facts or text do not fit.
     """
     facts = [(needle, encode(tokenizer, needle.fact)) for needle in sorted(needles, key=lambda needle: needle.depth)]
     own = length - sum(len(fact) for _, fact in facts)
