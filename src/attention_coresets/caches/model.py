@@ -9,18 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache
-from attention_coresets.caches.capture import Source, capture, read_file, unusable
+from attention_coresets.caches.capture import Source, capture
+from attention_coresets.caches.capture_files import read_file, unusable
 from attention_coresets.caches.directions import Vectors
 from attention_coresets.caches.heads import RealHead
 
 
 @dataclass(frozen=True)
 class Model:
-    """The first n tokens of a text in one layer and KV head of a language model, captured at first use.
+    """n tokens of a text in one layer and KV head of a language model, captured at first use.
 
-    model, text, queries: as `capture.Source`; the last are the later positions whose queries `load_head` returns, the
-    first half for calibration and the second held out. d, if given, must be the model's head dimension. Tokens are
-    shuffled by `make_cache` unless shuffle=False: then token 0 is the text's first, the usual attention sink.
+    model, text, queries, calibration, start: as `capture.Source`: `load_head` returns the queries of the cache's last
+    positions for calibration, and those of the later ones held out. d, if given, must be the model's head dimension.
+    Tokens are shuffled by `make_cache` unless shuffle=False: then token 0 is the first, the usual attention sink.
     """
 
     n: int = 4096
@@ -29,18 +30,20 @@ class Model:
     layer: int = 0
     kv_head: int = 0
     queries: int = 1024
+    calibration: int | None = None
+    start: int = 0
     shuffle: bool = True
     d: int | None = None
 
     def __post_init__(self) -> None:
-        _ = self.source  # refuses a wrong model name, n or queries before any work
+        _ = self.source  # refuses a wrong model name or length before any work
         for name, value in (("layer", self.layer), ("kv_head", self.kv_head)):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
 
     @property
     def source(self) -> Source:
-        return Source(self.model, self.text, self.n, self.queries)
+        return Source(self.model, self.text, self.n, self.queries, self.calibration, self.start)
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
         """Keys ``[n, d]`` and values ``[n, d]`` in the order of the text; nothing is drawn from `rng`.
@@ -53,11 +56,15 @@ class Model:
 
 @dataclass(frozen=True)
 class LayerCapture:
-    """One layer of a capture, float32 as the model computed it; query head h belongs to KV head h // (heads // kv)."""
+    """One layer of a capture, float32 as the model computed it; query head h belongs to KV head h // (heads // kv).
+
+    queries are those of positions after the cache, calibration those of its last c positions.
+    """
 
     keys: Float[Tensor, "kv n d"]
     values: Float[Tensor, "kv n dv"]
     queries: Float[Tensor, "heads q d"]
+    calibration: Float[Tensor, "heads c d"]
     scaling: float
     path: Path
 
@@ -76,19 +83,20 @@ def load_head(parameters: Model) -> RealHead:
         raise ValueError(f"d = {parameters.d}, but {parameters.model} has heads of dimension {d}; leave d out")
     keys, key_mean, key_radius = _normalise(layer.keys[parameters.kv_head])
     values, value_mean, value_scale = _normalise(layer.values[parameters.kv_head])
-    group = layer.queries.unflatten(0, (heads, -1))[parameters.kv_head]  # [heads // kv, q, d]
-    queries = group.to(torch.float64) * (layer.scaling * key_radius)
-    middle = parameters.queries // 2
+    calibration, heldout = (
+        x.unflatten(0, (heads, -1))[parameters.kv_head].to(torch.float64) * (layer.scaling * key_radius)
+        for x in (layer.calibration, layer.queries)  # [heads // kv, c, d] and [heads // kv, q, d]
+    )
     return RealHead(
         cache=Cache(keys, values),
-        calibration=queries[:, :middle].flatten(0, 1),
-        heldout=queries[:, middle:].flatten(0, 1),
+        calibration=calibration.flatten(0, 1),
+        heldout=heldout.flatten(0, 1),
         scaling=layer.scaling,
         key_mean=key_mean,
         key_radius=key_radius,
         value_mean=value_mean,
         value_scale=value_scale,
-        group=len(group),
+        group=len(heldout),
     )
 
 
@@ -108,10 +116,16 @@ def read_layer(source: Source, layer: int) -> LayerCapture:
     path = source.layer_file(layer)
     if not path.exists():
         files = capture(source)  # all layers: they cost the same one forward
-        if path not in files:
-            raise ValueError(f"{source.model} has layers 0 to {len(files) - 1}, got layer = {layer}")
+        if layer not in files:
+            raise ValueError(f"{source.model} has {_named(list(files))}, got layer = {layer}")
     tensors, meta = read_file(path)
     for name, value in source.identity(layer).items():
         if meta.get(name) != value:
             raise unusable(path, f"{name} is {meta.get(name)}, not {value}")
     return LayerCapture(**tensors, scaling=float(meta["scaling"]), path=path)
+
+
+def _named(layers: list[int]) -> str:
+    if layers == list(range(len(layers))):
+        return f"layers 0 to {len(layers) - 1}"
+    return f"full attention in layers {', '.join(map(str, layers))}"

@@ -29,12 +29,14 @@ _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each o
 
 
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels.
+    """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels and LANGUAGE.
 
     `config`: resolved, as `study.config.Study`. The cache depends on `seed` and its own parameters alone, and the
     random numbers of construction and adversary on the seed and the size: constructions are compared on the same cache,
     from the same starts. Cache and coreset of head h are the same whatever `heads`.
     """
+    if config.get("task", "errors") == "language":
+        return _language(config)
     device, dtype = device_of(config), getattr(torch, config["compute"]["dtype"])
     name, parameters = _named(config["cache"])
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
@@ -55,6 +57,12 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         own = zip(facts, _found(config, worst, facts, size), floors(coreset), strict=True)
         rows += [fact | shared | found | floor | heldout(coreset) for fact, found, floor in own]
     return rows
+
+
+def _language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    from attention_coresets.study.language import run_language  # needs transformers
+
+    return run_language(config)
 
 
 def device_of(config: Mapping[str, Any]) -> torch.device:

@@ -12,6 +12,7 @@ from attention_coresets.registry import build
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.tracking import SINKS
 
+TASKS = ("errors", "language")
 TIERS = ("smoke", "quick", "reduced", "full")
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
 
@@ -34,6 +35,7 @@ def check(config: Mapping[str, Any]) -> None:
     _parameters("coreset", CORESETS, config["coreset"])
     _sinks(config)
     _text(config)
+    _task(config)
     if config["cache"]["name"] == "model":
         # a real head is one cache and is not drawn
         _need(config["heads"] == 1, "heads", config["heads"], "1 for cache=model; sweep cache.kv_head instead", "1")
@@ -79,6 +81,21 @@ def _text(config: Mapping[str, Any]) -> None:
         raise StudyError(
             f"coreset={name}: needs the {' and '.join(wants)} of a text, which cache={family} has not; use cache=model"
         )
+
+
+def _task(config: Mapping[str, Any]) -> None:
+    """Language cells run a model, whatever head the cache names; elsewhere nothing keeps the recent tokens apart."""
+    task, recent, sizes = config.get("task", "errors"), config.get("keep_recent", 0), config["sizes"]
+    _need(task in TASKS, "task", task, f"one of {', '.join(TASKS)}", "language")
+    _need(recent >= 0, "keep_recent", recent, "at least 0", "32")
+    if task == "errors":
+        _need(recent == 0, "keep_recent", recent, "0 but for task=language", "0")
+        return
+    family, n = config["cache"]["name"], config["cache"].get("n", 0)
+    _need(family == "model", "cache", family, "model for task=language", "model")
+    _need(max(sizes) <= n, "sizes", sizes, f"at most cache.n={n} for task=language", f"[{n}]")
+    _need(min(sizes) > recent, "sizes", sizes, f"above keep_recent={recent}", f"[{recent + 1}]")
+    _need(config["cache"]["queries"] >= 2, "cache.queries", config["cache"]["queries"], "at least 2 tokens", "256")
 
 
 def _need(holds: bool, key: str, value: Any, limit: str, example: str) -> None:

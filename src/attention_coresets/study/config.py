@@ -57,7 +57,11 @@ class Paths:
 
 @dataclass
 class Study:
-    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier."""
+    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
+
+    task: `errors` of attention, head by head, or `language`: how a model predicts on coresets of its whole cache, of
+    which `keep_recent` tokens are the last ones.
+    """
 
     cache: Any = MISSING
     coreset: Any = MISSING
@@ -66,6 +70,8 @@ class Study:
     seed: int = 0
     heads: int = 1
     sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    task: str = "errors"
+    keep_recent: int = 0
     adversary: Adversary = field(default_factory=Adversary)
     compute: Compute = field(default_factory=Compute)
     tracking: Tracking = field(default_factory=Tracking)

@@ -9,6 +9,7 @@ from attention_coresets.caches.signed_clusters import SignedClusters
 
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 _LATER = (("refinement", "none"), ("form", "gram"), ("rank", None))  # what all cells were before these parameters came
+_TASK = (("task", "errors"), ("keep_recent", 0))  # named only where a cell differs, as they came later
 _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
 
 
@@ -16,6 +17,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that the numbers depend on: no device, paths, tracking or labels."""
     version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
     numbers = {key: config[key] for key in _NUMBERS}
+    numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
     numbers["coreset"] = {k: v for k, v in config["coreset"].items() if (k, v) not in _LATER}
     if not config["adversary"]["certify"]:  # the gap is the certificates' own
         numbers["adversary"] = {key: value for key, value in config["adversary"].items() if key != "gap"}

@@ -11,6 +11,11 @@ from attention_coresets.lower_bound import FLOORS
 from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
 
 CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap")
+# of cells with task=language: losses and divergences in nats a token, shares of tokens or needles, bytes of the cache
+LANGUAGE = (
+    *("loss", "loss_full", "kl", "kl_p99", "agreement"),
+    *("needle_loss", "needle_loss_full", "needle_found", "needle_found_full", "kept_bytes"),
+)
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
@@ -22,11 +27,12 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("sigma", "radius", "exponent", "constant", "seconds_construct", "seconds_adversary"), "float64"),
     **dict.fromkeys(("cache_params", "coreset_params"), "str"),
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
+    **dict.fromkeys(LANGUAGE, "float64"),
     **{"revision": "str", "dirty": "bool"},
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype"), "str"),
 }
-# columns that older cells and tables lack, and what they would hold there
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS), math.nan), "certified_by": ""}
+# columns that older cells and tables lack, LANGUAGE also those of another task, and what they would hold there
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *LANGUAGE), math.nan), "certified_by": ""}
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 

@@ -1,0 +1,73 @@
+"""What each attention layer of a transformers model is given while the model reads a text, chunk by chunk."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+CHUNK = 1024  # tokens a forward
+_INTERFACE = "attention_coresets_capture"
+_ALTERED_SOFTMAX = ("softcap", "s_aux", "position_bias")  # attention that plain keys and queries do not reproduce
+
+# keep(layer, queries [heads, t - first, d], keys [kv, t, d], values [kv, t, dv], scaling)
+Keep = Callable[[int, Tensor, Tensor, Tensor, float], None]
+
+
+def record(
+    model, ids: Int[Tensor, "1 t"], layers: Iterable[int], keep: Keep, *, first: int = 0, chunk: int = CHUNK
+) -> None:
+    """Run the decoder over the t tokens and hand `keep` what the attention of each of these layers gets.
+
+    Keys and queries are as they enter the softmax: after rotary embedding and, where the model has them, their norms;
+    logits are scaling * <q, k>, whatever the model scales by. Queries are those of positions from `first` on. The
+    tokens go through in chunks, so that attention holds chunk x t logits a head at a time, the rest of the layer one
+    chunk; keys and values of all layers stay in memory, 8 t kv d bytes a layer, and the queries kept. Only the decoder
+    runs: no tokens x vocabulary logits are built. `keep` is called in order of the layers, during the last chunk.
+
+    ValueError for attention that a softmax over all earlier keys does not describe (sliding windows shorter than the
+    text in a layer asked for, soft caps, extra sink logits).
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    total, read = ids.shape[-1], 0
+    held: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+
+    def attention(module, query, key, value, attention_mask, **options):
+        layer = module.layer_idx
+        _refuse_other_attention(layer, total, options, layer in held)
+        if layer in held:
+            held[layer].append(query[0, :, max(0, first - read) :].clone())
+            if read + query.shape[-2] == total:
+                keep(layer, torch.cat(held.pop(layer), dim=-2), key[0], value[0], options["scaling"])
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+    AttentionInterface.register(_INTERFACE, attention)
+    AttentionMaskInterface.register(_INTERFACE, sdpa_mask)  # an unknown name would silently get no causal mask
+    model.set_attn_implementation(_INTERFACE)
+    past = DynamicCache(config=model.config)
+    with torch.no_grad():
+        for part in ids.split(chunk, dim=-1):
+            model.base_model(input_ids=part, past_key_values=past, use_cache=True)
+            read += part.shape[-1]
+
+
+def plain_layers(model, tokens: int) -> list[int]:
+    """The layers whose attention reaches all earlier tokens of a text this long: not those of a shorter window."""
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    usual = "full_attention" if window is None else "sliding_attention"
+    kinds = getattr(config, "layer_types", None) or [usual] * config.num_hidden_layers
+    reaching = {"full_attention"} | ({"sliding_attention"} if window is not None and window >= tokens else set())
+    return [layer for layer, kind in enumerate(kinds) if kind in reaching]
+
+
+def _refuse_other_attention(layer: int, tokens: int, options: Mapping, wanted: bool) -> None:
+    altered = [name for name in _ALTERED_SOFTMAX if options.get(name) is not None]
+    window = options.get("sliding_window")
+    if wanted and window is not None and window < tokens:
+        altered.append(f"sliding_window = {window} < {tokens} tokens")
+    if altered:
+        raise ValueError(f"layer {layer} has attention other than a plain softmax ({', '.join(altered)}); leave it out")

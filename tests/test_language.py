@@ -1,0 +1,163 @@
+"""Language cells: what their rows hold, one reading of a text for all arms, and the needle test."""
+
+import math
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from attention_coresets.caches.capture import Source, segment  # noqa: E402
+from attention_coresets.caches.language_models import load_model  # noqa: E402
+from attention_coresets.coresets import make_coreset  # noqa: E402
+from attention_coresets.serving import ask, compress, continuation, losses, plant, prefill  # noqa: E402
+from attention_coresets.serving import needle as needles  # noqa: E402
+from attention_coresets.study import language  # noqa: E402
+from attention_coresets.study.cell import run_cell  # noqa: E402
+from attention_coresets.study.checks import check  # noqa: E402
+from attention_coresets.study.identity import cell_hash, identity  # noqa: E402
+from attention_coresets.study.store import StudyError  # noqa: E402
+from attention_coresets.study.table import COLUMNS, LABELS, LANGUAGE, to_frame  # noqa: E402
+
+N, C = 48, 9
+
+
+def configuration(**changes) -> dict:
+    cache = {"name": "model", "model": "tiny-random", "n": N, "queries": C, "calibration": 16, "shuffle": False}
+    base = {
+        "cache": cache,
+        "coreset": {"name": "snapkv", "window": 4},
+        "rho": 4.0,
+        "seed": 3,
+        "heads": 1,
+        "sizes": [12, N],
+        "task": "language",
+        "keep_recent": 0,
+        "tier": "smoke",
+        "adversary": {"restarts": 8, "steps": 10, "polish": 5, "certify": False, "gap": 1e-4},
+        "compute": {"device": "cpu", "dtype": "float32", "threads": None},
+        "tracking": {"name": "none"},
+    }
+    return base | changes
+
+
+def test_rows_hold_what_the_serving_functions_measure() -> None:
+    rows = run_cell(configuration())
+    assert [set(row) for row in rows] == [set(COLUMNS) - set(LABELS)] * 2
+    small, whole = rows
+    assert (small["size"], small["n"], small["d"], small["head"]) == (12, N, 16, 0)
+    assert all(math.isnan(small[name]) for name in ("error", "sigma", "needle_loss", "needle_found_full", "layer"))
+    assert whole["loss"] == pytest.approx(whole["loss_full"], abs=1e-5)
+    assert whole["kl"] == pytest.approx(0, abs=1e-6)
+    assert whole["agreement"] == 1
+    model, tokenizer, _ = load_model("tiny-random")
+    ids, _ = segment(Source("tiny-random", "britannica", N, C), model, tokenizer)
+    with torch.no_grad():
+        full = model(ids).logits[:, N:].log_softmax(-1)
+    assert small["loss_full"] == pytest.approx(float(losses(full, ids[:, N:]).mean()), abs=1e-5)
+    held = compress(prefill(model, ids[:, :N], 16), make_coreset("snapkv", window=4), 12)
+    found = continuation(model, held, ids[:, N:])
+    assert small["loss"] == pytest.approx(float(losses(found, ids[:, N:]).mean()), abs=1e-5)
+    assert small["kl"] > 0.01
+    assert small["kept_bytes"] == 2 * 2 * 12 * (2 * 16 * 4 + 8)  # layers, KV heads, tokens: keys, values, indices
+    frame = to_frame([row | dict.fromkeys(LABELS, "x") for row in rows])
+    assert list(frame["loss"]) == [row["loss"] for row in rows]
+
+
+def test_a_text_is_read_once_for_all_arms(monkeypatch) -> None:
+    language._read.cache_clear()
+    reads = []
+    monkeypatch.setattr(language, "prefill", lambda *a: reads.append(a) or prefill(*a))
+    uniform = {"name": "uniform", "sinks": 0}
+    first, again = (run_cell(configuration(coreset=uniform, sizes=[8])) for _ in range(2))
+    other = run_cell(configuration(coreset=uniform, sizes=[8, 9], seed=4))
+    run_cell(configuration(keep_recent=4, sizes=[8]))
+    assert len(reads) == 1
+    assert first[0]["loss"] == again[0]["loss"] != other[0]["loss"]
+    run_cell(configuration(cache=configuration()["cache"] | {"start": 5}, sizes=[8]))
+    assert len(reads) == 2
+
+
+def test_cells_of_errors_keep_their_names() -> None:
+    """Results on disk from before there was a task stay where they are found."""
+    plain = configuration(task="errors")
+    older = {key: value for key, value in plain.items() if key not in ("task", "keep_recent")}
+    assert cell_hash(plain) == cell_hash(older)
+    assert identity(configuration(keep_recent=2)) == identity(older) | {"task": "language", "keep_recent": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "loss"}, "task=loss: must be one of errors, language"),
+        ({"task": "errors", "keep_recent": 2}, "keep_recent=2: must be 0 but for task=language"),
+        ({"keep_recent": -1}, "keep_recent=-1: must be at least 0"),
+        ({"keep_recent": 12}, r"sizes=\[12, 48\]: must be above keep_recent=12"),
+        ({"sizes": [N + 1]}, r"sizes=\[49\]: must be at most cache.n=48 for task=language"),
+        ({"cache": {"name": "sphere", "n": 64, "d": 2}, "coreset": {"name": "uniform"}}, "cache=sphere: must be model"),
+    ],
+)
+def test_cells_that_cannot_be_are_refused(changes, message) -> None:
+    with pytest.raises(StudyError, match=message):
+        check(configuration(**changes))
+
+
+class Letters:
+    """A tokenizer: one token a letter."""
+
+    def __call__(self, text, **options):
+        ids = torch.tensor([[ord(letter) for letter in text]])
+        return type("Encoded", (), {"input_ids": ids})
+
+
+def test_needles_are_planted_in_their_places() -> None:
+    drawn = needles.draw(7)
+    assert [needle.depth for needle in drawn] == [0.125, 0.375, 0.625, 0.875]
+    assert drawn == needles.draw(7) != needles.draw(8)
+    text = torch.full((900,), ord("x"))
+    ids, own = plant(Letters(), text, drawn, 800)
+    planted = "".join(chr(i) for i in ids)
+    assert len(planted) == 800
+    assert planted.count("x") == own
+    for needle in drawn:
+        before = planted[: planted.index(needle.fact)]
+        assert before.count("x") == round(needle.depth * own)
+        assert needle.fact == f"\n\nThe {needle.topic} is{needle.answer}.\n\n"
+    with pytest.raises(ValueError, match="100 tokens with 4 facts need 1 to 900 tokens of the text, got"):
+        plant(Letters(), text, drawn, 100)
+    with pytest.raises(ValueError, match="depth must lie between 0 and 1, got 2"):
+        needles.Needle("colour", "1", 2.0)
+
+
+def test_answers_are_read_where_the_model_predicts_them() -> None:
+    model, _, _ = load_model("tiny-random")
+    needle = needles.Needle("key", "42", 0.5)
+    cache = prefill(model, torch.randint(256, (1, N), generator=torch.Generator().manual_seed(0))).cache
+    answer = ask(model, Letters(), cache, needle)
+    rows = continuation(model, cache, Letters()(needle.question + needle.answer).input_ids)[0]
+    place = len(needle.question) - 1
+    expected = [-float(rows[place + i, ord(letter)]) for i, letter in enumerate(" 42")]
+    assert answer.loss == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert not answer.found
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(None, True), (-1, False), (-2, False), (0, True)])
+def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, wrong, found) -> None:
+    """`wrong`: which token is badly predicted; the question's own do not matter."""
+
+    def certain(model, cache, ids):
+        rows = torch.full((1, ids.shape[-1], 256), -20.0)
+        rows[0, torch.arange(ids.shape[-1]), ids.roll(-1, dims=-1)[0]] = 0.0
+        if wrong is not None:
+            rows[0, wrong - 1 if wrong < 0 else wrong] = torch.arange(256.0)
+        return rows
+
+    monkeypatch.setattr(needles, "continuation", certain)
+    model = type("Model", (), {"device": "cpu"})
+    assert ask(model, Letters(), None, needles.Needle("key", "42", 0.5)).found == found
+
+
+def test_language_columns_are_what_a_cell_measures() -> None:
+    assert set(LANGUAGE) < set(COLUMNS)
+    frame = to_frame([])
+    assert set(LANGUAGE) < set(frame.columns)

@@ -1,0 +1,418 @@
+"""Language models on coresets: against dense attention over explicit subsets, and what must be refused or put back."""
+
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache  # noqa: E402
+from transformers.masking_utils import sdpa_mask  # noqa: E402
+
+from attention_coresets import Coreset, make_coreset  # noqa: E402
+from attention_coresets.serving import (  # noqa: E402
+    CoresetLayer,
+    Layout,
+    agreement,
+    cache_bytes,
+    compress,
+    compressed,
+    continuation,
+    losses,
+    prefill,
+)
+
+N, NEW, SIZE = 40, 6, 12
+SHAPE = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+GEMMA = {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+FAMILIES = {
+    "Llama": SHAPE,
+    "Qwen2": SHAPE,
+    "Qwen3": SHAPE | {"head_dim": 8},
+    "Gemma3": SHAPE | GEMMA | {"query_pre_attn_scalar": 8},
+}
+
+
+def make_model(family: str, **changes):
+    kind = "Gemma3Text" if family == "Gemma3" else family
+    config = getattr(transformers, f"{kind}Config")(**(FAMILIES.get(family, SHAPE) | changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+
+@pytest.fixture(scope="module")
+def models() -> dict:
+    return {family: make_model(family) for family in FAMILIES}
+
+
+@pytest.fixture
+def llama(models):
+    return models["Llama"]
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(2, SHAPE["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+CONTEXT, FOLLOWING = tokens(2, N), tokens(2, NEW, seed=1)
+CONSTRUCTIONS = {
+    "uniform": make_coreset("uniform", sinks=2),  # weights, normalised units
+    "snapkv": make_coreset("snapkv", window=4),  # queries, model units
+    "tilted": make_coreset("sensitivity_draws"),  # weights of every size
+}
+
+
+def dense_logits(model, full: DynamicCache, held: DynamicCache, ids: torch.Tensor) -> torch.Tensor:
+    """Logits on the whole cache with every dropped token's logit at -inf and every kept one's log-weight added."""
+
+    def attention(module, query, key, value, attention_mask, **options):
+        layer, new = held.layers[module.layer_idx], query.shape[2]
+        out = torch.zeros(*query.shape[:-1], value.shape[-1], dtype=torch.float64)
+        group = query.shape[1] // key.shape[1]
+        for b in range(query.shape[0]):
+            for h in range(query.shape[1]):
+                kv = h // group
+                logits = options["scaling"] * (query[b, h].double() @ key[b, kv].double().T)
+                places = torch.arange(key.shape[2])
+                extra = torch.zeros(new, key.shape[2], dtype=torch.float64)
+                extra[places[None, :] > places[-new:, None]] = -torch.inf
+                if isinstance(layer, CoresetLayer):
+                    weights = torch.full((layer.context,), -torch.inf, dtype=torch.float64)
+                    kept = layer.indices[b, kv]
+                    weights[kept] = 0.0 if layer.log_weights is None else layer.log_weights[b, kv].double()
+                    extra[:, : layer.context] += weights
+                else:
+                    extra[places[None, :] <= places[-new:, None] - options["sliding_window"]] = -torch.inf
+                out[b, h] = (logits + extra).softmax(dim=-1) @ value[b, kv].double()
+        return out.transpose(1, 2).to(query), None
+
+    AttentionInterface.register("dense_reference", attention)
+    AttentionMaskInterface.register("dense_reference", sdpa_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation("dense_reference")
+    try:
+        with torch.no_grad():
+            return model(ids, past_key_values=full, use_cache=True).logits
+    finally:
+        model.set_attn_implementation(before)
+
+
+@pytest.mark.parametrize("construct", CONSTRUCTIONS.values(), ids=CONSTRUCTIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("keep_recent", [0, 5])
+def test_dense_attention_over_the_subsets_agrees(models, family, construct, keep_recent) -> None:
+    model = models[family]
+    prefilled = prefill(model, CONTEXT, calibration=16)
+    held = compress(prefilled, construct, SIZE, keep_recent=keep_recent, seed=3)
+    found = continuation(model, held, FOLLOWING)
+    expected = dense_logits(model, all_tokens(model, CONTEXT), held, FOLLOWING).log_softmax(-1)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+    coresets = [layer for layer in held.layers if isinstance(layer, CoresetLayer)]
+    assert len(coresets) == (2 if family == "Gemma3" else 3)
+    assert all(layer.indices.shape == (2, 2, SIZE) for layer in coresets)
+    assert all((layer.indices[..., SIZE - keep_recent :] >= N - keep_recent).all() for layer in coresets)
+
+
+def all_tokens(model, ids: torch.Tensor) -> DynamicCache:
+    """A cache that keeps all tokens in sliding layers too, as `dense_logits` needs."""
+    cache = DynamicCache()
+    with torch.no_grad():
+        model.model(ids, past_key_values=cache, use_cache=True)
+    return cache
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_step_by_step_and_generate_agree_with_one_forward(models, family) -> None:
+    model = models[family]
+    construct, greedy = make_coreset("uniform", sinks=2), {"do_sample": False, "return_dict_in_generate": True}
+    ones = torch.ones_like(CONTEXT)
+    with compressed(model, construct, size=SIZE, keep_recent=3, seed=5) as handle, torch.no_grad():
+        out = model.generate(CONTEXT, attention_mask=ones, max_new_tokens=NEW, output_logits=True, **greedy)
+        step = model(CONTEXT, use_cache=True)
+        for ids, logits in zip(out.sequences[:, N:].T, out.logits, strict=True):
+            torch.testing.assert_close(step.logits[:, -1], logits, atol=1e-4, rtol=0)
+            step = model(ids[:, None], past_key_values=step.past_key_values)
+        cache = step.past_key_values
+    assert (handle.context, handle.size, handle.prompts) == (N, SIZE, 2)
+    assert cache.get_seq_length() == N + NEW
+    prefilled = prefill(model, CONTEXT, calibration=0)
+    held = compress(prefilled, construct, SIZE, keep_recent=3, seed=5)
+    new = out.sequences[:, N:]
+    steps = torch.stack(out.logits[1:], dim=1).log_softmax(-1)
+    torch.testing.assert_close(continuation(model, held, new)[:, :-1], steps, atol=1e-4, rtol=0)
+    assert held.get_seq_length() == N  # nothing of the continuation stays in the cache
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_full_size_reproduces_the_logits(models, family) -> None:
+    model = models[family]
+    with torch.no_grad():
+        whole = model(torch.cat([CONTEXT, FOLLOWING], dim=1)).logits[:, N:].log_softmax(-1)
+    prefilled = prefill(model, CONTEXT)
+    for cache in (prefilled.cache, compress(prefilled, make_coreset("uniform"), N)):
+        torch.testing.assert_close(continuation(model, cache, FOLLOWING), whole, atol=1e-4, rtol=0)
+
+
+def test_prefill_keeps_the_last_queries_in_order(llama) -> None:
+    """Their attention over the keys they may see gives what the layer's output projection gets."""
+    seen = []
+    hook = llama.model.layers[1].self_attn.o_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    prefilled = prefill(llama, CONTEXT, calibration=7)
+    hook.remove()
+    queries, layer = prefilled.queries[1], prefilled.cache.layers[1]
+    assert queries.shape == (2, 2, 2, 7, 8)
+    for j in range(7):
+        k, v = (x[:, :, None, : N - 7 + j + 1] for x in (layer.keys, layer.values))
+        attended = (queries[..., j : j + 1, :] @ k.mT).softmax(-1) @ v  # [b, kv, group, 1, d]
+        torch.testing.assert_close(attended.flatten(1), seen[0][:, N - 7 + j], atol=1e-5, rtol=0)
+
+
+def test_a_sample_is_the_same_in_any_batch(llama) -> None:
+    construct = make_coreset("sensitivity_draws")
+    both = compress(prefill(llama, CONTEXT), construct, 0.3, seed=1).layers[0]
+    alone = compress(prefill(llama, CONTEXT[:1]), construct, 0.3, seed=1).layers[0]
+    assert torch.equal(both.indices[:1], alone.indices)
+    assert both.size == round(0.3 * N)
+    drawn = [torch.Generator().manual_seed(4) for _ in range(2)]
+    one, two = (compress(prefill(llama, CONTEXT), construct, 9, seed=g).layers[2] for g in drawn)
+    assert torch.equal(one.indices, two.indices)
+    assert not torch.equal(both.indices[0, 0], both.indices[1, 0])
+
+
+class Spy:
+    """Keeps the last tokens, and what it was given."""
+
+    def __init__(self, **flags) -> None:
+        self.__dict__.update(flags)
+        self.calls: list = []
+
+    def __call__(self, cache, size, rho, generator, **extra) -> Coreset:
+        self.calls.append((cache, rho, extra))
+        return Coreset(torch.arange(cache.n - size, cache.n).expand(*cache.heads, -1))
+
+
+def test_units_and_queries_that_constructions_get(llama) -> None:
+    prefilled = prefill(llama, CONTEXT, calibration=10)
+    plain, raw, asks = Spy(), Spy(model_units=True), Spy(needs_queries=True)
+    for spy in (plain, raw, asks):
+        compress(prefilled, spy, SIZE, keep_recent=4, rho=2.5)
+    (cache, rho, extra), layer = plain.calls[0], prefilled.cache.layers[0]
+    assert (cache.n, rho, extra) == (N - 4, 2.5, {})
+    assert float(cache.keys.mean(dim=-2).abs().max()) < 1e-6
+    torch.testing.assert_close(cache.keys.norm(dim=-1).amax(-1), torch.ones(2, 2))
+    differences = (cache.keys[..., :1, :] - cache.keys) / (layer.keys[..., :1, :] - layer.keys)[..., : N - 4, :]
+    assert float(differences[..., 1:, :].std(dim=(-1, -2)).max()) < 1e-3  # one scale a head
+    for spy in (raw, asks):
+        assert torch.equal(spy.calls[0][0].keys, layer.keys[..., : N - 4, :])
+    assert raw.calls[0][2] == {}
+    given = asks.calls[1][2]["queries"]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
+    assert torch.equal(given, prefilled.queries[1][..., :6, :])
+
+
+def test_the_prefilled_cache_stays_as_it_is(llama) -> None:
+    prefilled = prefill(llama, CONTEXT)
+    before = [(layer.keys.clone(), type(layer)) for layer in prefilled.cache.layers]
+    held = compress(prefilled, make_coreset("uniform"), 5)
+    continuation(llama, held, FOLLOWING)
+    continuation(llama, prefilled.cache, FOLLOWING)
+    for layer, (keys, kind) in zip(prefilled.cache.layers, before, strict=True):
+        assert type(layer) is kind
+        assert torch.equal(layer.keys, keys)
+
+
+def test_memory_of_the_prompt_is_freed(llama) -> None:
+    kept = []
+
+    def watch(module, args, output):
+        kept.extend(weakref.ref(layer.keys) for layer in output.past_key_values.layers)
+
+    hook = llama.model.register_forward_hook(watch)
+    with compressed(llama, make_coreset("uniform", sinks=2), size=4) as handle, torch.no_grad():
+        cache = llama(CONTEXT, use_cache=True).past_key_values
+        hook.remove()
+        gc.collect()
+        assert all(ref() is None for ref in kept)
+        assert len(kept) == 3
+    assert handle.bytes_before == 3 * 2 * (2 * 2 * N * 8 * 4)  # layers, keys and values, [b, kv, n, d] in float32
+    assert handle.bytes_after == cache_bytes(cache) == 3 * (2 * 2 * 4) * (2 * 8 * 4 + 4 + 8)
+
+
+def test_beams_carry_their_log_weights(llama) -> None:
+    """Beam search reorders the samples of the cache: the score of its best beam is that of its tokens one by one."""
+
+    def construct(cache, size, rho, generator):
+        indices = torch.arange(0, cache.n, cache.n // size)[:size].expand(*cache.heads, -1)
+        return Coreset(indices, indices.to(cache.keys) / 10)
+
+    prompt, ones = CONTEXT[:1], torch.ones_like(CONTEXT[:1])
+    options = {"num_beams": 3, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    with compressed(llama, construct, size=SIZE), torch.no_grad():
+        out = llama.generate(prompt, attention_mask=ones, max_new_tokens=NEW, length_penalty=0.0, **options)
+        new = out.sequences[:, N:]
+        first = llama(prompt, use_cache=False).logits[:, -1].log_softmax(-1)[0, new[0, 0]]
+    later = losses(continuation(llama, compress(prefill(llama, prompt), construct, SIZE), new), new).sum()
+    assert float(out.sequences_scores) == pytest.approx(float(first - later), abs=1e-3)
+    held = out.past_key_values.layers[0]
+    held.batch_repeat_interleave(2)
+    held.batch_select_indices(torch.tensor([5, 0]))
+    assert held.keys.shape[:2] == held.log_weights.shape[:2] == held.indices.shape[:2] == (2, 2)
+    held.crop(-2)
+    assert held.get_seq_length() == N + NEW - 1 - 2
+    with pytest.raises(ValueError, match="cannot remove 9 tokens: only 3 came after the coreset"):
+        held.crop(-9)
+    with pytest.raises(ValueError, match="cannot be reset"):
+        held.reset()
+
+
+def test_everything_is_put_back(llama) -> None:
+    hooks = (dict(llama.model._forward_hooks), dict(llama.model._forward_pre_hooks), llama.config._attn_implementation)
+    with torch.no_grad():
+        before = llama(CONTEXT).logits
+    with pytest.raises(RuntimeError, match="mine"), compressed(llama, make_coreset("uniform"), size=4):
+        raise RuntimeError("mine")
+    above = pytest.raises(ValueError, match="size = 41 is above the 40 tokens of the context")
+    with above, compressed(llama, make_coreset("uniform"), size=N + 1):
+        llama(CONTEXT, use_cache=True)
+    found = (dict(llama.model._forward_hooks), dict(llama.model._forward_pre_hooks), llama.config._attn_implementation)
+    assert found == hooks
+    with torch.no_grad():
+        assert torch.equal(llama(CONTEXT).logits, before)
+        with compressed(llama, make_coreset("uniform"), size=4):
+            assert torch.allclose(llama(CONTEXT, use_cache=False).logits, before, atol=1e-5)
+
+
+def test_coresets_are_read_nowhere_else(llama) -> None:
+    with compressed(llama, make_coreset("uniform"), size=4) as handle, torch.no_grad():
+        cache = llama(CONTEXT, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="run the model inside"):
+        llama(FOLLOWING, past_key_values=cache)
+    with compressed(llama, make_coreset("uniform"), size=4) as handle, torch.no_grad():
+        llama(FOLLOWING, past_key_values=cache)  # a later context continues it
+    assert handle.prompts == 0
+    assert cache.get_seq_length() == N + NEW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "size must be at least 1 token, got 0"),
+        ({"size": 1.5}, "size = 1.5 must be a share between 0 and 1"),
+        ({"size": 4, "keep_recent": 4}, "keep_recent = 4 must be below size = 4"),
+        ({"size": 4, "keep_recent": -1}, "keep_recent must be at least 0, got -1"),
+        ({"size": 4, "calibration": 0}, "calibration must be at least 1 query, got 0"),
+    ],
+)
+def test_sizes_that_fit_no_context_are_refused_at_once(llama, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message), compressed(llama, make_coreset("uniform"), **arguments):
+        pytest.fail("entered")
+
+
+def test_sizes_that_do_not_fit_the_context() -> None:
+    assert Layout(0.25, 2).tokens(12) == 3
+    with pytest.raises(ValueError, match="keep_recent = 2 must be below size = 2"):
+        Layout(0.25, 2).tokens(8)
+    with pytest.raises(ValueError, match=r"size = 0\.01 of 8 tokens keeps none"):
+        Layout(0.01).tokens(8)
+
+
+def test_unsupported_models_are_refused(llama) -> None:
+    gemma = GEMMA | {"query_pre_attn_scalar": 8}
+    t5 = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    for model, message in (
+        (make_model("Gemma2", **gemma), "soft caps"),
+        (make_model("Bloom", n_head=4), "does not take another attention function"),
+        (transformers.T5ForConditionalGeneration(t5), "not a decoder alone"),
+    ):
+        with pytest.raises(ValueError, match=message), compressed(model, make_coreset("uniform"), size=4):
+            pytest.fail("entered")
+    twice = pytest.raises(ValueError, match="already runs on coresets")
+    with compressed(llama, make_coreset("uniform"), size=4):
+        with twice, compressed(llama, make_coreset("uniform"), size=4):
+            pytest.fail("entered")
+        with pytest.raises(ValueError, match="already runs on coresets"):
+            prefill(llama, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"attention_mask": torch.ones_like(CONTEXT).index_fill(1, torch.tensor([0]), 0)},
+            "attention_mask holds zeros",
+        ),
+        ({"attention_mask": torch.ones(2, 1, N, N, dtype=torch.bool)}, "attention_mask must be"),
+        ({"softcap": 30.0}, r"layer 0 has attention other than a plain softmax \(softcap\)"),
+        ({"s_aux": torch.zeros(4)}, r"plain softmax \(s_aux\)"),
+    ],
+)
+def test_unsupported_calls_are_refused(llama, options, message) -> None:
+    with pytest.raises(ValueError, match=message), compressed(llama, make_coreset("uniform"), size=4):
+        llama(CONTEXT, use_cache=True, **options)
+
+
+def test_unsupported_caches_are_refused(models) -> None:
+    llama, gemma, construct = models["Llama"], models["Gemma3"], make_coreset("uniform")
+    static = StaticCache(config=llama.config, max_cache_len=64)
+    offloaded = DynamicCache(config=llama.config)
+    offloaded.offloading = True  # made so, it wants a GPU
+    filled = prefill(llama, CONTEXT).cache
+    caches = (static, "StaticCache cannot hold"), (offloaded, "an offloaded cache"), (filled, "already holds 40 tokens")
+    for cache, message in caches:
+        with pytest.raises(ValueError, match=message), compressed(llama, construct, size=4):
+            llama(CONTEXT, past_key_values=cache)
+    windowed = pytest.raises(ValueError, match="layer 0 slides a window over a cache that keeps everything")
+    with windowed, compressed(gemma, construct, size=4):
+        gemma(CONTEXT, past_key_values=DynamicCache())
+    with pytest.raises(ValueError, match="StaticCache cannot hold"), compressed(llama, construct, size=4):
+        llama.generate(
+            CONTEXT, attention_mask=torch.ones_like(CONTEXT), max_new_tokens=2, cache_implementation="static"
+        )
+
+
+def test_nan_in_a_layer_is_refused(llama) -> None:
+    prefilled = prefill(llama, CONTEXT)
+    prefilled.cache.layers[1].keys[0, 1, 3, 0] = torch.nan
+    with pytest.raises(ValueError, match="layer 1: keys hold NaN or Inf"):
+        compress(prefilled, make_coreset("uniform"), 4)
+
+
+def test_a_construction_that_keeps_another_number_is_refused(llama) -> None:
+    def fewer(cache, size, rho, generator):
+        return Coreset(torch.arange(size - 1).expand(*cache.heads, -1))
+
+    with pytest.raises(ValueError, match=r"layer 0: the construction kept \(2, 2, 3\) tokens"):
+        compress(prefill(llama, CONTEXT), fewer, 4)
+    with pytest.raises(ValueError, match=r"layer 0: .* prefill with calibration above keep_recent = 2"):
+        compress(prefill(llama, CONTEXT, calibration=2), make_coreset("snapkv"), 4, keep_recent=2)
+
+
+def test_agreement_on_made_up_distributions() -> None:
+    full = torch.tensor([[[0.501, 0.499, 0.0], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]]).clamp_min(1e-30).log()
+    found = torch.tensor([[[0.25, 0.75, 0.0], [0.25, 0.25, 0.5], [0.0, 1.0, 0.0]]]).clamp_min(1e-30).log()
+    ids = torch.tensor([[2, 0, 2]])  # the last row predicts what nobody knows
+    assert losses(full, ids)[0].tolist() == pytest.approx([-math.log(0.501), math.log(2)], abs=1e-4)
+    result = agreement(full, found, ids)
+    assert result.loss_full == pytest.approx(math.log(2), abs=2e-3)
+    assert result.loss == pytest.approx((math.log(4) + math.log(2)) / 2, abs=1e-4)
+    kl = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert result.kl == pytest.approx(kl / 2, abs=1e-3)
+    assert result.kl_p99 == pytest.approx(0.99 * kl, abs=2e-3)
+    assert result.agreement == 0.5
+    with pytest.raises(ValueError, match="at least 2 tokens"):
+        agreement(full[:, :1], found[:, :1], ids[:, :1])
