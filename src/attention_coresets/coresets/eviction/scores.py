@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_size
+from attention_coresets.coresets.size import check_plain, check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -19,6 +19,7 @@ def check_request(cache: Cache, size: int, rho: float, generator: Generators) ->
     """ValueError for a size, rho or number of generators that no construction takes; nothing is drawn."""
     check_rho(rho)
     check_size(size)
+    check_plain(cache)
     draw(generator, cache.heads.numel(), 0)
 
 
