@@ -284,7 +284,7 @@ def test_model_units_are_what_the_model_computed():
     cache, queries = head.in_model_units()
     assert torch.allclose(cache.keys, layer.keys[1].double(), atol=1e-12)
     assert torch.allclose(cache.values, layer.values[1].double(), atol=1e-12)
-    assert torch.allclose(queries, layer.queries[2:, :8].double() * layer.scaling, atol=1e-12)  # heads 2 and 3
+    assert torch.allclose(queries, layer.calibration[2:].double() * layer.scaling, atol=1e-12)  # heads 2 and 3
 
 
 @pytest.mark.usefixtures("captured")
@@ -307,7 +307,7 @@ def test_real_heads_whatever_the_order_of_the_tokens(name, monkeypatch):
         order = token_order(Model(**{k: v for k, v in TINY.items() if k != "name"} | {"shuffle": shuffle}), 48, 3)
         layer = read_layer(Model(model="tiny-random", n=48, queries=16).source, 1)
         k, v = layer.keys[1].double().numpy(), layer.values[1].double().numpy()
-        q = layer.queries[2:, :8].double().numpy() * layer.scaling
+        q = layer.calibration[2:].double().numpy() * layer.scaling
         with monkeypatch.context() as patch:
             patch.setitem(globals(), "SIZE", 20)
             wanted = best(globals()[name](k, v, q, list(range(48)), **parameters), 20)

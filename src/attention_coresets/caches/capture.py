@@ -3,9 +3,9 @@
 The cache is the first n tokens of a segment of the text. Kept beside it are the queries of its last positions
 (calibration: what a server has seen when it compresses) and those of the positions that follow (held out). One
 safetensors file a layer, float32 exactly as the model computed it, with provenance and a checksum, under `captures/` in
-the repository or where ATTENTION_CORESETS_CAPTURES points. Memory at the peak for SmolLM2-135M: PEAK_8192 at 7168 + 1024
-tokens, the longest it reads, the model's own 0.5 GB included; on disk 330 MB at 4096 + 1024. Needs transformers and
-safetensors (the `models` extra), imported only when something runs.
+the repository or where ATTENTION_CORESETS_CAPTURES points. SmolLM2-135M at 7168 + 1024 tokens, the longest it reads:
+1.6 GB of memory at the peak, 1.2 GB of them to unpack the model; 436 MB on disk (295 MB at 4096 + 1024). Needs
+transformers and safetensors (the `models` extra), imported only when something runs.
 """
 
 import fcntl
