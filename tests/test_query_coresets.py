@@ -180,3 +180,13 @@ def test_what_cannot_be_done_is_refused(rng, name):
 def test_bad_parameters(name, parameters, message):
     with pytest.raises(ValueError, match=message):
         make_coreset(name, **parameters)
+
+
+def test_exchange_weighs_tokens_absolutely(rng):
+    """The mean over queries of kept over whole softmax denominators is 1: new tokens may join with log-weight 0."""
+    cache, queries, _ = random_head(rng)
+    coreset = make_coreset("query_exchange")(cache, 9, RHO, *generators(0), queries=queries)
+    logits = queries.flatten(1, 2) @ cache.keys.mT
+    kept = logits.gather(-1, coreset.indices.unsqueeze(-2).expand(-1, logits.shape[-2], -1))
+    share = (kept + coreset.log_weights.unsqueeze(-2)).exp().sum(-1) / logits.exp().sum(-1)
+    torch.testing.assert_close(share.mean(-1), torch.ones(HEADS, dtype=torch.float64), rtol=0, atol=1e-9)

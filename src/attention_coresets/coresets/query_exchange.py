@@ -1,5 +1,6 @@
 """Tokens and weights fitted to a model's own queries, for the least mean squared error of attention at them."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,13 +21,14 @@ class QueryExchange:
     """Minimise the mean over calibration queries of |Attn(q) - Attn_coreset(q)|^2, linearised (`error_moment`), over
     tokens and positive weights: this project's construction for a model's cache (docs/real_caches.md).
 
-    Starts from the `size` tokens whose own term of the error is largest, all weights fitted in closed form, then makes
-    up to `moves` best exchanges of a kept for a dropped token, each with all weights refitted (exchange.py). Where the
-    calibration queries determine fewer weights than `size`, near-ties are broken by a ridge of 1e-9. moved: the caller
-    passes the queries as if they were asked right after the cache (rotary positions moved on), which sees all of it;
-    False: as they were asked, each sees what came before it. Nothing is random: the generator is not drawn from. Cost a
-    head: 2 b n^2 + n^2 dv multiply-adds for the moments, O(size^3 + size^2 n) for the first weights, O(size n) a move;
-    memory 3 n^2 numbers.
+    Weights are absolute: in the mean over the queries the kept tokens' softmax denominator is the cache's, so that
+    tokens may be added beside them. Starts from the `size` tokens whose own term of the error is largest, all weights
+    fitted in closed form, then makes up to `moves` best exchanges of a kept for a dropped token, each with all weights
+    refitted (exchange.py). Where the calibration queries determine fewer weights than `size`, near-ties are broken by a
+    ridge of 1e-9. moved: the caller passes the queries as if they were asked right after the cache (rotary positions
+    moved on), which sees all of it; False: as they were asked, each sees what came before it. Nothing is random: the
+    generator is not drawn from. Cost a head: 2 b n^2 + n^2 dv multiply-adds for the moments, O(size^3 + size^2 n) for
+    the first weights, O(size n) a move; memory 3 n^2 numbers.
     """
 
     moves: int = 32
@@ -63,4 +65,4 @@ class QueryExchange:
     def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
         start = gram.diagonal().sort(descending=True, stable=True).indices[:size].sort().values
         tokens, weights = exchange(gram[None], total[None], start[None], moves=self.moves)
-        return tokens[0], weights[0].log()
+        return tokens[0], weights[0].log() + math.log(len(total))
