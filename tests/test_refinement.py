@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attention_coresets import WeightedCache, make_coreset, tilt, worst_query
+from attention_coresets import make_coreset, tilt, worst_query
 from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
 from attention_coresets.coresets.refit import refit_log_weights
 from tables import generators, small_cache
@@ -51,15 +51,6 @@ def test_free_weights_are_refitted_on_the_tilted_tokens(name):
     wanted = refit_log_weights(cache, tilted, RHO).log_weights
     torch.testing.assert_close(free.log_weights.softmax(-1), wanted.softmax(-1), rtol=1e-6, atol=1e-9)
     assert not torch.allclose(free.log_weights.softmax(-1), tilted.log_weights.softmax(-1), atol=1e-3)
-
-
-@pytest.mark.parametrize("parameters", [{"model": "free"}, {"refinement": "kernel_swaps"}])
-def test_tokens_that_stand_for_many_are_refused(parameters):
-    cache = small_cache("sphere", n=20)
-    weighted = WeightedCache(cache.keys, cache.values, torch.zeros(20, dtype=torch.float64))
-    message = "tokens that stand for many keep the weights of their marginals: no free model, no refinement"
-    with pytest.raises(ValueError, match=message):
-        make_coreset("greedy", **parameters)(weighted, 5, RHO, *generators(0))
 
 
 def test_minimax_keeps_the_weights_of_its_model_and_errs_least():

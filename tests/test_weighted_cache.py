@@ -15,6 +15,9 @@ from attention_coresets.adversary.difference import differences
 from attention_coresets.adversary.gradient import error_and_gradient, rooms
 from attention_coresets.adversary.sides import two_sides
 from attention_coresets.coresets import CORESETS, make_coreset
+from attention_coresets.coresets.law import capped_marginals, law
+from attention_coresets.coresets.refit import kernel_weights, refit_log_weights
+from attention_coresets.coresets.unit_kernel import unit_kernel
 from tables import generators
 
 BALANCED = ["gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "tilted_draws"]
@@ -88,7 +91,7 @@ def test_the_tilt_lemma_with_weights(n, d, rho, spread, seed):
     assert found.p.sum().item() == pytest.approx(1)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     n=st.integers(1, 7), d=st.integers(1, 3), dv=st.integers(1, 3), rho=st.floats(0.1, 2.0), seed=st.integers(0, 10**6)
 )
@@ -133,7 +136,7 @@ def test_no_ceiling_is_below_the_ascent(n, m, d, dv, rho, spread):
         assert (certificate(cache, coreset, rho) >= worst.error).all(), name
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     n=st.integers(2, 10),
     d=st.integers(1, 3),
@@ -245,3 +248,51 @@ def test_constructions_that_know_no_weights_refuse_them(name, rng):
     for size in (10, 20):
         with pytest.raises(ValueError, match="log-weights"):
             make_coreset(name)(cache, size, 2.0, generators(0, 1))
+
+
+def test_fitted_weights_of_repeated_tokens(rng):
+    """The law, and the free model's weights for given tokens, are those of a cache that repeats its tokens."""
+    times = torch.from_numpy(rng.integers(1, 6, (1, 12)))
+    keys, values = (torch.from_numpy(rng.standard_normal((1, 12, k))) for k in (3, 2))
+    token = torch.arange(12).repeat_interleave(times[0])
+    base, kept = times.double().log(), torch.tensor([[0, 3, 4, 8, 11]])
+    one = unit_kernel(keys, values, law(keys, 2.0, "tilted", "auto", base))
+    many = unit_kernel(keys[:, token], values[:, token], law(keys[:, token], 2.0, "tilted", "auto"))
+    first = torch.searchsorted(token, kept[0])[None]
+    found, expected = kernel_weights(one, kept, base + 5.0), kernel_weights(many, first)
+    torch.testing.assert_close(found.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1.0, 6.0])
+def test_refinements_of_a_weighted_cache(spread, rng):
+    """Kernel swaps and minimax keep the model's weights, b - log pi; minimax errs less than what it starts from."""
+    cache, rho, size = weighted_cache(rng, (1,), 80, 3, 3, spread), 2.0, 16
+    marginals = capped_marginals(tilt(cache.keys, rho, cache.log_weights).log_p, size)
+    wanted = cache.log_weights - marginals.log()
+    error = {}
+    for model in ("tilted", "unweighted", "free"):
+        for refinement in ("none", "kernel_swaps", "minimax"):
+            construct = make_coreset("gram_schmidt_walk", model=model, refinement=refinement)
+            coreset = construct(cache, size, rho, generators(1))
+            assert (coreset.size, coreset.log_weights.isfinite().all()) == (size, True)
+            error[model, refinement] = worst_query(cache, coreset, rho).error
+            if model == "tilted":
+                torch.testing.assert_close(
+                    coreset.log_weights, wanted.gather(-1, coreset.indices), rtol=1e-9, atol=1e-9
+                )
+        assert (error[model, "minimax"] < 0.95 * error[model, "none"]).all()
+    assert (error["free", "minimax"] < error["tilted", "minimax"]).all()
+
+
+def test_equal_log_weights_refine_alike(rng):
+    plain = Cache(*(torch.from_numpy(rng.standard_normal((1, 30, 3))) for _ in range(2)))
+    cache = WeightedCache(plain.keys, plain.values, torch.full((1, 30), 2.5, dtype=torch.float64))
+    construct = make_coreset("greedy", model="free", refinement="minimax")
+    found, expected = (construct(c, 8, 1.0, generators(3)) for c in (cache, plain))
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.log_weights.softmax(-1), expected.log_weights.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_refitted_weights_refuse_a_weighted_cache(rng):
+    with pytest.raises(ValueError, match="log-weights"):
+        refit_log_weights(weighted_cache(rng, (), 9, 3, 2), Coreset(torch.arange(3)), 1.0)

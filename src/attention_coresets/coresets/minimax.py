@@ -12,13 +12,12 @@ from torch import Tensor
 
 from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.starts import starts
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.coresets.exchange import exchange
 from attention_coresets.coresets.law import MODELS
 from attention_coresets.coresets.minimax_swaps import minimax_swaps
 from attention_coresets.coresets.minimax_weights import minimax_weights
 from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
-from attention_coresets.coresets.size import check_plain
 from attention_coresets.coresets.uniforms import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
@@ -66,7 +65,8 @@ def minimax(
     "unweighted": every token's weight is fixed, `log_weights` (None: 0), and rounds of ascents and `minimax_swaps`
     choose tokens. Of all coresets met, the start among them, the one whose largest error found is least is returned.
     A coreset of everything is returned as it is. `log_weights`: -log of the marginals the model asks for
-    (`law.capped_marginals`); the free model has no use for them. A head's result depends on its cache and its random
+    (`law.capped_marginals`), plus the own log-weights of a WeightedCache's tokens, for these are total; the free model
+    has no use for them. A head's result depends on its cache and its random
     numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
 
     Cost a head and round: the ascent's 6 steps restarts + 4000 queries, n (d + dv) multiply-adds each, and that of a
@@ -75,12 +75,11 @@ def minimax(
     for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
     """
     check_rho(rho)
-    check_plain(cache)
     check_name(model, MODELS, "model")
     cache.check_indices(coreset.indices)
     if coreset.size >= cache.n:
         return coreset
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values)))
+    flat = cache.flat().to(torch.float64)
     heads, m = len(flat.keys), coreset.size
     own = seeded(draw(generator, heads, 1).squeeze(-1))
     fixed = torch.zeros_like(flat.keys[..., 0])
@@ -95,7 +94,8 @@ def minimax(
         for h in range(heads)
     ]
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
-    return Coreset(tokens, None if model == "unweighted" else weights.to(cache.keys.dtype))
+    equal = model == "unweighted" and base_weights(cache) is None
+    return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
 
 
 class _Head:
@@ -105,7 +105,8 @@ class _Head:
         keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
         size = values.norm(dim=-1).max()
         self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
-        self.cache = Cache(keys, values / size.clamp_min(1e-300))
+        values, base = values / size.clamp_min(1e-300), base_weights(cache)
+        self.cache = Cache(keys, values) if base is None else WeightedCache(keys, values, base - base.max())
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings
         self.generator = generator
@@ -136,8 +137,10 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> 
         head.ascend(*start)
     if s.exchange:
         even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
-        tokens, weights = exchange(*second_moment(head.cache.keys, head.cache.values, queries, even), tokens)
-        log_weights = weights.log()
+        base = base_weights(head.cache)
+        moment = second_moment(head.cache.keys, head.cache.values, queries, even, base)
+        tokens, weights = exchange(*moment, tokens)
+        log_weights = weights.log() if base is None else weights.log() + base.gather(-1, tokens)
     if not s.weights:
         return tokens, log_weights
     found = _weigh(head, tokens, log_weights)

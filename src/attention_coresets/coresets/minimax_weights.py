@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache
+from attention_coresets.attention import Cache, base_weights
 from attention_coresets.coresets.query_bank import Bank, weighted_moment
 
 _CURVED = 1024  # worst queries that make up the Hessian; the others' share in it is nothing
@@ -30,12 +30,14 @@ def minimax_weights(
     |err_b|^2, D_b = Attn_coreset - Attn, J_b its slopes p_j (v_j - Attn_coreset), and u_b = J_b^T D_b,
     gradient 2 sum pi_b u_b / |D_b|^2, Hessian 2 sum pi_b J_b^T J_b / |D_b|^2 + 4 (p - 1) sum pi_b u_b u_b^T / |D_b|^4.
     A step that does not lower phi is not taken: phi never ends above its start. Cost a step and head:
-    b m dv + min(b, 1024) m (2 dv + 3 m) + m^3 / 3 multiply-adds.
+    b m dv + min(b, 1024) m (2 dv + 3 m) + m^3 / 3 multiply-adds. The weights of a WeightedCache's tokens are fitted,
+    and floored, in units of its own.
     """
     keys, values = cache.take(tokens)
-    logits = bank.queries @ keys.mT  # [H, b, m]
-    heads = zip(logits, values, bank.outputs, log_weights, strict=True)
-    return torch.stack([_polish(power, steps, *arrays) for arrays in heads])
+    logits, base = bank.queries @ keys.mT, base_weights(cache)  # [H, b, m]
+    own = torch.zeros_like(log_weights) if base is None else base.gather(-1, tokens)
+    heads = zip(logits + own.unsqueeze(-2), values, bank.outputs, log_weights - own, strict=True)
+    return torch.stack([_polish(power, steps, *arrays) for arrays in heads]) + own
 
 
 def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor) -> Tensor:

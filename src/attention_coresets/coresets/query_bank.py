@@ -2,7 +2,8 @@
 
 With T_i(q) = softmax_i(<q, k>) over the whole cache and f_i(q) = T_i(q) (v_i - Attn(q)), the error of tokens S with
 weights w is, exactly, err(q) = |sum_S w_i f_i(q)| / sum_S w_i T_i(q): the coreset's output is an average of values, and
-Attn(q) can be taken from each of them. So one table of the f_i serves every subset and all weights.
+Attn(q) can be taken from each of them. So one table of the f_i serves every subset and all weights. T has the
+log-weights of a WeightedCache, and w_i is then in units of token i's own weight.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, attend
+from attention_coresets.attention import Cache, attend, base_weights
 
 
 class Bank(NamedTuple):
@@ -24,7 +25,7 @@ class Bank(NamedTuple):
 
 def bank_of(cache: Cache, queries: Float[Tensor, "*heads b d"]) -> Bank:
     """The bank of these queries. Cost b n (d + dv) multiply-adds a head, b n numbers."""
-    return Bank(queries, attend(queries, cache.keys, cache.values))
+    return Bank(queries, attend(queries, cache.keys, cache.values, base_weights(cache)))
 
 
 def random_queries(generators: Sequence[torch.Generator], count: int, d: int, rho: float) -> Float[Tensor, "H count d"]:
@@ -45,6 +46,7 @@ def second_moment(
     values: Float[Tensor, "*heads n dv"],
     queries: Float[Tensor, "*heads b d"],
     y: Float[Tensor, "*heads b"],
+    base: Float[Tensor, "*heads n"] | None = None,
 ) -> tuple[Float[Tensor, "*heads n n"], Float[Tensor, "*heads n"]]:
     """G_ij = sum_b y_b <f_i, f_j> = sum_b y_b T_i T_j <v_i - A_b, v_j - A_b> and c_i = sum_b y_b T_i, A_b = Attn(q_b).
 
@@ -52,7 +54,8 @@ def second_moment(
     (module docstring). y >= 0, one number a query. Cost b n (d + 2 dv) + 2 b n^2 + n^2 dv multiply-adds, 4 b n + 3 n^2
     numbers, a head; no b x n x dv table is made.
     """
-    T = (queries @ keys.mT).softmax(-1)  # [*heads, b, n]
+    logits = queries @ keys.mT
+    T = (logits if base is None else logits.add_(base.unsqueeze(-2))).softmax(-1)  # [*heads, b, n]
     outputs = T @ values  # [*heads, b, dv]
     T = T.mul_(keys.shape[-2])
     return weighted_moment(T, values, outputs, y), (y.unsqueeze(-2) @ T).squeeze(-2)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, WeightedCache
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.coresets.buckets import Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import Law, balancing_features, balancing_gram, law
 from attention_coresets.coresets.refinement import refine
@@ -57,14 +57,12 @@ def balanced_coreset(
     the bucket's target, and rounds x = 2 marginals - 1; pi_i is the product of a token's marginals, so that weights
     1/pi_i are unbiased. After the first round every marginal of an uncapped token is 1/2 up to what its bucket's p
     differs from the others'; a last round of one bucket makes pi proportional to p again where nothing is capped. A
-    WeightedCache starts from pi = 1/weight and gets log-weights in both models. `vectors` makes what the rule balances:
+    WeightedCache starts from pi = 1/weight and gets log-weights in every model. `vectors` makes what the rule balances:
     the Gram matrix of the balancing kernel, features in its place, or nothing.
     """
     check_rho(rho)
     check_size(size)
-    log_w = cache.log_weights if isinstance(cache, WeightedCache) else None
-    if log_w is not None and (model == "free" or refinement != "none"):
-        raise ValueError("tokens that stand for many keep the weights of their marginals: no free model, no refinement")
+    log_w = base_weights(cache)
     if size >= cache.n:
         return Coreset(everything(cache).indices, log_w)
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
@@ -78,9 +76,8 @@ def balanced_coreset(
         measure = law(k, rho, model, scale, None if log_w is None else b)
         indices, log_pi = _rounds(_Tokens(k, v, measure), -b, steps, u, walk)
         chosen = Coreset(indices, -log_pi if model != "unweighted" or log_w is not None else None)
-        if log_w is None:
-            seeds = seeded(u[0][:, 0, 0])
-            chosen = refine(Cache(k, v), chosen, rho, measure, seeds, model=model, refinement=refinement)
+        flat = Cache(k, v) if log_w is None else WeightedCache(k, v, b)
+        chosen = refine(flat, chosen, rho, measure, seeded(u[0][:, 0, 0]), model=model, refinement=refinement)
         parts.append(chosen)
     return _joined(parts, cache)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import Law, balancing_gram, capped_marginals
 from attention_coresets.coresets.minimax import Minimax, minimax
@@ -47,17 +47,20 @@ def refine(
     the tilted model are -log min(1, c p*) whatever the recursion had made them. In the free model the tokens come from
     the tilted law, and their weights are then the best non-negative ones for the kernel (refit.py). minimax: the same
     and then rounds against the worst queries found (minimax.py), with a generator a head. minimax_random, exchange and
-    minimax_weights: minimax without the worst queries, without the rounds, and without a change of tokens.
+    minimax_weights: minimax without the worst queries, without the rounds, and without a change of tokens. Of a
+    WeightedCache `measure` is the law of one of the tokens that each stands for (law.py), and log-weights are total.
     """
-    settings, fixed = _MINIMAX.get(refinement), None
+    settings, fixed, base = _MINIMAX.get(refinement), None, base_weights(cache)
     if refinement == "kernel_swaps" or (settings and model != "free"):
-        marginals = capped_marginals(measure.log_p, coreset.size)
+        log_p = measure.log_p if base is None else measure.log_p + base
+        marginals = capped_marginals(log_p, coreset.size)
         fixed = -marginals.clamp_min(1e-300).log()  # of every token
+        fixed = fixed if base is None else fixed + base
         coreset = _swapped(cache, coreset, measure, marginals, fixed)
     if model == "free":
-        weights = kernel_weights(unit_kernel(cache.keys, cache.values, measure), coreset.indices)
+        weights = kernel_weights(unit_kernel(cache.keys, cache.values, measure), coreset.indices, base)
         coreset, fixed = Coreset(coreset.indices, weights), None
-    elif model == "unweighted":
+    elif model == "unweighted" and base is None:
         coreset, fixed = Coreset(coreset.indices), None
     return minimax(cache, coreset, rho, model, fixed, generators, settings) if settings else coreset
 

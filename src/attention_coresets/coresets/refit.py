@@ -62,10 +62,14 @@ def refit_log_weights(
     return Coreset(coreset.indices, fitted.reshape(coreset.indices.shape).to(cache.keys.dtype))
 
 
-def kernel_weights(kernel: UnitKernel, tokens: Int[Tensor, "H m"]) -> Float[Tensor, "H m"]:
-    """Log-weights of `tokens` that minimise |sum_i phi_i - sum_j w_j phi_j| over w >= 0, floored."""
+def kernel_weights(
+    kernel: UnitKernel, tokens: Int[Tensor, "H m"], base: Float[Tensor, "H n"] | None = None
+) -> Float[Tensor, "H m"]:
+    """Log-weights of `tokens` that minimise |sum_i e^base_i phi_i - sum_j w_j phi_j| over w >= 0, floored; with base (0
+    unless given) they are up to a constant."""
     log_norms = kernel.log_norms.gather(-1, tokens)
-    target = kernel.sums(kernel.log_norms.exp(), tokens)
+    logs = kernel.log_norms if base is None else kernel.log_norms + base
+    target = kernel.sums((logs if base is None else logs - logs.amax(dim=-1, keepdim=True)).exp(), tokens)
     return floored_log(nnls(kernel.among(tokens), target)) - log_norms
 
 
