@@ -127,6 +127,7 @@ class _Heads:
         if tuple(coreset.indices.shape) != wanted:
             found = tuple(coreset.indices.shape)
             raise ValueError(f"the construction kept {found} tokens [samples, heads, size], not the {wanted} asked for")
+        cache.check_indices(coreset.indices)
         return self._with_recent(coreset, old)
 
     def _queries(self, dtype: torch.dtype) -> Tensor:
