@@ -59,7 +59,7 @@ def measure_heads(tier: str, workers: int = 1) -> pd.DataFrame:
     """One row a (text, layer, KV head) of the tier's model; the same whatever the number of processes."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    asked = dict(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml")[tier])
+    asked = dict(OmegaConf.select(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml"), tier))
     heads = [head for text in asked.pop("texts") for head in _heads(Model(text=text, **asked))]
     with multiprocessing.get_context("spawn").Pool(min(workers, len(heads)), torch.set_num_threads, (1,)) as pool:
         rows = list(tqdm(pool.imap(_row, heads), total=len(heads), desc=f"heads of {heads[0].model}", unit="head"))

@@ -13,6 +13,7 @@ from attention_coresets import (
     CORESETS,
     Cache,
     Coreset,
+    WeightedCache,
     attention_error,
     make_cache,
     make_coreset,
@@ -21,7 +22,6 @@ from attention_coresets import (
 )
 from attention_coresets.adversary import kernel_certificate
 from attention_coresets.coresets.refinement import REFINEMENTS
-from attention_coresets.coresets.weighted import WeightedCache
 from tables import CONSTRUCTIONS, build, generators, label, small_cache
 
 KEYS, VALUES = torch.zeros(5, 3), torch.zeros(5, 2)

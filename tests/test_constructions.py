@@ -235,5 +235,5 @@ def test_constructions_are_frozen_and_hold_their_parameters(name):
 
 
 def test_every_construction_is_in_the_table():
-    """All but the optimum and the eviction heuristics, which are not random: test_optimum.py, test_eviction.py."""
-    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - {"optimum", *EVICTION}
+    """All but the optimum and those for queries: test_optimum.py, test_eviction.py, test_query_coresets.py."""
+    assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - {"optimum", "query_walk", "query_exchange", *EVICTION}

@@ -59,13 +59,20 @@ def streaming_llm(k, v, q, positions, sinks=4):
     return [math.inf if p < sinks else p for p in place(positions)]
 
 
+def causal(k, where, head, j):
+    """Softmax weights of query j of b, which stands at place n - b + j and sees up to there; 0 beyond."""
+    sees = [i for i, p in enumerate(where) if p <= len(k) - len(head) + j]
+    weights = np.zeros(len(k))
+    weights[sees] = softmax(k[sees] @ head[j])
+    return weights
+
+
 def h2o(k, v, q, positions, recent=0.5):
-    total = np.zeros(len(k))
-    for head in q:
-        for query in head:
-            total += softmax(k @ query)
+    where, n, b = place(positions), len(k), len(q[0])
+    total = sum(causal(k, where, head, j) for head in q for j in range(b))
+    mean = [total[i] / sum(p <= n - b + j for j in range(b)) for i, p in enumerate(where)]
     keep = int(recent * SIZE)
-    return [math.inf if p >= len(k) - keep else total[i] for i, p in enumerate(place(positions))]
+    return [math.inf if p >= n - keep else mean[i] for i, p in enumerate(where)]
 
 
 def snapkv(k, v, q, positions, window=64, pool=5):
@@ -73,7 +80,7 @@ def snapkv(k, v, q, positions, window=64, pool=5):
     at = {p: i for i, p in enumerate(where)}
     score = np.zeros(n)
     for head in q:
-        seen = np.mean([softmax(k @ query) for query in head[-window:]], axis=0)
+        seen = np.mean([causal(k, where, head[-window:], j) for j in range(len(head[-window:]))], axis=0)
         for i, p in enumerate(where):
             around = [p + s for s in range(-(pool // 2), pool // 2 + 1)]
             score[i] += sum(seen[at[a]] for a in around if 0 <= a < n - window) / pool
@@ -277,7 +284,7 @@ def test_model_units_are_what_the_model_computed():
     cache, queries = head.in_model_units()
     assert torch.allclose(cache.keys, layer.keys[1].double(), atol=1e-12)
     assert torch.allclose(cache.values, layer.values[1].double(), atol=1e-12)
-    assert torch.allclose(queries, layer.queries[2:, :8].double() * layer.scaling, atol=1e-12)  # heads 2 and 3
+    assert torch.allclose(queries, layer.calibration[2:].double() * layer.scaling, atol=1e-12)  # heads 2 and 3
 
 
 @pytest.mark.usefixtures("captured")
@@ -300,7 +307,7 @@ def test_real_heads_whatever_the_order_of_the_tokens(name, monkeypatch):
         order = token_order(Model(**{k: v for k, v in TINY.items() if k != "name"} | {"shuffle": shuffle}), 48, 3)
         layer = read_layer(Model(model="tiny-random", n=48, queries=16).source, 1)
         k, v = layer.keys[1].double().numpy(), layer.values[1].double().numpy()
-        q = layer.queries[2:, :8].double().numpy() * layer.scaling
+        q = layer.calibration[2:].double().numpy() * layer.scaling
         with monkeypatch.context() as patch:
             patch.setitem(globals(), "SIZE", 20)
             wanted = best(globals()[name](k, v, q, list(range(48)), **parameters), 20)

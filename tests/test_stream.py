@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from attention_coresets import Cache, Coreset, Stream, make_cache, make_coreset, worst_query
+from attention_coresets import Cache, Coreset, Stream, WeightedCache, make_cache, make_coreset, worst_query
 from attention_coresets.coresets.stream import REDUCERS
-from attention_coresets.coresets.weighted import WeightedCache
 from tables import generators, repeated, small_cache
 
 RHO = 2.0

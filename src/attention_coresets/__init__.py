@@ -3,7 +3,8 @@ does.
 """
 
 from attention_coresets.adversary import WorstQuery, worst_query
-from attention_coresets.attention import Cache, Coreset, attend, attention_error
+from attention_coresets.attention import Cache, Coreset, WeightedCache, attend, attention_error
+from attention_coresets.bodies import QueryBody, ellipsoid, minimum_ellipsoid
 from attention_coresets.caches import CACHES, make_cache
 from attention_coresets.coresets import CORESETS, HeldCoreset, Stream, make_coreset
 from attention_coresets.theory import Tilt, tilt
@@ -14,13 +15,17 @@ __all__ = [
     "Cache",
     "Coreset",
     "HeldCoreset",
+    "QueryBody",
     "Stream",
     "Tilt",
+    "WeightedCache",
     "WorstQuery",
     "attend",
     "attention_error",
+    "ellipsoid",
     "make_cache",
     "make_coreset",
+    "minimum_ellipsoid",
     "tilt",
     "worst_query",
 ]

@@ -52,6 +52,10 @@ class Cache:
         """The same cache on another device or in another dtype, as ``Tensor.to``."""
         return Cache(self.keys.to(*args, **kwargs), self.values.to(*args, **kwargs))
 
+    def flat(self) -> "Cache":
+        """The same with one axis of heads."""
+        return Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (self.keys, self.values)))
+
     def take(
         self, indices: Int[Tensor, "*heads m"]
     ) -> tuple[Float[Tensor, "*heads m d"], Float[Tensor, "*heads m dv"]]:
@@ -66,6 +70,47 @@ class Cache:
         if not bool(((indices >= 0) & (indices < self.n)).all()):
             low, high = int(indices.min()), int(indices.max())
             raise ValueError(f"coreset indices must lie in 0..{self.n - 1}, got {low}..{high}")
+
+
+@dataclass(frozen=True)
+class WeightedCache(Cache):
+    """Keys and values of n tokens, token i standing for exp(log_weights_i) equal ones; log_weights ``[*heads, n]``.
+
+    Its attention is the softmax of <q,k_i> + log_weights_i; a common constant in them changes nothing. A coreset of it
+    carries total log-weights: token i's own, less the log of the probability to keep it. A balancing construction
+    (coresets/recursion.py) called with it gives log-weights in the unweighted model too, where they are all equal
+    unless a weight exceeds the mean weight of the coreset. Raises ValueError as Cache, and on log-weights that do not
+    fit the tokens or hold NaN or Inf.
+    """
+
+    log_weights: Float[Tensor, "*heads n"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.log_weights.shape != self.keys.shape[:-1]:
+            raise ValueError(
+                f"log_weights {tuple(self.log_weights.shape)} must be one a token, {tuple(self.keys.shape[:-1])}"
+            )
+        if not bool(self.log_weights.isfinite().all()):
+            raise ValueError("log_weights hold NaN or Inf")
+
+    def __getitem__(self, head) -> "WeightedCache":
+        """The weighted cache of one head, or of a slice of the leading axes."""
+        return WeightedCache(self.keys[head], self.values[head], self.log_weights[head])
+
+    def to(self, *args, **kwargs) -> "WeightedCache":
+        """The same on another device or in another dtype, log-weights too."""
+        return WeightedCache(*(x.to(*args, **kwargs) for x in (self.keys, self.values, self.log_weights)))
+
+    def flat(self) -> "WeightedCache":
+        """The same with one axis of heads."""
+        plain = super().flat()
+        return WeightedCache(plain.keys, plain.values, self.log_weights.reshape(plain.keys.shape[:-1]))
+
+
+def base_weights(cache: Cache) -> Float[Tensor, "*heads n"] | None:
+    """The log-weights that a cache's own attention adds to its logits, None for a plain cache."""
+    return cache.log_weights if isinstance(cache, WeightedCache) else None
 
 
 @dataclass(frozen=True)
@@ -95,6 +140,13 @@ class Coreset:
         """The coreset of one head, or of a slice of the leading axes."""
         return Coreset(self.indices[head], None if self.log_weights is None else self.log_weights[head])
 
+    def flat(self) -> "Coreset":
+        """The same with one axis of heads."""
+        shape = (-1, self.size)
+        return Coreset(
+            self.indices.reshape(shape), None if self.log_weights is None else self.log_weights.reshape(shape)
+        )
+
 
 def attend(
     queries: Float[Tensor, "*heads b d"],
@@ -117,8 +169,9 @@ def attention_error(
 ) -> Float[Tensor, "*heads b"]:
     """Euclidean distance between attention over the cache and over its coreset, query by query.
 
-    Queries go in blocks that keep at most `max_logits` logits in memory at once. Raises ValueError where queries,
-    cache and coreset do not fit each other, or queries hold NaN or Inf.
+    The attention of a WeightedCache has its log-weights; the coreset's are its own in any case. Queries go in blocks
+    that keep at most `max_logits` logits in memory at once. Raises ValueError where queries, cache and coreset do not
+    fit each other, or queries hold NaN or Inf.
     """
     if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
         wanted = (*cache.heads, "b", cache.d)
@@ -126,8 +179,11 @@ def attention_error(
     if not bool(queries.isfinite().all()):
         raise ValueError("queries hold NaN or Inf")
     keys, values = cache.take(coreset.indices)
+    base = base_weights(cache)
+    if base is not None:
+        base = (base - base.amax(dim=-1, keepdim=True)).to(cache.keys)
     errors = [
-        (attend(q, cache.keys, cache.values) - attend(q, keys, values, coreset.log_weights)).norm(dim=-1)
+        (attend(q, cache.keys, cache.values, base) - attend(q, keys, values, coreset.log_weights)).norm(dim=-1)
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
     ]
     return torch.cat(errors, dim=-1)

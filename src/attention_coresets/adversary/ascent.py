@@ -52,7 +52,7 @@ def ascend(
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
-    flat, core = _flat(cache, coreset)
+    flat, core = cache.flat(), coreset.flat()
     parts = [(flat[a], core[a], rho, restarts, steps, polish, seed) for a in _slices(flat, restarts)]
     found = share(_climb_heads, parts, cache.keys.device) if len(parts) > 1 else [_climb_heads(*parts[0])]
     error, query, reached = (torch.cat(part) for part in zip(*found, strict=True))
@@ -77,7 +77,7 @@ def climb(
         raise ValueError(
             f"queries {tuple(queries.shape)} must have shape {(*cache.heads, 'b', cache.d)} for this cache"
         )
-    flat, core = _flat(cache, coreset)
+    flat, core = cache.flat(), coreset.flat()
     first = queries.to(flat.keys).reshape(len(flat.keys), -1, cache.d)
     parts = [
         (project(first[a], rho), two_sides(flat[a], core[a], rho), rho, steps) for a in _slices(flat, len(first[0]))
@@ -85,14 +85,6 @@ def climb(
     found = share(_climb, parts, first.device) if len(parts) > 1 else [_climb(*parts[0])]
     query, error = (torch.cat(part) for part in zip(*found, strict=True))
     return query.reshape(queries.shape), error.reshape(queries.shape[:-1])
-
-
-def _flat(cache: Cache, coreset: Coreset) -> tuple[Cache, Coreset]:
-    """The same with one axis of heads."""
-    weights = coreset.log_weights
-    weights = None if weights is None else weights.reshape(-1, coreset.size)
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
-    return flat, Coreset(coreset.indices.reshape(-1, coreset.size), weights)
 
 
 def _slices(cache: Cache, queries: int) -> list[slice]:

@@ -45,7 +45,8 @@ def ceilings(
     point = point * (problem.rho / point.norm(dim=-1, keepdim=True).clamp_min(problem.rho))
     h = torch.maximum((high - point).abs(), (low - point).abs())
     logits = point @ problem.keys.mT  # [B, n]
-    p, p_kept = logits.softmax(dim=-1), (logits[:, kept] + problem.log_weights).softmax(dim=-1)
+    p_kept = (logits[:, kept] + problem.log_weights).softmax(dim=-1)
+    p = (logits if problem.base is None else logits + problem.base).softmax(dim=-1)
     raw = (p @ problem.features).unflatten(-1, (1 + d + d * d, -1))
     raw_kept = (p_kept @ problem.features[kept]).unflatten(-1, (1 + d + d * d, -1))
     center = raw[:, 1 : 1 + d, -1]  # kb

@@ -1,13 +1,14 @@
 """What the certificates share: the difference of the two attentions as one quotient, and a floor under its denominator.
 
-About a law p on the tokens put x_i = k_i - mean_p(k), u_i = v_i - mean_p(v), c_i = 1 - w_i, w the coreset's weights
-scaled to sum n (0 where dropped). Whatever q,
+About a law p on the tokens put x_i = k_i - mean_p(k), u_i = v_i - mean_p(v), c_i = W_i - w_i, W the cache's weights (1
+but for a WeightedCache) and w the coreset's, 0 where dropped, both scaled to sum n. Whatever q,
 
-    Attn(q) - Attn'(q) = sum_i c_i e^{<q,x_i>} (u_i - o(q)) / Z(q),   Z(q) = sum_i e^{<q,x_i>},
+    Attn(q) - Attn'(q) = sum_i c_i e^{<q,x_i>} (u_i - o(q)) / Z(q),   Z(q) = sum_i W_i e^{<q,x_i>},
 
 o(q) the coreset's output less mean_p(v). Weights w >= 0 keep o(q) in the hull of the u_i: every ceiling needs that.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,20 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.theory import tilt
 
-LAWS = (0.0, 0.5, 1.0)  # p = p* of the tilt at these shares of rho; 0 is the uniform law
+LAWS = (0.0, 0.5, 1.0)  # p = p* of the tilt at these shares of rho; 0 is the uniform law, or the weights' own
 
 
 @dataclass(frozen=True)
 class Difference:
-    """x ``[H, n, d]``, u ``[H, n, dv]``, c ``[H, n]`` and p ``[H, n]`` of the module's statement, float64."""
+    """x ``[H, n, d]``, u ``[H, n, dv]``, c ``[H, n]`` and p ``[H, n]`` of the module's statement, float64; of weighted
+    caches also weights W ``[H, n]`` and log_ratio, log(W / p) ``[H, n]``, which is finite where both underflow.
+    """
 
     x: Float[Tensor, "H n d"]
     u: Float[Tensor, "H n dv"]
     c: Float[Tensor, "H n"]
     p: Float[Tensor, "H n"]
+    weights: Float[Tensor, "H n"] | None = None
+    log_ratio: Float[Tensor, "H n"] | None = None
 
     @property
     def reach(self) -> Float[Tensor, "H"]:
@@ -43,13 +48,14 @@ class Difference:
     def log_floor(self, low: Tensor, high: Tensor) -> Float[Tensor, "H k"]:
         """log of a floor under Z(q) / n for low_k <= |q| <= high_k; both ``[k]``.
 
-        With h_i = -log p_i - H(p), Z = e^H sum p_i e^{t_i}, t_i = <q,x_i> + h_i of mean 0 under p. e^t is at least
-        1 + t + g t^2 for t >= -T, g = (e^{-T} - 1 + T) / T^2, and sum p_i t_i^2 at least
+        With H = sum p_i log(W_i / p_i), the entropy of p where W = 1, and h_i = log(W_i / p_i) - H it is
+        Z = e^H sum p_i e^{t_i}, t_i = <q,x_i> + h_i of mean 0 under p. e^t is at least 1 + t + g t^2 for t >= -T,
+        g = (e^{-T} - 1 + T) / T^2, and sum p_i t_i^2 at least
         lambda_min |q|^2 - 2 |q| |sum p_i h_i x_i| + sum p_i h_i^2, lambda_min of the keys' covariance under p.
         """
-        minus_log = -self.p.clamp_min(1e-300).log()
-        entropy = (self.p * minus_log).sum(-1, keepdim=True)
-        h = minus_log - entropy
+        log_ratio = -self.p.clamp_min(1e-300).log() if self.log_ratio is None else self.log_ratio
+        entropy = (self.p * log_ratio).sum(-1, keepdim=True)
+        h = log_ratio - entropy
         weighted = self.x * self.p.unsqueeze(-1)
         least = torch.linalg.eigvalsh(weighted.mT @ self.x)[:, :1].clamp_min(0)  # [H, 1]
         skew = (h.unsqueeze(1) @ weighted).squeeze(1).norm(dim=-1, keepdim=True)
@@ -64,19 +70,36 @@ def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Differen
     """The difference about each law of LAWS, heads flattened. Any law is valid; the best one is not known before."""
     cache.check_indices(coreset.indices)
     keys, values = (x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values))
-    c = _signed_weights(cache, coreset).to(keys.device)
+    log_w = base_weights(cache)
+    if log_w is not None:
+        log_w = log_w.reshape(keys.shape[:-1]).to(keys).log_softmax(dim=-1) + math.log(cache.n)
+    c = _signed_weights(cache, coreset, log_w).to(keys.device)
     spread = (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).max()
     steepest = 100 / float(spread.clamp_min(1e-300))  # beyond, nothing is certified but by the values
     for share in LAWS:
-        p = torch.full_like(c, 1 / cache.n) if share == 0 else tilt(keys, min(share * rho, steepest)).p
+        p, log_p = _law(keys, min(share * rho, steepest), log_w)
         p = p / p.sum(-1, keepdim=True)
         x, u = (y - p.unsqueeze(1) @ y for y in (keys, values))
-        yield Difference(x, u, c, p)
+        if log_w is None:
+            yield Difference(x, u, c, p)
+        else:
+            yield Difference(x, u, c, p, log_w.exp(), log_w - log_p)
 
 
-def _signed_weights(cache: Cache, coreset: Coreset) -> Tensor:
+def _law(keys: Tensor, rho: float, log_w: Tensor | None) -> tuple[Tensor, Tensor]:
+    """p* of the tilt at this radius and its logarithm; at 0 the weights themselves, scaled to sum 1."""
+    n = keys.shape[-2]
+    if rho > 0:
+        tilted = tilt(keys, rho, log_w)
+        return tilted.p, tilted.log_p
+    log_p = torch.full_like(keys[..., 0], -math.log(n)) if log_w is None else log_w - math.log(n)
+    return torch.full_like(log_p, 1 / n) if log_w is None else log_p.exp(), log_p
+
+
+def _signed_weights(cache: Cache, coreset: Coreset, log_w: Tensor | None) -> Tensor:
     indices = coreset.indices.reshape(-1, coreset.size)
     log_weights = torch.zeros_like(indices) if coreset.log_weights is None else coreset.log_weights
     weights = cache.n * log_weights.to(torch.float64).reshape(indices.shape).softmax(dim=-1)
-    ones = torch.ones(len(indices), cache.n, dtype=torch.float64, device=indices.device)
-    return ones.scatter_add_(-1, indices, -weights)
+    shape = (len(indices), cache.n)
+    full = torch.ones(shape, dtype=torch.float64, device=indices.device) if log_w is None else log_w.exp()
+    return full.scatter_add_(-1, indices, -weights)

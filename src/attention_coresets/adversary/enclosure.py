@@ -12,7 +12,7 @@ from torch import Tensor
 from attention_coresets.adversary.ascent import ascend
 from attention_coresets.adversary.cells import ceilings
 from attention_coresets.adversary.problem import Problem
-from attention_coresets.attention import Cache, Coreset, attention_error
+from attention_coresets.attention import Cache, Coreset, WeightedCache, attention_error
 from attention_coresets.checks import positive
 from attention_coresets.theory import check_rho
 
@@ -77,10 +77,7 @@ def branch_and_bound(
 
 
 def _problems(cache: Cache, coreset: Coreset, rho: float) -> list[Problem]:
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values)))
-    weights = coreset.log_weights
-    weights = None if weights is None else weights.reshape(-1, coreset.size)
-    core = Coreset(coreset.indices.reshape(-1, coreset.size), weights)
+    flat, core = cache.flat(), coreset.flat()
     return [Problem.of(flat[head], core[head], rho) for head in range(len(flat.keys))]
 
 
@@ -89,7 +86,9 @@ def _starts(problems: list[Problem]) -> tuple[Float[Tensor, "H d"], Float[Tensor
     keys, values, kept, weights = (
         torch.stack([getattr(p, name) for p in problems]) for name in ("keys", "values", "kept", "log_weights")
     )
-    cache, coreset = Cache(keys, values), Coreset(kept, weights)
+    base = [p.base for p in problems if p.base is not None]
+    cache = WeightedCache(keys, values, torch.stack(base)) if base else Cache(keys, values)
+    coreset = Coreset(kept, weights)
     query = ascend(cache, coreset, problems[0].rho, restarts=16, steps=30, polish=40).query
     return query, attention_error(query.unsqueeze(-2), cache, coreset).squeeze(-1)
 

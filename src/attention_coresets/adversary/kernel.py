@@ -7,7 +7,7 @@ e^{a^2 <x,y>}; any other positive weights are as valid, and the best ones are fo
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 def _about(difference: Difference, rho: float) -> Tensor:
     """The ceiling about one law ``[H]``."""
     scale = difference.output_radius.clamp_min(1e-300)
-    difference = Difference(difference.x, difference.u / scale[:, None, None], difference.c, difference.p)
+    difference = replace(difference, u=difference.u / scale[:, None, None])
     z = rho * difference.reach
     series = _Series.of(difference, rho, degrees=_degrees(float(z.max().clamp_max(_OVERFLOW))))
     output = torch.ones_like(z)
@@ -61,7 +61,7 @@ def _about(difference: Difference, rho: float) -> Tensor:
 class _Series:
     """Moments of degrees 0..J about one law, and what multiplies them; everything over n.
 
-    full ``[H, J+1, dv, dv]`` of the u_i, signed ``[H, J+1, dv+1, dv+1]`` of the c_i (u_i, 1), keys over their reach;
+    full ``[H, J+1, dv, dv]`` of W_i u_i, signed ``[H, J+1, dv+1, dv+1]`` of c_i (u_i, 1), keys over their reach;
     factor ``[H, J+1, k]``: (r reach)^j / j! at the outer radius r of each shell; log_floor ``[H, k]`` in the shell;
     rest: what the degrees above J add, "output" for each unit of the output's radius; rounding: of the moments.
     """
@@ -77,20 +77,21 @@ class _Series:
     def of(difference: Difference, rho: float, degrees: int) -> "_Series":
         x, u, c = difference.x, difference.u, difference.c
         reach = difference.reach.clamp_min(1e-300)
-        full, signed = _moments(x / reach[:, None, None], u, c, degrees)
+        full, signed = _moments(x / reach[:, None, None], u, c, degrees, difference.weights)
         edges = torch.linspace(0, rho, _SHELLS + 1, dtype=x.dtype, device=x.device)
         j = torch.arange(degrees + 1, dtype=x.dtype, device=x.device)
         logs = (edges[1:] * reach[:, None]).log().unsqueeze(1) * j[:, None] - torch.lgamma(j + 1)[:, None]
         logs = logs.clamp_max(_OVERFLOW)
         tail = _tail((rho * x.norm(dim=-1)).clamp_max(_OVERFLOW), degrees)
         sizes, n = u.norm(dim=-1), x.shape[-2]
+        own = sizes if difference.weights is None else sizes * difference.weights
         rest = {
-            "full": (tail * sizes).mean(-1),
+            "full": (tail * own).mean(-1),
             "signed": (tail * c.abs() * sizes).mean(-1),
             "output": (tail * c.abs()).mean(-1),
         }
         unit = 4 * (n + degrees) * (u.shape[-1] + 1) * torch.finfo(x.dtype).eps
-        rounding = {"full": unit * sizes.mean(-1) ** 2, "signed": unit * (c.abs() * (sizes + 1)).mean(-1) ** 2}
+        rounding = {"full": unit * own.mean(-1) ** 2, "signed": unit * (c.abs() * (sizes + 1)).mean(-1) ** 2}
         return _Series(full, signed, logs.exp(), difference.log_floor(edges[:-1], edges[1:]), rest, rounding)
 
     def bound(self, moments: Tensor, output: Tensor | None) -> Tensor:
@@ -137,11 +138,11 @@ def _least_eigenvalue(
     return kept
 
 
-def _moments(x: Tensor, u: Tensor, c: Tensor, degrees: int) -> tuple[Tensor, Tensor]:
-    """sum_ik <x_i,x_k>^j f_i f_k^T / n^2 for f = u and f = c (u, 1), j = 0..degrees, by blocks of rows and of heads."""
+def _moments(x: Tensor, u: Tensor, c: Tensor, degrees: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """sum_ik <x_i,x_k>^j f_i f_k^T / n^2 for f = W u and f = c (u, 1), j = 0..degrees, by blocks of rows and heads."""
     heads, n, dv = u.shape
     signed = torch.cat([u, torch.ones_like(c).unsqueeze(-1)], dim=-1) * c.unsqueeze(-1)
-    both = torch.cat([u, signed], dim=-1) / n
+    both = torch.cat([u if weights is None else u * weights.unsqueeze(-1), signed], dim=-1) / n
     out = both.new_zeros(heads, degrees + 1, 2 * dv + 1, 2 * dv + 1)
     group = max(1, _ENTRIES // n**2)
     for a in range(0, heads, group):

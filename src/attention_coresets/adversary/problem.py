@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -14,7 +14,8 @@ EPS = torch.finfo(torch.float64).eps
 @dataclass(frozen=True)
 class Problem:
     """One head, its error unchanged: float64, keys and values of mean 0, the largest log-weight 0, the keys'
-    principal axes as the axes of the boxes (query of the cache = rotation @ query of a box).
+    principal axes as the axes of the boxes (query of the cache = rotation @ query of a box). base: the log-weights of
+    a WeightedCache, the largest 0.
 
     features ``[n, (1 + d + d^2)(dv + 1)]``: (1, k, k k^T) times (v, 1), whose mean under P gives every moment needed.
     hull bounds the error anywhere, rounding what float64 may lose in any of it.
@@ -29,6 +30,7 @@ class Problem:
     features: Float[Tensor, "n f"]
     hull: float
     rounding: float
+    base: Float[Tensor, "n"] | None = None
 
     @classmethod
     def of(cls, cache: Cache, coreset: Coreset, rho: float) -> "Problem":
@@ -40,7 +42,9 @@ class Problem:
         keys = keys @ rotation
         weights = coreset.log_weights
         weights = torch.zeros_like(keys[coreset.indices, 0]) if weights is None else weights.to(torch.float64)
-        radius = float(values.norm(dim=-1).max())
+        radius, base = float(values.norm(dim=-1).max()), base_weights(cache)
+        base = None if base is None else base.to(torch.float64) - base.max()
+        logits = rho * key_size - (0.0 if base is None else float(base.min()))  # the largest
         return cls(
             keys,
             values,
@@ -50,7 +54,8 @@ class Problem:
             rotation,
             _features(keys, values),
             hull=2 * radius + 16 * EPS * value_size,
-            rounding=EPS * (radius * (2 * cache.n + 256 * (1 + rho * key_size)) + 16 * value_size),
+            rounding=EPS * (radius * (2 * cache.n + 256 * (1 + logits)) + 16 * value_size),
+            base=base,
         )
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 
 _NEAR = 40.0  # e^{+-40} times any sum of values is far from the ends of float32
 
@@ -45,16 +45,22 @@ Sides = tuple[Side, Side]
 
 def two_sides(cache: Cache, coreset: Coreset, rho: float) -> Sides:
     """A flat batch of heads and its coresets, in the dtype of the cache, for queries of the ball |q| <= rho."""
-    keys = centred(cache).keys
+    keys, base = centred(cache).keys, base_weights(cache)
     values = torch.cat([cache.values, torch.ones_like(keys[..., :1])], dim=-1)
     far = rho * float(keys.norm(dim=-1).max()) > _NEAR
     kept_keys, kept_values = Cache(keys, values).take(coreset.indices)
-    weights = coreset.log_weights
-    if weights is not None:
-        weights = (weights - weights.amax(-1, keepdim=True)).to(keys).unsqueeze(-2)
-    return Side(keys, values, None, far), Side(kept_keys, kept_values, weights, far)
+    ours, theirs = (None if w is None else _topped(w).to(keys).unsqueeze(-2) for w in (base, coreset.log_weights))
+    return Side(keys, values, ours, far), Side(kept_keys, kept_values, theirs, far)
 
 
 def centred(cache: Cache) -> Cache:
-    """Keys of mean 0: a common shift changes no attention, and about their mean float32 logits are small."""
-    return Cache(cache.keys - cache.keys.mean(dim=-2, keepdim=True), cache.values)
+    """Keys of mean 0, log-weights of largest 0: no common shift changes any attention, and about their mean float32
+    logits are small.
+    """
+    keys, base = cache.keys - cache.keys.mean(dim=-2, keepdim=True), base_weights(cache)
+    return Cache(keys, cache.values) if base is None else WeightedCache(keys, cache.values, _topped(base))
+
+
+def _topped(log_weights: Float[Tensor, "*heads n"]) -> Float[Tensor, "*heads n"]:
+    """Less their largest."""
+    return log_weights - log_weights.amax(-1, keepdim=True)

@@ -17,24 +17,26 @@ _DEGREES = 6
 def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """sup over |q| <= rho of |Attn(q) - Attn_coreset(q)| is at most the number returned for each head, float64.
 
-    The numerator of the difference (difference.py), about the uniform law, is sum_j <q^{(x)j}, T_j> / j!. Up to degree
-    J each T_j = sum_i c_i x_i^{(x)j} (x) u_i enters by the least spectral norm of its unfoldings, as does its companion
-    without u_i times the output's radius; the rest of the series by norms, at full size: useful while
-    (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest, up to 6, with d^J dv <= 2^16. Cost
-    O(n d^J dv + d^{2J} dv) flops, memory 8 MB and the tensors. Raises ValueError for rho that is not positive.
+    The numerator of the difference (difference.py), about the uniform law or a WeightedCache's weights, is
+    sum_j <q^{(x)j}, T_j> / j!. Up to degree J each T_j = sum_i c_i x_i^{(x)j} (x) u_i enters by the least spectral norm
+    of its unfoldings, as does its companion without u_i times the output's radius; the rest of the series by norms, at
+    full size: useful while (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest, up to 6, with
+    d^J dv <= 2^16. Cost O(n d^J dv + d^{2J} dv) flops, memory 8 MB and the tensors. Raises ValueError for rho that is
+    not positive.
     """
     check_rho(rho)
-    difference = next(iter(differences(cache, coreset, rho)))  # the first law is the uniform one
+    difference = next(iter(differences(cache, coreset, rho)))  # about the first law, the uniform one
     ceilings = [_head(difference, head, rho) for head in range(len(difference.c))]
     return torch.stack(ceilings).reshape(cache.heads)
 
 
 def _head(difference: Difference, head: int, rho: float) -> Tensor:
     x, u, c = difference.x[head], difference.u[head], difference.c[head]
-    one = torch.ones_like(c).unsqueeze(-1)
+    ones = torch.ones_like(c)
+    one, own = ones.unsqueeze(-1), ones if difference.weights is None else difference.weights[head]
     low = (difference.log_floor(torch.zeros(1).to(c), torch.full((1,), rho).to(c))[head, 0]).exp()
     radius = u.norm(dim=-1).amax()
-    outward = torch.minimum(_series(x, u, torch.ones_like(c), rho) / low, radius)
+    outward = torch.minimum(_series(x, u, own, rho) / low, radius)
     with_values, alone = _series(x, u, c, rho) / low, _series(x, one, c, rho) / low
     output, best = radius, with_values + radius * alone
     for _ in range(3):  # |o| <= |Attn - mean| + error

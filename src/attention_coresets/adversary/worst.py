@@ -1,6 +1,6 @@
 """The worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from attention_coresets.adversary.ascent import ascend
 from attention_coresets.adversary.certificate import CERTIFICATES
 from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, branch_and_bound
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.bodies import QueryBody
 
 _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n = 512
 
@@ -49,6 +50,7 @@ def worst_query(
     coreset: Coreset,
     rho: float,
     *,
+    body: QueryBody | None = None,
     restarts: int = 64,
     steps: int = 60,
     polish: int = 80,
@@ -58,10 +60,18 @@ def worst_query(
 ) -> WorstQuery:
     """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho by gradient ascent (`ascend`); every head at once.
 
+    `body`: over its queries center + axes u, |u| <= rho, instead; the query found is one of these, the ceilings hold
+    for all of them, and branch and bound applies where the body has at most 4 axes. A WeightedCache's attention has its
+    log-weights, and so have a coreset's of it.
+
     `certify` adds every certificate that applies: kernel, taylor, values (certificate.py), and up to d = 4 branch and
     bound to `gap` or 100,000 boxes a head. Cost: that of `ascend`, and of each certificate. Raises ValueError for rho,
     counts or gap that are not positive.
     """
+    if body is not None:
+        view, core = body.view(cache), body.inside(coreset, cache)
+        options = {"restarts": restarts, "steps": steps, "polish": polish, "generator": generator}
+        return _outside(worst_query(view, core, rho, **options, certify=certify, gap=gap), body)
     found = ascend(cache, coreset, rho, restarts=restarts, steps=steps, polish=polish, generator=generator)
     if not certify:
         return WorstQuery(*found, restarts)
@@ -70,3 +80,14 @@ def worst_query(
         return WorstQuery(*found, restarts, ceilings)
     enclosure = branch_and_bound(cache, coreset, rho, gap=gap, nodes=_NODES)
     return WorstQuery(*found, restarts, ceilings | {"branch_and_bound": enclosure.upper}, enclosure)
+
+
+def _outside(worst: WorstQuery, body: QueryBody) -> WorstQuery:
+    """What was found in the view of a body, with queries of the cache."""
+
+    def query(u: Tensor) -> Tensor:
+        return body.queries(u.unsqueeze(-2)).squeeze(-2)
+
+    enclosure = worst.enclosure
+    enclosure = None if enclosure is None else replace(enclosure, query=query(enclosure.query))
+    return replace(worst, query=query(worst.query), enclosure=enclosure)

@@ -1,11 +1,12 @@
 """Run a language model over a text once and keep each layer's post-RoPE keys, values and queries on disk.
 
 The cache is the first n tokens of a segment of the text. Kept beside it are the queries of its last positions
-(calibration: what a server has seen when it compresses) and those of the positions that follow (held out). One
-safetensors file a layer, float32 exactly as the model computed it, with provenance and a checksum, under `captures/` in
-the repository or where ATTENTION_CORESETS_CAPTURES points. Memory at the peak for SmolLM2-135M: PEAK_8192 at 7168 + 1024
-tokens, the longest it reads, the model's own 0.5 GB included; on disk 330 MB at 4096 + 1024. Needs transformers and
-safetensors (the `models` extra), imported only when something runs.
+(calibration: what a server has seen when it compresses), the same moved behind the cache (rotary.py), and those of the
+positions that follow (held out). One safetensors file a layer, float32 exactly as the model computed it, with
+provenance and a checksum, under `captures/` in the repository or where ATTENTION_CORESETS_CAPTURES points. SmolLM2-135M
+at 7168 + 1024 tokens, the longest it reads: 1.6 GB of memory at the peak, 1.2 GB of them to unpack the model; 470 MB on
+disk (330 MB at 4096 + 1024). Needs transformers and safetensors (the `models` extra), imported only when something
+runs.
 """
 
 import fcntl
@@ -25,6 +26,7 @@ from torch import Tensor
 from attention_coresets.caches.capture_files import read_metadata, save, unusable
 from attention_coresets.caches.language_models import PACKAGED, TINY, load_model, prose
 from attention_coresets.caches.recording import plain_layers, record
+from attention_coresets.caches.rotary import move
 from attention_coresets.registry import check_name
 
 CALIBRATION = 512  # last positions of a cache whose queries are kept, where no number is given
@@ -138,6 +140,7 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
         def keep(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> None:
             tensors = {"keys": keys[:, : source.n], "values": values[:, : source.n]}
             tensors["calibration"], tensors["queries"] = queries.split([source.calibrated, source.queries], dim=1)
+            tensors["moved"] = move(model.base_model, tensors["calibration"], source.calibrated, layer)
             save(source.layer_file(layer), tensors, {**meta, "scaling": repr(float(scaling)), **source.identity(layer)})
             bar.update()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-TENSORS = ("keys", "values", "queries", "calibration")
+TENSORS = ("keys", "values", "queries", "calibration", "moved")
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Total sensitivity of a set of queries, and how far the sensitivities of some queries cover the attention of others."""
+"""Total sensitivity of queries, and how far the sensitivities of some cover the attention of others."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,12 @@ _MOST = 1024  # held-out queries that quantiles and shares are taken over
 def coverage(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"], recent: int) -> dict[str, float]:
     """How often a held-out query attends to a token more than any calibration query did; rows are softmax weights.
 
-    ratio = softmax_i(q) / s_i, s_i = max over calibration queries of softmax_i, over held-out pairs (q, i), each counted
-    with its share of the attention, softmax_i(q) / h: the ratio's quantiles (coverage_50, _90, _99), its largest value
-    at all (coverage_100), and the share of the attention with a ratio above 2 and above 10 (uncovered_2, uncovered_10),
-    and the part of the former on the last `recent` tokens, which not all calibration queries see (uncovered_2_recent).
-    A ratio above 1 is where draws from s have no guarantee. All but coverage_100 are of at most _MOST held-out queries,
-    drawn as `subsample`. Cost O(h n).
+    ratio = softmax_i(q) / s_i, s_i = max over calibration queries of softmax_i, over held-out pairs (q, i), each
+    counted with its share of the attention, softmax_i(q) / h: the ratio's quantiles (coverage_50, _90, _99), its
+    largest value at all (coverage_100), and the share of the attention with a ratio above 2 and above 10 (uncovered_2,
+    uncovered_10), and the part of the former on the last `recent` tokens, which not all calibration queries see
+    (uncovered_2_recent). A ratio above 1 is where draws from s have no guarantee. All but coverage_100 are of at most
+    _MOST held-out queries, drawn as `subsample`. Cost O(h n).
     """
     sensitivity = calibration.amax(dim=0)
     found = {"coverage_100": float((heldout.amax(dim=0) / sensitivity).max())}

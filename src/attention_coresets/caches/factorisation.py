@@ -25,12 +25,12 @@ class Factorisation:
 def balancing_constant(weights: Float[Tensor, "b n"], iterations: int = 25, tolerance: float = 0.01) -> Factorisation:
     """Gamma = min over factorisations weights = F G of max_q |f_q| * sum_i |g_i| (docs/theory.md).
 
-    For query weights w and token weights p, both summing to 1, sqrt(sum w |f|^2 * sum |g|^2 / p) is smallest for
-    F = D_w^{-1/2} U S^{1/2}, G = S^{1/2} V^T D_p^{1/2} with D_w^{1/2} P D_p^{-1/2} = U S V^T, where it is
-    h(w, p) = sum S, and Gamma = min_p max_w h: concave in w, convex in p. Steps: w times |f|^4, p proportional to |g|. Any
-    (w, p) gives a valid factorisation, the best met is returned; a tangent of h in p gives `lower`. Gamma is at least the
-    total sensitivity sum_i max_q P_qi, and for independent tokens that is what it is. Stops within 1 + tolerance of
-    `lower`. Cost O(b^2 n + b^3) a step. Rows need not sum to 1, entries must be finite (ValueError).
+    For query weights w and token weights p, both summing to 1, sqrt(sum w |f|^2 * sum |g|^2 / p) is smallest for F =
+    D_w^{-1/2} U S^{1/2}, G = S^{1/2} V^T D_p^{1/2} with D_w^{1/2} P D_p^{-1/2} = U S V^T, where it is h(w, p) = sum S,
+    and Gamma = min_p max_w h: concave in w, convex in p. Steps: w times |f|^4, p proportional to |g|. Any (w, p) gives
+    a valid factorisation, the best met is returned; a tangent of h in p gives `lower`. Gamma is at least the total
+    sensitivity sum_i max_q P_qi. Stops within 1 + tolerance of `lower`. Cost O(b^2 n + b^3) a step. Rows need not sum
+    to 1, entries must be finite (ValueError).
     """
     if not bool(weights.isfinite().all()):
         raise ValueError("weights hold NaN or Inf")

@@ -34,11 +34,12 @@ def norm_measures(head: RealHead) -> dict[str, float]:
 
     rho = largest query norm * largest key norm * scaling over all of the head's queries: rho_uncentred; rho_centred,
     keys about their mean; rho_ball, about the centre of their smallest enclosing ball; rho_linear, after the best
-    linear map (within 1 %: rho_linear_lower is certified). rho_query_ball and rho_query_linear(_lower): the same two with
-    the queries about a centre q0 of their own, the queries then being q0 + delta and the cache one with log-weights
-    <q0, k_i>. sigma of the tilt and radius R (1 by the normalisation) belong to rho_centred; exponent_X = rho * sigma of
-    the tilt of these keys for the ball of radius rho_X, with those log-weights where the queries have a centre. The tilt
-    does not depend on the origin of the keys: exponent_centred is that of rho_uncentred and rho_ball, too.
+    linear map (within 1 %: rho_linear_lower is certified). rho_query_ball and rho_query_linear(_lower): the same two
+    with the queries about a centre q0 of their own, the queries then being q0 + delta and the cache one with
+    log-weights <q0, k_i>. sigma of the tilt and radius R (1 by the normalisation) belong to rho_centred; exponent_X =
+    rho * sigma of the tilt of these keys for the ball of radius rho_X, with those log-weights where the queries have a
+    centre. The tilt does not depend on the origin of the keys: exponent_centred is that of rho_uncentred and rho_ball,
+    too.
     """
     keys, queries = head.cache.keys, torch.cat([head.calibration, head.heldout])
     _, ball = enclosing_ball(keys)
@@ -96,10 +97,10 @@ def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[st
 def sensitivity_measures(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"]) -> dict[str, float]:
     """What may stand in for e^rho: the total sensitivity T and the balancing constant Gamma >= T of softmax weights.
 
-    total_sensitivity of the calibration queries, each over the keys it sees, and its logarithm; the same of the held-out
-    queries, over the whole cache. gamma (within a few per cent: gamma_lower is certified) and gamma_sensitivity, its T,
-    are of GAMMA_QUERIES calibration queries (all where there are fewer); gamma_heldout and gamma_sensitivity_heldout, of
-    as many held-out ones.
+    total_sensitivity of the calibration queries, each over the keys it sees, and its logarithm; the same of the
+    held-out queries, over the whole cache. gamma (within a few per cent: gamma_lower is certified) and
+    gamma_sensitivity, its T, are of GAMMA_QUERIES calibration queries (all where there are fewer); gamma_heldout and
+    gamma_sensitivity_heldout, of as many held-out ones.
     """
     sums = {"": total_sensitivity(calibration), "_heldout": total_sensitivity(heldout)}
     found = {f"total_sensitivity{kind}": value for kind, value in sums.items()}

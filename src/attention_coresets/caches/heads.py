@@ -15,12 +15,14 @@ class RealHead:
 
     Normalised: keys (k - key_mean) / key_radius, values (v - value_mean) / value_scale, both within the unit ball, and
     queries q * scaling * key_radius, so that attend(q, keys, values) * value_scale + value_mean is exactly the model's
-    attention over these n tokens. Calibration queries are those of the cache's last c positions, in order, held-out
-    queries those of later positions; `group` query heads share the KV head, one head's queries after another's.
+    attention over these n tokens. Calibration queries are those of the cache's last c positions, in order; moved are
+    the same as if they were asked at the c positions after the cache (rotary.py); held-out queries are those of later
+    positions; `group` query heads share the KV head, one head's queries after another's.
     """
 
     cache: Cache
     calibration: Float[Tensor, "b d"]
+    moved: Float[Tensor, "b d"]
     heldout: Float[Tensor, "h d"]
     scaling: float
     key_mean: Float[Tensor, "d"]
@@ -34,15 +36,17 @@ class RealHead:
         """max |q| over all the head's queries, keys centred at their mean: theory's rho of this head."""
         return float(torch.cat([self.calibration, self.heldout]).norm(dim=-1).max())
 
-    def in_model_units(self) -> tuple[Cache, Float[Tensor, "group b d"]]:
-        """Keys and values as the model computes them, and the calibration queries times its scaling, by query head.
+    def in_model_units(self, moved: bool = False) -> tuple[Cache, Float[Tensor, "group b d"]]:
+        """Keys and values as the model computes them, and the calibration queries (or these moved on) times its
+        scaling, by query head.
 
         Logits are those of the normalised head but for one constant a query: what depends on the origin of the keys or
         on norms of values is then as its authors defined it.
         """
         keys = self.cache.keys * self.key_radius + self.key_mean
         values = self.cache.values * self.value_scale + self.value_mean
-        return Cache(keys, values), self.calibration.unflatten(0, (self.group, -1)) / self.key_radius
+        queries = self.moved if moved else self.calibration
+        return Cache(keys, values), queries.unflatten(0, (self.group, -1)) / self.key_radius
 
 
 def calibration_weights(head: RealHead) -> Float[Tensor, "b n"]:

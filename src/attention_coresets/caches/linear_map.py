@@ -17,8 +17,8 @@ _FLOOR = 1e-12  # of the mean eigenvalue: keeps a flat set of points invertible
 class LinearMap:
     """queries q -> M^{-T} (q - query_center), keys k -> M (k - key_center): inner products of the shifted are kept.
 
-    queries ``[b, d]`` and keys ``[n, d]`` are the mapped ones; rho = max |mapped q| * max |mapped k|, and `lower` <= the
-    smallest rho that any map and centre of the keys (and of the queries, where these have one) can give.
+    queries ``[b, d]`` and keys ``[n, d]`` are the mapped ones; rho = max |mapped q| * max |mapped k|, and `lower` <=
+    the smallest rho that any map and centre of the keys (and of the queries, where these have one) can give.
     """
 
     queries: Float[Tensor, "b d"]
@@ -37,9 +37,9 @@ def best_linear_map(
     Without centres this is the factorisation norm gamma_2 of the logit matrix Q K^T. In B = M^T M the logarithm is
     geodesically convex, and its dual is to maximise tr (Cq^{1/2} Ck Cq^{1/2})^{1/2} over weights of the queries and of
     the keys, Cq and Ck being their weighted second moments (covariances where there is a centre): with weights given,
-    the best B is the geometric mean of Ck and Cq^{-1}. Weights are multiplied by powers of the mapped norms until primal and
-    dual agree within 1 + tolerance, or for _OUTER * _INNER steps, the inner ones on the points of largest norm or
-    weight only. What is returned is valid however far that got. Cost O(d^3 + active d^2) a step.
+    the best B is the geometric mean of Ck and Cq^{-1}. Weights are multiplied by powers of the mapped norms until
+    primal and dual agree within 1 + tolerance, or for _OUTER * _INNER steps, the inner ones on the points of largest
+    norm or weight only. What is returned is valid however far that got. Cost O(d^3 + active d^2) a step.
     """
     sides = [_Points(queries, center), _Points(keys, True)]
     best: LinearMap | None = None
@@ -88,7 +88,7 @@ class _Points:
         self.weights = weights / weights.sum()
 
     def active(self, mapped: Tensor) -> "_Points":
-        """Those of largest norm, which the steps to come may give weight, and those of largest weight, which have it."""
+        """Those of largest norm, which steps to come may give weight, and those of largest weight, which have it."""
         norms, count = mapped.norm(dim=-1), min(_ACTIVE // 2, len(self.x))
         chosen = torch.cat([norms.topk(count).indices, self.weights.topk(count).indices]).unique()
         weights = self.weights[chosen]
@@ -103,7 +103,7 @@ class _Points:
 
 
 def _geometric_mean(cq: Tensor, ck: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
-    """The maps (M^{-T}, M) that are best for these moments, and the square root of tr(B Cq) tr(B^{-1} Ck) they reach."""
+    """The maps (M^{-T}, M) that are best for these moments, and the root of tr(B Cq) tr(B^{-1} Ck) they reach."""
     values, vectors = torch.linalg.eigh(cq)
     root = values.clamp_min(torch.finfo(cq.dtype).tiny).sqrt()
     half, inverse = (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT

@@ -58,13 +58,15 @@ class Model:
 class LayerCapture:
     """One layer of a capture, float32 as the model computed it; query head h belongs to KV head h // (heads // kv).
 
-    queries are those of positions after the cache, calibration those of its last c positions.
+    queries are those of positions after the cache, calibration those of its last c positions, moved the latter as if
+    they were asked at the c positions after the cache.
     """
 
     keys: Float[Tensor, "kv n d"]
     values: Float[Tensor, "kv n dv"]
     queries: Float[Tensor, "heads q d"]
     calibration: Float[Tensor, "heads c d"]
+    moved: Float[Tensor, "heads c d"]
     scaling: float
     path: Path
 
@@ -83,13 +85,14 @@ def load_head(parameters: Model) -> RealHead:
         raise ValueError(f"d = {parameters.d}, but {parameters.model} has heads of dimension {d}; leave d out")
     keys, key_mean, key_radius = _normalise(layer.keys[parameters.kv_head])
     values, value_mean, value_scale = _normalise(layer.values[parameters.kv_head])
-    calibration, heldout = (
+    calibration, moved, heldout = (
         x.unflatten(0, (heads, -1))[parameters.kv_head].to(torch.float64) * (layer.scaling * key_radius)
-        for x in (layer.calibration, layer.queries)  # [heads // kv, c, d] and [heads // kv, q, d]
+        for x in (layer.calibration, layer.moved, layer.queries)  # [heads // kv, c or q, d]
     )
     return RealHead(
         cache=Cache(keys, values),
         calibration=calibration.flatten(0, 1),
+        moved=moved.flatten(0, 1),
         heldout=heldout.flatten(0, 1),
         scaling=layer.scaling,
         key_mean=key_mean,

@@ -11,6 +11,8 @@ from attention_coresets.coresets.kernel_halving import KernelHalving
 from attention_coresets.coresets.nystrom import Nystrom
 from attention_coresets.coresets.optimum import Optimum
 from attention_coresets.coresets.paired_coin import PairedCoin
+from attention_coresets.coresets.query_exchange import QueryExchange
+from attention_coresets.coresets.query_walk import QueryWalk
 from attention_coresets.coresets.self_balancing import SelfBalancingWalk
 from attention_coresets.coresets.sensitivity_draws import SensitivityDraws
 from attention_coresets.coresets.stream import HeldCoreset, Stream
@@ -37,6 +39,8 @@ CORESETS: dict[str, type] = {
     "subgen": SubGen,
     "optimum": Optimum,
     "balancekv": BalanceKV,
+    "query_walk": QueryWalk,
+    "query_exchange": QueryExchange,
     **EVICTION,
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.law import SCALES, law
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
@@ -72,6 +72,7 @@ class BalanceKV:
         """A coreset of exactly `size` tokens a head."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         if size >= cache.n:
             return everything(cache)
         keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))

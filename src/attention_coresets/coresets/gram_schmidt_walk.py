@@ -1,6 +1,7 @@
 """Gram-Schmidt walk coresets: the construction that should reach the sqrt(d) e^{rho sigma} / epsilon rate."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class GramSchmidtWalk:
     memory. Sources: Bansal et al. 2018, Harshaw et al.; the tilt is this project's.
     """
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "one_walk"

@@ -1,6 +1,7 @@
 """Greedy signs: each pair goes to the end of less discrepancy."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Greedy:
     Parameters as GramSchmidtWalk's. From marginals other than 1/2 it does not keep the mean. Cost O(n^2) a stage.
     """
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class KernelHalving:
     GramSchmidtWalk's. Cost O(n^2) a stage.
     """
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"

@@ -18,6 +18,7 @@ from attention_coresets.coresets.law import MODELS
 from attention_coresets.coresets.minimax_swaps import minimax_swaps
 from attention_coresets.coresets.minimax_weights import minimax_weights
 from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.size import check_plain
 from attention_coresets.coresets.uniforms import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
@@ -74,6 +75,7 @@ def minimax(
     for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
     """
     check_rho(rho)
+    check_plain(cache)
     check_name(model, MODELS, "model")
     cache.check_indices(coreset.indices)
     if coreset.size >= cache.n:

@@ -15,7 +15,7 @@ from attention_coresets.coresets.demands import Demands
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.subset_search import Certified, SubsetSearch
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name
@@ -51,6 +51,7 @@ class Optimum:
         """A coreset of exactly `size` tokens a head; `generator` is not used, for the optimum is not random."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         if size >= cache.n:
             return everything(cache)
         draw(generator, cache.heads.numel(), 0)  # no numbers, but the same refusal of generators that do not fit
@@ -109,6 +110,7 @@ class _Problem:
 
     def __init__(self, cache: Cache, rho: float, model: str):
         check_rho(rho)
+        check_plain(cache)
         if cache.heads:
             raise ValueError(f"the optimum is found one head at a time, got heads {tuple(cache.heads)}")
         if cache.n > LARGEST_N or cache.d > LARGEST_D:

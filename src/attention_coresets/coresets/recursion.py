@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.coresets.buckets import Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import Law, balancing_features, balancing_gram, law
 from attention_coresets.coresets.refinement import refine
 from attention_coresets.coresets.size import check_size, everything, kept_tokens
 from attention_coresets.coresets.uniforms import Generators, draw, seeded
-from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.theory import check_rho
 
 # signs = rule(vectors, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept

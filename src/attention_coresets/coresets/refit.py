@@ -7,6 +7,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, attend
 from attention_coresets.coresets.law import law
 from attention_coresets.coresets.nnls import nnls
+from attention_coresets.coresets.size import check_plain
 from attention_coresets.coresets.subsets import FLOOR, floored_log
 from attention_coresets.coresets.unit_kernel import UnitKernel, unit_kernel
 from attention_coresets.registry import check_name
@@ -41,6 +42,7 @@ def refit_log_weights(
     + m^3), "queries" O(queries (n (d + dv) + dv m^2)) a step, 30 steps at most. ValueError for other parameters.
     """
     check_rho(rho)
+    check_plain(cache)
     check_name(objective, OBJECTIVES, "objective")
     if queries < 1:
         raise ValueError(f"queries must be at least 1, got {queries}")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class SelfBalancingWalk:
     Other parameters as GramSchmidtWalk's. Cost O(n^2) a stage.
     """
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: str = "tilted"
     scale: str = "auto"
     recursion: str = "halving"

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, WeightedCache
 
 
 def everything(cache: Cache) -> Coreset:
@@ -16,6 +16,15 @@ def check_size(size: int) -> None:
     """ValueError unless at least one token is asked for."""
     if size < 1:
         raise ValueError(f"size must be at least 1 token, got {size}")
+
+
+def check_plain(cache: Cache) -> None:
+    """ValueError for a WeightedCache: for whoever counts every token once."""
+    if isinstance(cache, WeightedCache):
+        raise ValueError(
+            "tokens would count once each, whatever the cache's log-weights; use a construction that balances, such as "
+            "gram_schmidt_walk, or a plain Cache(cache.keys, cache.values)"
+        )
 
 
 def check_sinks(sinks: int, size: int) -> None:

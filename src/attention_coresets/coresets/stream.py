@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.kernel_halving import KernelHalving
@@ -15,7 +15,6 @@ from attention_coresets.coresets.self_balancing import SelfBalancingWalk
 from attention_coresets.coresets.size import check_size
 from attention_coresets.coresets.tilted_draws import TiltedDraws
 from attention_coresets.coresets.uniforms import Generators
-from attention_coresets.coresets.weighted import WeightedCache
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -34,6 +34,7 @@ def subset(
     """
     check_rho(rho)
     check_size(size)
+    check_plain(cache)
     if size >= cache.n:
         return everything(cache)
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))

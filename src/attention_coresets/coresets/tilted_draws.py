@@ -18,6 +18,7 @@ class TiltedDraws:
     O~(d e^{rho sigma} / epsilon^2) tokens. Cost: the tilt and O(n log n).
     """
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: ClassVar[str] = "tilted"
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:

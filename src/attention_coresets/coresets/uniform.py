@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_sinks, check_size, everything
+from attention_coresets.coresets.size import check_plain, check_sinks, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -34,6 +34,7 @@ class Uniform:
         """A coreset of exactly `size` tokens a head; rho plays no part."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         if size >= cache.n:
             return everything(cache)
         check_sinks(self.sinks, size)

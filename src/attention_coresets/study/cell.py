@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from attention_coresets.adversary import WorstQuery, worst_query
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
+from attention_coresets.bodies import QueryBody, ellipsoid
 from attention_coresets.caches import CACHES, make_cache, token_order
 from attention_coresets.caches.heads import RealHead, heldout_errors
 from attention_coresets.caches.model import load_head
@@ -40,15 +41,16 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     device, dtype = device_of(config), getattr(torch, config["compute"]["dtype"])
     name, parameters = _named(config["cache"])
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
-    facts = _facts(config, cache, device)
     head = _real_head(name, parameters)
+    body = _body(config, head, cache)
+    facts = _facts(config, cache, body, device)
     heldout = _heldout(head, cache)
-    construct = _construction(config, cache, head)
+    construct = _construction(config, cache, head, body)
     floors = _floors(config, cache)
     rows: list[dict[str, Any]] = []
     for size in config["sizes"]:
         coreset, construct_seconds = _timed(lambda size=size: construct(size))
-        worst, adversary_seconds = _timed(lambda c=coreset, size=size: _attack(config, cache, c, size))
+        worst, adversary_seconds = _timed(lambda c=coreset, size=size: _attack(config, cache, c, size, body))
         shared = {
             "size": size,
             "seconds_construct": construct_seconds / config["heads"],
@@ -71,31 +73,48 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
 
 
-def _construction(config: Mapping[str, Any], cache: Cache, head: RealHead | None) -> Callable[[int], Coreset]:
+def _body(config: Mapping[str, Any], head: RealHead | None, cache: Cache) -> QueryBody | None:
+    """What queries the error is the worst of: None for the ball |q| <= rho; `ellipsoid`, of the calibration queries
+    moved behind the cache, of which it holds 95 % at rho = 1."""
+    if config.get("body", "ball") == "ball":
+        return None
+    assert head is not None, "checked with the configuration"
+    return ellipsoid(head.moved[None]).to(cache.keys)
+
+
+def _construction(
+    config: Mapping[str, Any], cache: Cache, head: RealHead | None, body: QueryBody | None
+) -> Callable[[int], Coreset]:
     """size -> coreset.
 
-    Of a real head, constructions defined on keys and values as the model computes them get these, and the eviction
-    heuristics also the calibration queries and the tokens' positions.
+    Of a real head, constructions defined on keys and values as the model computes them get these, and those that ask
+    for queries the calibration queries and the tokens' positions. Those that take a WeightedCache get the body's view.
     """
     name, parameters = _named(config["coreset"])
     construct, extra = make_coreset(name, **parameters), {}
+    whole = cache
     if head is not None and getattr(construct, "model_units", False):
         order = torch.from_numpy(token_order(CACHES["model"](**_named(config["cache"])[1]), cache.n, config["seed"]))
-        original, queries = head.in_model_units()
+        original, queries = head.in_model_units(moved=getattr(construct, "moved", False))
         cache = Cache(original.keys[order][None], original.values[order][None]).to(cache.keys)
         if hasattr(construct, "needs_queries"):
             extra = {"queries": queries[None].to(cache.keys), "positions": order[None].to(cache.keys.device)}
 
+    seen = body is not None and getattr(construct, "weighted", False)
+    if body is not None and seen:
+        cache = body.view(cache)
+
     def build(size: int) -> Coreset:
         generators = [_generator(config["seed"], h, _CONSTRUCTION, size) for h in range(config["heads"])]
-        return construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
+        coreset = construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
+        return body.outside(coreset, whole) if body is not None and seen else coreset
 
     return build
 
 
-def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int) -> WorstQuery:
+def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int, body: QueryBody | None) -> WorstQuery:
     generator = _generator(config["seed"], 0, _ADVERSARY, size)
-    return worst_query(cache, coreset, config["rho"], generator=generator, **config["adversary"])
+    return worst_query(cache, coreset, config["rho"], generator=generator, body=body, **config["adversary"])
 
 
 def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
@@ -103,10 +122,14 @@ def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
 
 
-def _facts(config: Mapping[str, Any], cache: Cache, device: torch.device) -> list[dict[str, Any]]:
-    """What all sizes share, head by head."""
+def _facts(
+    config: Mapping[str, Any], cache: Cache, body: QueryBody | None, device: torch.device
+) -> list[dict[str, Any]]:
+    """What all sizes share, head by head; sigma and the radius are those of the keys as the body's queries see them."""
     rho, model = config["rho"], _model(config)
-    sigma, R = tilt(cache.keys, rho).sigma.tolist(), radius(cache.keys).tolist()
+    seen = cache if body is None else body.view(cache)
+    sigma = tilt(seen.keys, rho, base_weights(seen)).sigma.tolist()
+    R = radius(seen.keys).tolist()
     (family, cache_params), (construction, coreset_params) = _named(config["cache"]), _named(config["coreset"])
     shared = {
         "cell": cell_hash(config),

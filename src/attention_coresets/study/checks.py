@@ -13,6 +13,7 @@ from attention_coresets.study.store import StudyError
 from attention_coresets.study.tracking import SINKS
 
 TASKS = ("errors", "language")
+BODIES = ("ball", "ellipsoid")
 TIERS = ("smoke", "quick", "reduced", "full")
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
 
@@ -36,6 +37,7 @@ def check(config: Mapping[str, Any]) -> None:
     _sinks(config)
     _text(config)
     _task(config)
+    _body(config)
     if config["cache"]["name"] == "model":
         # a real head is one cache and is not drawn
         _need(config["heads"] == 1, "heads", config["heads"], "1 for cache=model; sweep cache.kv_head instead", "1")
@@ -96,6 +98,13 @@ def _task(config: Mapping[str, Any]) -> None:
     _need(max(sizes) <= n, "sizes", sizes, f"at most cache.n={n} for task=language", f"[{n}]")
     _need(min(sizes) > recent, "sizes", sizes, f"above keep_recent={recent}", f"[{recent + 1}]")
     _need(config["cache"]["queries"] >= 2, "cache.queries", config["cache"]["queries"], "at least 2 tokens", "256")
+
+
+def _body(config: Mapping[str, Any]) -> None:
+    body, family = config.get("body", "ball"), config["cache"]["name"]
+    _need(body in BODIES, "body", body, f"one of {', '.join(BODIES)}", "ball")
+    if body != "ball":
+        _need(family == "model", "cache", family, f"model for body={body}, which is of a model's queries", "model")
 
 
 def _need(holds: bool, key: str, value: Any, limit: str, example: str) -> None:

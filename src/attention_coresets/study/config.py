@@ -60,7 +60,8 @@ class Study:
     """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
 
     task: `errors` of attention, head by head, or `language`: how a model predicts on coresets of its whole cache, of
-    which `keep_recent` tokens are the last ones.
+    which `keep_recent` tokens are the last ones. body: the queries an error is the worst of, the `ball` of radius rho
+    or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration queries.
     """
 
     cache: Any = MISSING
@@ -71,6 +72,7 @@ class Study:
     heads: int = 1
     sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
     task: str = "errors"
+    body: str = "ball"
     keep_recent: int = 0
     adversary: Adversary = field(default_factory=Adversary)
     compute: Compute = field(default_factory=Compute)

@@ -1,8 +1,9 @@
 """Eviction heuristics in use for language models' caches: small scorers, no weights.
 
-Each is a construction that also takes ``queries [*heads, group, b, d]``, in order of position and all after the cache,
-and ``positions [*heads, n]`` of the tokens; its class says which of the two it needs. Definitions follow the papers
-and NVIDIA's kvpress.
+Each is a construction that also takes ``queries [*heads, group, b, d]``, those of the last b positions of the cache's
+own text in order, and ``positions [*heads, n]`` of the tokens; its class says which of the two it needs, and by
+``moved`` that it wants the queries carried on to the b positions after the cache. Definitions follow the papers and
+NVIDIA's kvpress.
 """
 
 from attention_coresets.coresets.eviction.curdkv import CurDKV

@@ -23,9 +23,10 @@ from attention_coresets.coresets.uniforms import Generators
 class ExpectedAttention:
     """Devoto et al., arXiv 2510.00636: for q ~ N(mu, Sigma), log E exp<q,k> = <mu,k> + <k, Sigma k> / 2.
 
-    mu and Sigma of each query head are the mean and covariance (over b) of the queries given, which are those of later
-    positions already; the source rotates earlier ones there. The softmax of these logits over all tokens but the first
-    `sinks`, its mean over the group, plus `epsilon`, times |v_i|; the sinks are kept. Cost O(group (b + n) d^2).
+    mu and Sigma of each query head are the mean and covariance (over b) of the queries given, which the caller has
+    moved to the positions after the cache (`moved`), as the source rotates them there. The softmax of these logits over
+    all tokens but the first `sinks`, its mean over the group, plus `epsilon`, times |v_i|; the sinks are kept. Cost
+    O(group (b + n) d^2).
     """
 
     sinks: int = 4
@@ -33,6 +34,7 @@ class ExpectedAttention:
     model: ClassVar[str] = "unweighted"
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
+    moved: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from attention_coresets.coresets.eviction.scores import (
     check_request,
     last,
     position_rank,
+    seen,
     top_scores,
 )
 from attention_coresets.coresets.uniforms import Generators
@@ -21,12 +22,12 @@ from attention_coresets.coresets.uniforms import Generators
 
 @dataclass(frozen=True)
 class H2O:
-    """Heavy hitters (Zhang et al., arXiv 2306.14048): score_i = mean over queries and group of softmax_i(q).
+    """Heavy hitters (Zhang et al., arXiv 2306.14048): score_i = mean of softmax_i(q) over the queries that see token i,
+    and over the group.
 
     `recent` is the share of the budget (rounded down) that goes to the latest tokens whatever their score: half in the
-    paper, 0 in kvpress's observed attention. All queries come after the cache, so each sees every token and the sum
-    needs no correction for how many queries did. The paper evicts as it decodes; this is the choice made at once.
-    Cost O(group b n d).
+    paper, 0 in kvpress's observed attention, whose mean over the queries that see a token this is. The paper evicts as
+    it decodes; this is the choice made at once, from the queries given. Cost O(group b n d).
     """
 
     recent: float = 0.5
@@ -50,6 +51,7 @@ class H2O:
     ) -> Coreset:
         """Exactly `size` tokens a head. Raises ValueError without queries."""
         check_request(cache, size, rho, generator)
-        weights = attention_weights(check_queries(queries, cache, "h2o"), cache.keys)  # [*heads, group, b, n]
-        kept = last(position_rank(positions, cache), int(self.recent * size))
-        return top_scores(weights.mean(dim=(-3, -2)).masked_fill(kept, torch.inf), size)
+        queries, rank = check_queries(queries, cache, "h2o"), position_rank(positions, cache)
+        weights = attention_weights(queries, cache.keys, rank).mean(dim=-3).sum(dim=-2)  # [*heads, n]
+        scores = weights / seen(rank, queries.shape[-2]).sum(dim=-2)
+        return top_scores(scores.masked_fill(last(rank, int(self.recent * size)), torch.inf), size)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_size
+from attention_coresets.coresets.size import check_plain, check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -19,6 +19,7 @@ def check_request(cache: Cache, size: int, rho: float, generator: Generators) ->
     """ValueError for a size, rho or number of generators that no construction takes; nothing is drawn."""
     check_rho(rho)
     check_size(size)
+    check_plain(cache)
     draw(generator, cache.heads.numel(), 0)
 
 
@@ -41,10 +42,25 @@ def check_queries(queries: Tensor | None, cache: Cache, name: str) -> Float[Tens
 
 
 def attention_weights(
-    queries: Float[Tensor, "*heads group b d"], keys: Float[Tensor, "*heads n d"]
+    queries: Float[Tensor, "*heads group b d"], keys: Float[Tensor, "*heads n d"], rank: Tensor | None = None
 ) -> Float[Tensor, "*heads group b n"]:
-    """softmax over tokens of <q, k_i>, query by query. Cost O(group b n d) time and O(group b n) memory a head."""
-    return (queries @ keys.unsqueeze(-3).mT).softmax(dim=-1)
+    """softmax over tokens of <q, k_i>, query by query. Cost O(group b n d) time and O(group b n) memory a head.
+
+    `rank` ``[*heads, n]``: the queries are those of the cache's last b places, and each sees its own and what is before
+    it; ValueError for more queries than tokens. None: each sees every token.
+    """
+    logits = queries @ keys.unsqueeze(-3).mT
+    if rank is not None:
+        logits = logits.masked_fill(~seen(rank, queries.shape[-2]).unsqueeze(-3), -torch.inf)
+    return logits.softmax(dim=-1)
+
+
+def seen(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads count n"]:
+    """Which tokens each of the queries of the last `count` places sees."""
+    n = rank.shape[-1]
+    if count > n:
+        raise ValueError(f"{count} queries of a cache of {n} tokens; pass those of its last {n} positions at most")
+    return rank.unsqueeze(-2) <= torch.arange(n - count, n, device=rank.device).unsqueeze(-1)
 
 
 def position_rank(positions: Tensor | None, cache: Cache) -> Int[Tensor, "*heads n"]:

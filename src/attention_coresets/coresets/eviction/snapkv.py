@@ -26,10 +26,10 @@ from attention_coresets.coresets.uniforms import Generators
 class SnapKV:
     """Attention of an observation window (Li et al., arXiv 2404.14469).
 
-    Softmax weights of the last `window` queries over all tokens, their mean over these queries, a mean over `pool`
-    neighbouring places among the tokens before the last `window` ones (0 beyond the ends), the mean over the group; the
-    last `window` tokens are kept, and where `size` is smaller, the latest `size` of them. Defaults are kvpress's.
-    Cost O(group window n d).
+    Softmax weights of the last `window` queries over the tokens that each sees, their mean over these queries, a mean
+    over `pool` neighbouring places among the tokens before the last `window` ones (0 beyond the ends), the mean over
+    the group; the last `window` tokens are kept, and where `size` is smaller, the latest `size` of them. Defaults are
+    kvpress's. Cost O(group window n d).
     """
 
     window: int = 64
@@ -58,7 +58,9 @@ class SnapKV:
         queries = check_queries(queries, cache, "snapkv")
         rank = position_rank(positions, cache)
         window = min(self.window, size)
-        observed = attention_weights(queries[..., -self.window :, :], cache.keys).mean(dim=(-3, -2))  # [*heads, n]
+        observed = attention_weights(queries[..., -self.window :, :], cache.keys, rank).mean(
+            dim=(-3, -2)
+        )  # [*heads, n]
         places = max(0, cache.n - self.window)
         scores = in_order(observed, rank)
         if places > 0:

@@ -20,8 +20,8 @@ from attention_coresets.coresets.uniforms import Generators
 class TOVA:
     """score_i = softmax_i of the last query, mean over the group (Oren et al., arXiv 2401.06104). Cost O(group n d).
 
-    kvpress averages over all heads of a layer; here a KV head has its own tokens. The last query comes after the
-    cache, so no token need be kept for being its own.
+    kvpress averages over all heads of a layer; here a KV head has its own tokens. The last query sees every
+    token.
     """
 
     model: ClassVar[str] = "unweighted"

@@ -1,0 +1,187 @@
+"""Query bodies: queries about a centre, in a shape, in place of the ball of radius rho about 0.
+
+A body holds the queries center + axes u, |u| <= rho. <center + axes u, k> = <u, axes^T k> + <center, k>, so a cache
+asked queries of the body is a weighted cache asked queries u of a ball: whatever takes a WeightedCache takes a body.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.checks import positive
+from attention_coresets.loewner import enclosing_weights
+
+_IN_SPAN = 1e-5  # of its own size: how far a query may lie from center + span(axes)
+_RANK = 1e-7  # of the largest: singular values below it are no direction of the queries
+
+
+@dataclass(frozen=True)
+class QueryBody:
+    """The queries center + axes u, |u| <= rho: an ellipsoid; center ``[*heads, d]``, axes ``[*heads, d, r]``.
+
+        body = ellipsoid(calibration, coverage=0.95)
+        view = body.view(cache)                              # a WeightedCache with keys in R^r
+        sigma = tilt(view.keys, 1.0, view.log_weights).sigma
+        coreset = body.outside(construct(view, size=256, rho=1.0, generator=generator), cache)
+        worst = worst_query(cache, coreset, 1.0, body=body)  # worst.query is one of the body's
+
+    A body without leading axes serves every head. Raises ValueError on shapes that do not match, NaN or Inf.
+    """
+
+    center: Float[Tensor, "*heads d"]
+    axes: Float[Tensor, "*heads d r"]
+
+    def __post_init__(self) -> None:
+        if (
+            self.axes.dim() != self.center.dim() + 1
+            or self.axes.shape[:-1] != self.center.shape
+            or 0 in self.axes.shape
+        ):
+            raise ValueError(
+                f"axes {tuple(self.axes.shape)} must be [*heads, d, r] beside a center {tuple(self.center.shape)}"
+            )
+        if self.center.dtype != self.axes.dtype or not self.center.is_floating_point():
+            raise ValueError(f"center and axes need one floating dtype, got {self.center.dtype} and {self.axes.dtype}")
+        for name, x in (("center", self.center), ("axes", self.axes)):
+            if not bool(x.isfinite().all()):
+                raise ValueError(f"{name} of a query body hold NaN or Inf")
+
+    @staticmethod
+    def ball(d: int) -> "QueryBody":
+        """The plain ball about 0, float64."""
+        return QueryBody(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
+
+    def __getitem__(self, head) -> "QueryBody":
+        """The body of one head, or of a slice of the leading axes."""
+        return QueryBody(self.center[head], self.axes[head])
+
+    def to(self, *args, **kwargs) -> "QueryBody":
+        """The same on another device or in another dtype, as ``Tensor.to``."""
+        return QueryBody(self.center.to(*args, **kwargs), self.axes.to(*args, **kwargs))
+
+    def view(self, cache: Cache) -> WeightedCache:
+        """The cache as queries u see it: keys axes^T k_i, log-weights <center, k_i>, added to a WeightedCache's own.
+
+        Computed in float64, returned in the dtype of the cache. O(n d r) a head. Raises ValueError where they do not
+        fit.
+        """
+        self._check(cache)
+        keys, base = cache.keys.to(torch.float64), base_weights(cache)
+        log_weights = self._shift(cache) if base is None else self._shift(cache) + base
+        seen = keys @ self.axes.to(keys)
+        return WeightedCache(seen.to(cache.keys), cache.values, log_weights.to(cache.keys))
+
+    def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
+        """A coreset of `cache` as one of its view: <center, k_i> is added to the log-weights. Float64."""
+        shift = self._shift(cache, coreset)
+        return Coreset(coreset.indices, shift if coreset.log_weights is None else coreset.log_weights + shift)
+
+    def outside(self, coreset: Coreset, cache: Cache) -> Coreset:
+        """A coreset of the view as one of `cache`, in its dtype: <center, k_i> is taken off the log-weights."""
+        shift = self._shift(cache, coreset)
+        weights = -shift if coreset.log_weights is None else coreset.log_weights - shift
+        return Coreset(coreset.indices, weights.to(cache.keys))
+
+    def queries(self, u: Float[Tensor, "*heads b r"]) -> Float[Tensor, "*heads b d"]:
+        """center + axes u, in the dtype of u."""
+        return (self.center.unsqueeze(-2).to(u) + u @ self.axes.to(u).mT).contiguous()
+
+    def radii(self, queries: Float[Tensor, "*heads b d"]) -> Float[Tensor, "*heads b"]:
+        """The least rho whose body holds each query, float64; infinite for queries off center + span(axes).
+
+        Off: by more than 1e-5 of |q| + |center|. Least squares in float64, O(b d r) a head.
+        """
+        axes, center = self.axes.to(torch.float64), self.center.to(torch.float64).unsqueeze(-2)
+        apart = queries.to(axes) - center
+        u = apart @ torch.linalg.pinv(axes).mT
+        off = (apart - u @ axes.mT).norm(dim=-1)
+        size = queries.to(axes).norm(dim=-1) + center.norm(dim=-1)
+        return torch.where(off > _IN_SPAN * size, torch.inf, u.norm(dim=-1))
+
+    def _check(self, cache: Cache) -> None:
+        heads, d = self.center.shape[:-1], self.center.shape[-1]
+        if d != cache.d or heads not in (torch.Size(), cache.heads):
+            raise ValueError(
+                f"a body with center {tuple(self.center.shape)} does not fit keys {tuple(cache.keys.shape)}: "
+                "it needs their d, and their heads or none"
+            )
+
+    def _shift(self, cache: Cache, coreset: Coreset | None = None) -> Float[Tensor, "*heads m"]:
+        """<center, k_i> of all tokens, or of the coreset's."""
+        self._check(cache)
+        keys = cache.keys if coreset is None else cache.take(coreset.indices)[0]
+        return (keys.to(torch.float64) @ self.center.to(torch.float64).unsqueeze(-1)).squeeze(-1)
+
+
+def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridge: float = 0.01) -> QueryBody:
+    """The body with the queries' mean as centre and the principal axes of their covariance S, float64.
+
+    The shape is (1 - ridge) S + ridge tr(S) / d I, so that directions in which b queries happen not to vary are not
+    lost; its axes are scaled so that at rho = 1 the body holds at least the share `coverage` of the queries. Queries
+    that are all equal give axes of length 0: the body is that query. O(b d^2 + d^3) a head. Raises ValueError for a
+    coverage not in (0, 1], a ridge not in [0, 1], or queries that hold NaN or Inf.
+    """
+    _check_queries(queries)
+    if not 0 < coverage <= 1 or not 0 <= ridge <= 1:
+        raise ValueError(f"coverage must lie in (0, 1] and ridge in [0, 1], got {coverage} and {ridge}")
+    q = queries.to(torch.float64)
+    center = q.mean(dim=-2)
+    apart = q - center.unsqueeze(-2)
+    covariance = apart.mT @ apart / q.shape[-2]
+    level = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+    eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    values, vectors = torch.linalg.eigh((1 - ridge) * covariance + ridge * level[..., None, None] * eye)
+    lengths = values.flip(-1).clamp_min(0).sqrt()
+    lengths = torch.where(lengths > _RANK * lengths[..., :1], lengths, 0.0)
+    axes = vectors.flip(-1) * lengths.unsqueeze(-2)
+    radii = QueryBody(center, axes).radii(q)
+    held = radii.quantile(coverage, dim=-1, interpolation="higher") * (1 + 1e-12)
+    return QueryBody(center, axes * held[..., None, None])
+
+
+def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0.01) -> QueryBody:
+    """An ellipsoid that holds all queries at rho = 1, its semi-axes at most 1 + tolerance times the smallest possible.
+
+    Their geometric mean, that is: the volume is at most (1 + tolerance)^r times the least (the Loewner-John ellipsoid;
+    loewner.py has the algorithm and the certificate). Where the queries span only r < d dimensions, as they must for
+    b < d + 1, it is the least of these and axes have r columns, r the largest of the heads (others have columns of 0).
+    Float64. O(b d^2) and some 10^2 to 10^4 steps of O(b r) a head. Raises ValueError for a tolerance not above 0 or
+    queries that hold NaN or Inf, RuntimeError where the tolerance is not reached.
+    """
+    _check_queries(queries)
+    positive(tolerance=tolerance)
+    found = [_minimum(q, tolerance) for q in queries.reshape(-1, *queries.shape[-2:]).to(torch.float64)]
+    r = max(1, *(axes.shape[-1] for _, axes in found))
+    center = torch.stack([c for c, _ in found])
+    axes = torch.stack([torch.nn.functional.pad(a, (0, r - a.shape[-1])) for _, a in found])
+    heads = queries.shape[:-2]
+    return QueryBody(center.reshape(*heads, -1), axes.reshape(*heads, *axes.shape[1:]))
+
+
+def _minimum(queries: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Centre ``[d]`` and axes ``[d, r]`` for one head: in the span of the queries, where they are whitened first."""
+    mean = queries.mean(dim=0)
+    left, lengths, right = torch.linalg.svd(queries - mean, full_matrices=False)
+    size = queries.norm(dim=-1).max()
+    used = (lengths > _RANK * lengths[0]) & (lengths > 1e-12 * size)
+    r = int(used.sum())
+    if r == 0:
+        return mean, queries.new_zeros(queries.shape[-1], 1)
+    points = left[:, :r]  # whitened: any affine map of the queries gives the same answer
+    weights = enclosing_weights(points, tolerance)
+    center = weights @ points
+    apart = points - center
+    root = torch.linalg.cholesky((apart * weights.unsqueeze(-1)).mT @ apart)
+    radius = torch.linalg.solve_triangular(root, apart.mT, upper=False).norm(dim=0).max() * (1 + 1e-12)
+    back = lengths[:r].unsqueeze(-1) * right[:r]  # [r, d]
+    return mean + center @ back, back.mT @ root * radius
+
+
+def _check_queries(queries: Tensor) -> None:
+    if queries.dim() < 2 or 0 in queries.shape:
+        raise ValueError(f"queries {tuple(queries.shape)} must have shape [*heads, b, d] with b and d at least 1")
+    if not bool(queries.isfinite().all()):
+        raise ValueError("queries hold NaN or Inf")

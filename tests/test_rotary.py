@@ -1,0 +1,63 @@
+"""Queries moved to later positions are those a model computes there."""
+
+import pytest
+import torch
+from transformers import (
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+from attention_coresets.caches.recording import record
+from attention_coresets.caches.rotary import move
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+MODELS = {
+    "llama": lambda: LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1)),
+    "llama-yarn": lambda: LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1, rope_parameters=YARN)),
+    "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, head_dim=8, num_hidden_layers=1)),
+    "gemma3": lambda: Gemma3TextModel(
+        Gemma3TextConfig(**SIZES, head_dim=8, num_hidden_layers=1, layer_types=["full_attention"])
+    ),
+}
+
+
+def first_queries(model, ids, first):
+    """Queries of the first layer from position `first` on; they depend on each token and its position alone."""
+    found = []
+    record(model, ids, [0], lambda layer, queries, keys, values, scaling: found.append(queries), first=first)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_moved_query_is_the_one_of_the_later_position(name):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    tokens = torch.randint(64, (1, 6))
+    here = first_queries(model, tokens, 0)
+    filler = torch.randint(64, (1, 11))
+    there = first_queries(model, torch.cat([filler, tokens], dim=-1), 11)
+    torch.testing.assert_close(move(model, here, 11, 0), there, rtol=0, atol=1e-5)
+    assert not torch.allclose(here, there, atol=1e-3)
+    torch.testing.assert_close(move(model, move(model, here, 11, 0), -11, 0), here, rtol=0, atol=1e-5)
+
+
+def test_models_without_fixed_rotary_positions_are_refused():
+    queries = torch.zeros(4, 3, 8)
+    with pytest.raises(ValueError, match="GPT2Model has no rotary positions"):
+        move(GPT2Model(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4)), queries, 1, 0)
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    with pytest.raises(ValueError, match="'dynamic' change with the text"):
+        move(LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1, rope_parameters=dynamic)), queries, 1, 0)

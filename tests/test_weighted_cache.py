@@ -1,0 +1,247 @@
+"""A cache whose tokens stand for many: the tilt, the ascent and every ceiling, against repeated tokens and oracles."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracles
+from attention_coresets import Cache, Coreset, WeightedCache, attend, attention_error, tilt, worst_query
+from attention_coresets.adversary import CERTIFICATES, ascend, branch_and_bound, climb, gradient, steps
+from attention_coresets.adversary.difference import differences
+from attention_coresets.adversary.gradient import error_and_gradient, rooms
+from attention_coresets.adversary.sides import two_sides
+from attention_coresets.coresets import CORESETS, make_coreset
+from tables import generators
+
+BALANCED = ["gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "tilted_draws"]
+
+
+def weighted_cache(rng, heads, n, d, dv, spread=2.0):
+    keys, values = (torch.from_numpy(rng.standard_normal((*heads, n, k))) for k in (d, dv))
+    return WeightedCache(keys, values, torch.from_numpy(spread * rng.standard_normal((*heads, n))) + 7.0)
+
+
+def random_coreset(rng, heads, n, m):
+    indices = [np.sort(rng.choice(n, m, replace=False)) for _ in range(math.prod(heads))]
+    weights = torch.from_numpy(2 * rng.standard_normal((*heads, m)))
+    return Coreset(torch.from_numpy(np.array(indices)).reshape(*heads, m), weights)
+
+
+def repeated(cache, times, coreset):
+    """Every token of one head as often as it counts, and the coreset that keeps all copies of what `coreset` keeps."""
+    token = torch.arange(cache.n).repeat_interleave(times)
+    kept = torch.isin(token, coreset.indices).nonzero().squeeze(-1)
+    place = torch.searchsorted(coreset.indices, token[kept])
+    weights = coreset.log_weights[place] - times[token[kept]].double().log()
+    return Cache(cache.keys[token], cache.values[token]), Coreset(kept, weights), token
+
+
+def queries_in_ball(rng, count, d, rho):
+    q = rng.standard_normal((count, d))
+    return torch.from_numpy(q * rho * (rng.random((count, 1)) ** (1 / d)) / np.linalg.norm(q, axis=1, keepdims=True))
+
+
+def test_heads_slices_and_dtypes_keep_the_weights(rng):
+    cache = weighted_cache(rng, (2, 3), 5, 2, 2)
+    assert torch.equal(cache[1].log_weights, cache.log_weights[1])
+    assert torch.equal(cache[1, 2].keys, cache.keys[1, 2])
+    small = cache.to(torch.float32)
+    assert (small.keys.dtype, small.log_weights.dtype) == (torch.float32, torch.float32)
+    assert torch.equal(cache.flat().log_weights, cache.log_weights.reshape(6, 5))
+
+
+@pytest.mark.parametrize("shift", [0.0, 500.0])
+def test_the_error_has_the_log_weights_on_the_full_side(rng, shift):
+    cache, queries = weighted_cache(rng, (), 9, 3, 2), torch.from_numpy(rng.standard_normal((4, 3)))
+    coreset = random_coreset(rng, (), 9, 4)
+    moved = WeightedCache(cache.keys, cache.values, cache.log_weights + shift)
+    arrays = [x.numpy() for x in (cache.keys, cache.values)]
+    kept = coreset.indices.numpy()
+    for q, found in zip(queries.numpy(), attention_error(queries, moved, coreset), strict=True):
+        full = oracles.attention(q, *arrays, cache.log_weights.numpy())
+        part = oracles.attention(q, *(x[kept] for x in arrays), coreset.log_weights.numpy())
+        assert found.item() == pytest.approx(np.linalg.norm(full - part), abs=1e-12)
+
+
+@settings(max_examples=40)
+@given(
+    n=st.integers(1, 12),
+    d=st.integers(1, 4),
+    rho=st.floats(0.05, 30.0),
+    spread=st.floats(0.0, 60.0),
+    seed=st.integers(0, 10**6),
+)
+def test_the_tilt_lemma_with_weights(n, d, rho, spread, seed):
+    """softmax_i(q) <= e^{rho sigma} p*_i, at random queries and at those that point away from the centre at a token."""
+    rng = np.random.default_rng(seed)
+    cache = weighted_cache(rng, (), n, d, 1, spread)
+    found = tilt(cache.keys, rho, cache.log_weights)
+    apart = cache.keys - found.center
+    aimed = rho * apart / apart.norm(dim=-1, keepdim=True).clamp_min(1e-300)
+    queries = torch.cat([aimed, -aimed, queries_in_ball(rng, 50, d, rho)])
+    log_share = (queries @ cache.keys.T + cache.log_weights).log_softmax(-1)
+    assert (log_share <= rho * found.sigma + found.log_p + found.gap + 1e-8).all()
+    assert found.p.sum().item() == pytest.approx(1)
+
+
+@settings(max_examples=12)
+@given(
+    n=st.integers(1, 7), d=st.integers(1, 3), dv=st.integers(1, 3), rho=st.floats(0.1, 2.0), seed=st.integers(0, 10**6)
+)
+def test_a_token_of_weight_w_is_w_tokens(n, d, dv, rho, seed):
+    """The tilt, the errors, every ceiling and the worst query."""
+    rng = np.random.default_rng(seed)
+    keys, values = (torch.from_numpy(rng.uniform(-1, 1, (n, k))) for k in (d, dv))
+    times = torch.from_numpy(rng.integers(1, 6, n))
+    cache = WeightedCache(keys, values, times.double().log() - 3.0)
+    coreset = random_coreset(rng, (), n, int(rng.integers(1, n + 1)))
+    plain, core, token = repeated(cache, times, coreset)
+    one, many = tilt(keys, rho, times.double().log()), tilt(plain.keys, rho)
+    torch.testing.assert_close(one.p, torch.zeros_like(one.p).index_add(0, token, many.p), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(one.sigma, many.sigma, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(one.entropy, many.entropy, rtol=1e-5, atol=1e-7)
+    queries = queries_in_ball(rng, 20, d, rho)
+    torch.testing.assert_close(attention_error(queries, cache, coreset), attention_error(queries, plain, core))
+    for certificate in CERTIFICATES.values():
+        if certificate is not CERTIFICATES["values"]:  # it asks for the mean of the values
+            found, expected = certificate(cache, coreset, rho), certificate(plain, core, rho)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    if d > 2:
+        return  # the boxes of repeated tokens take long
+    found, expected = (branch_and_bound(*pair, rho, gap=1e-2) for pair in ((cache, coreset), (plain, core)))
+    assert found.upper >= expected.lower - 1e-12
+    assert expected.upper >= found.lower - 1e-12
+    torch.testing.assert_close(found.upper, expected.upper, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "dv", "rho", "spread"),
+    [(2, 1, 1, 1, 1.0, 1.0), (6, 3, 2, 1, 3.0, 4.0), (20, 5, 4, 3, 2.0, 1.0), (12, 11, 3, 3, 6.0, 30.0)],
+)
+def test_no_ceiling_is_below_the_ascent(n, m, d, dv, rho, spread):
+    """40 heads a case, some with nearly all of the weight on one token."""
+    rng, heads = np.random.default_rng(n), (40,)
+    cache, coreset = weighted_cache(rng, heads, n, d, dv, spread), random_coreset(rng, heads, n, m)
+    worst = worst_query(cache, coreset, rho, restarts=16, steps=30)
+    at_query = attention_error(worst.query.unsqueeze(-2), cache, coreset).squeeze(-1)
+    torch.testing.assert_close(worst.error, at_query, rtol=1e-9, atol=1e-12)
+    for name, certificate in CERTIFICATES.items():
+        assert (certificate(cache, coreset, rho) >= worst.error).all(), name
+
+
+@settings(max_examples=10)
+@given(
+    n=st.integers(2, 10),
+    d=st.integers(1, 3),
+    dv=st.integers(1, 3),
+    rho=st.floats(0.1, 4.0),
+    spread=st.floats(0.0, 5.0),
+    seed=st.integers(0, 10**6),
+)
+def test_both_sides_agree_on_random_weighted_caches(n, d, dv, rho, spread, seed):
+    """Random queries and the ascent are below branch and bound's ceiling, within the gap, and every certificate."""
+    rng, gap = np.random.default_rng(seed), 1e-3
+    keys, values = (rng.standard_normal((n, k)) for k in (d, dv))
+    keys = keys * rng.uniform(0, 1, (n, 1)) / np.linalg.norm(keys, axis=1, keepdims=True)
+    cache = WeightedCache(*(torch.from_numpy(x) for x in (keys, values, spread * rng.standard_normal(n))))
+    coreset = random_coreset(rng, (), n, int(rng.integers(1, n + 1)))
+    worst = worst_query(cache, coreset, rho, certify=True, gap=gap)
+    grid = attention_error(queries_in_ball(rng, 500, d, rho), cache, coreset).max()
+    found = worst.enclosure
+    assert found.upper - found.lower <= gap
+    assert found.upper >= grid
+    assert found.upper >= worst.error >= found.lower - gap
+    assert all(ceiling >= max(found.lower, grid) for ceiling in worst.ceilings.values())
+    at_query = attention_error(found.query[None], cache, coreset)[0]
+    torch.testing.assert_close(at_query, found.lower, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("law", [0, 1, 2])
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+def test_the_quotient_and_its_floor(law, spread, rng):
+    """The difference of the attentions is the quotient, and the floor is under its denominator, about each law."""
+    rho, n = 2.0, 30
+    cache, coreset = weighted_cache(rng, (), n, 3, 2, spread), random_coreset(rng, (), n, 8)
+    found = list(differences(cache, coreset, rho))[law]
+    q = queries_in_ball(rng, 400, 3, rho)
+    ours = attend(q, *cache.take(coreset.indices), coreset.log_weights)
+    output = ours - found.p[0] @ cache.values
+    e = (q @ found.x[0].T).exp()
+    z = e @ found.weights[0]
+    quotient = ((e * found.c[0]) @ found.u[0] - output * (e @ found.c[0]).unsqueeze(-1)) / z.unsqueeze(-1)
+    whole = attend(q, cache.keys, cache.values, cache.log_weights)
+    torch.testing.assert_close(quotient, whole - ours, rtol=1e-8, atol=1e-9)
+    assert found.weights.sum().item() == pytest.approx(n)
+    edges = torch.linspace(0, rho, 9, dtype=torch.float64)
+    floor = found.log_floor(edges[:-1], edges[1:])[0]
+    shell = torch.searchsorted(edges, q.norm(dim=-1)).clamp(1, 8) - 1
+    assert ((z / n).log() >= floor[shell] - 1e-10).all()
+
+
+@given(st.integers(1, 10), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6))
+def test_the_gradient_with_weights_on_both_sides(n, d, dv, seed):
+    rng = np.random.default_rng(seed)
+    cache, coreset = weighted_cache(rng, (2,), n, d, dv), random_coreset(rng, (2,), n, int(rng.integers(1, n + 1)))
+    query = torch.from_numpy(rng.standard_normal((2, 3, d))).requires_grad_()
+    keys, values = cache.take(coreset.indices)
+    full = attend(query, cache.keys, cache.values, cache.log_weights)
+    gap = full - attend(query, keys, values, coreset.log_weights)
+    (expected,) = torch.autograd.grad(0.5 * gap.square().sum(), query)
+    sides = two_sides(cache, coreset, rho=4.0)
+    error, slope = error_and_gradient(query.detach(), sides, rooms(query.detach(), sides, 2))
+    torch.testing.assert_close(slope, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(error, gap.norm(dim=-1).detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [2.0, 40.0])
+def test_compiled_and_torch_climbs_agree(rho, rng, monkeypatch):
+    """Also where logits are far from 0 (rho = 40)."""
+    cache, coreset = weighted_cache(rng, (3,), 40, 5, 4), random_coreset(rng, (3,), 40, 9)
+    first = torch.from_numpy(rng.standard_normal((3, 6, 5)))
+    _, compiled = climb(cache, coreset, rho, first, 5)
+    monkeypatch.setattr(steps, "compiled", None)
+    monkeypatch.setattr(gradient, "compiled", None)
+    torch.testing.assert_close(climb(cache, coreset, rho, first, 5)[1], compiled, rtol=1e-6, atol=1e-9)
+
+
+def test_equal_log_weights_change_nothing(rng):
+    cache = weighted_cache(rng, (2,), 30, 6, 4, 0.0)
+    coreset = random_coreset(rng, (2,), 30, 9)
+    plain = Cache(cache.keys, cache.values)
+    found, expected = (worst_query(c, coreset, 2.0, certify=True) for c in (cache, plain))
+    torch.testing.assert_close(found.error, expected.error, rtol=1e-5, atol=0)
+    for name, ceiling in found.ceilings.items():
+        torch.testing.assert_close(ceiling, expected.ceilings[name], rtol=1e-6, atol=1e-9)
+
+
+def test_heads_float32_and_leading_axes(rng):
+    cache, coreset = weighted_cache(rng, (2, 2), 50, 5, 4, 10.0), random_coreset(rng, (2, 2), 50, 9)
+    found = ascend(cache, coreset, 3.0)
+    alone = ascend(cache[1, 0], coreset[1, 0], 3.0)
+    assert alone.error.item() == pytest.approx(found.error[1, 0].item(), rel=1e-6)
+    coarse = ascend(cache.to(torch.float32), coreset, 3.0)
+    torch.testing.assert_close(coarse.error, found.error, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_balanced_coresets_of_a_weighted_cache_carry_its_weights(name, rng):
+    cache = weighted_cache(rng, (2,), 40, 3, 2, 1.0)
+    construct = make_coreset(name)
+    full = construct(cache, 40, 2.0, generators(0, 1))
+    assert attention_error(torch.zeros(2, 1, 3).double(), cache, full).max() < 1e-12
+    coreset = construct(cache, 20, 2.0, generators(0, 1))
+    lone = Coreset(coreset.indices)
+    q = torch.from_numpy(rng.standard_normal((2, 50, 3)))
+    assert attention_error(q, cache, coreset).mean() < attention_error(q, cache, lone).mean()
+
+
+@pytest.mark.parametrize("name", sorted(CORESETS.keys() - {*BALANCED}))
+def test_constructions_that_know_no_weights_refuse_them(name, rng):
+    cache = weighted_cache(rng, (2,), 20, 3, 2)
+    for size in (10, 20):
+        with pytest.raises(ValueError, match="log-weights"):
+            make_coreset(name)(cache, size, 2.0, generators(0, 1))
