@@ -169,8 +169,8 @@ def test_full_size_reproduces_the_logits(models, family) -> None:
     model = models[family]
     with torch.no_grad():
         whole = model(torch.cat([CONTEXT, FOLLOWING], dim=1)).logits[:, N:].log_softmax(-1)
-    prefilled = prefill(model, CONTEXT)
-    for cache in (prefilled.cache, compress(prefilled, make_coreset("uniform"), N)):
+    prefilled = prefill(model, CONTEXT, calibration=0)
+    for cache in (prefilled.cache, compress(prefilled, make_coreset("snapkv"), N)):
         torch.testing.assert_close(continuation(model, cache, FOLLOWING), whole, atol=1e-4, rtol=0)
 
 
@@ -214,8 +214,8 @@ class Spy:
 
 def test_units_and_queries_that_constructions_get(llama) -> None:
     prefilled = prefill(llama, CONTEXT, calibration=10)
-    plain, raw, asks = Spy(), Spy(model_units=True), Spy(needs_queries=True)
-    for spy in (plain, raw, asks):
+    plain, raw, asks, moved = Spy(), Spy(model_units=True), Spy(needs_queries=True), Spy(needs_queries=True, moved=True)
+    for spy in (plain, raw, asks, moved):
         compress(prefilled, spy, SIZE, keep_recent=4, rho=2.5)
     (cache, rho, extra), layer = plain.calls[0], prefilled.cache.layers[0]
     assert (cache.n, rho, extra) == (N - 4, 2.5, {})
@@ -228,6 +228,16 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     assert raw.calls[0][2] == {}
     given = asks.calls[1][2]["queries"]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
     assert torch.equal(given, prefilled.queries[1][..., :6, :])
+    torch.testing.assert_close(moved.calls[1][2]["queries"], later_queries(llama, prefilled, 10, 1))
+
+
+def later_queries(model, prefilled, by: int, layer: int) -> torch.Tensor:
+    """The prefilled queries turned back to position 0 and on to `by` positions later, pair by pair of dimensions."""
+    queries, d = prefilled.queries[layer].double(), 8
+    angles = by * model.config.rope_parameters["rope_theta"] ** (-torch.arange(0, d, 2).double() / d)
+    one, two = queries.split(d // 2, dim=-1)
+    turned = [one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()]
+    return torch.cat(turned, dim=-1).float()
 
 
 def test_the_prefilled_cache_stays_as_it_is(llama) -> None:

@@ -9,7 +9,7 @@ import torch
 from attention_coresets.serving.compression import Layout, compress
 from attention_coresets.serving.layer import ModelCache, cache_bytes
 from attention_coresets.serving.prefill import taken
-from attention_coresets.serving.running import Run, running
+from attention_coresets.serving.running import Run, decoder_of, running
 
 
 @dataclass
@@ -50,10 +50,10 @@ def compressed(
     Layout(size, keep_recent)  # refuses what fits no context before any work
     if calibration < 1:
         raise ValueError(f"calibration must be at least 1 query, got {calibration}")
-    handle = Compressed()
+    handle, decoder = Compressed(), decoder_of(model)
 
     def replace(run: Run, cache: ModelCache) -> None:
-        prefilled, before = taken(run, cache), cache_bytes(cache)
+        prefilled, before = taken(run, cache, decoder), cache_bytes(cache)
         run.queries = {}
         compress(prefilled, construct, size, keep_recent, rho, seed, in_place=True)
         handle.context, handle.size = prefilled.context, Layout(size, keep_recent).tokens(prefilled.context)
