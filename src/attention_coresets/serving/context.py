@@ -9,7 +9,7 @@ import torch
 from attention_coresets.serving.compression import Layout, compress
 from attention_coresets.serving.layer import ModelCache, cache_bytes
 from attention_coresets.serving.prefill import taken
-from attention_coresets.serving.running import Run, running
+from attention_coresets.serving.running import Run, decoder_of, running
 
 
 @dataclass
@@ -38,10 +38,11 @@ def compressed(
     The first forward over an empty cache is the prompt: it is computed with usual attention, and then the cache of each
     layer with full attention is replaced, in place, by a coreset of `size` tokens for each sample and KV head; layers
     with a sliding window are bounded already and stay. Later tokens are appended, positions go on as if nothing had
-    been dropped. Every new cache is a new prompt; the one `generate` or the model returns can be continued inside this
-    or a later context, and nowhere else. Parameters as `compress`; `calibration`: queries of how many last positions
-    are kept for constructions that ask for them, `keep_recent` ones beside. Memory: the whole cache until the prompt
-    is read, then size / context of it. Everything is restored on exit.
+    been dropped. Every new cache is a new prompt, to be read in one forward (no `prefill_chunk_size`); the one that
+    `generate` or the model returns can be continued inside this or a later context, and nowhere else. Parameters as
+    `compress`; `calibration`: queries of how many last positions are kept for constructions that ask for them,
+    `keep_recent` ones beside. Memory: the whole cache until the prompt is read, then size / context of it. Everything
+    is restored on exit.
 
     ValueError at once for a model without AttentionInterface, sizes that fit no context, or contexts within each other;
     at the prompt for soft caps, extra sinks, padding, another cache than DynamicCache, a size above the prompt, NaN.
@@ -49,10 +50,10 @@ def compressed(
     Layout(size, keep_recent)  # refuses what fits no context before any work
     if calibration < 1:
         raise ValueError(f"calibration must be at least 1 query, got {calibration}")
-    handle = Compressed()
+    handle, decoder = Compressed(), decoder_of(model)
 
     def replace(run: Run, cache: ModelCache) -> None:
-        prefilled, before = taken(run, cache), cache_bytes(cache)
+        prefilled, before = taken(run, cache, decoder), cache_bytes(cache)
         run.queries = {}
         compress(prefilled, construct, size, keep_recent, rho, seed, in_place=True)
         handle.context, handle.size = prefilled.context, Layout(size, keep_recent).tokens(prefilled.context)

@@ -194,4 +194,7 @@ def check_layers(run: Run, cache: ModelCache) -> list[int]:
                 f"layer {index} slides a window over a cache that keeps everything; "
                 "leave past_key_values out, or pass DynamicCache(config=model.config)"
             )
-    return [index for index, layer in enumerate(cache.layers) if not layer.is_sliding]
+    layers = [index for index, layer in enumerate(cache.layers) if not layer.is_sliding]
+    if not layers:
+        raise ValueError("every layer slides a window over its cache, which is bounded already: nothing to compress")
+    return layers
