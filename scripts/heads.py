@@ -61,8 +61,12 @@ def measure_heads(tier: str, workers: int = 1) -> pd.DataFrame:
         raise ValueError(f"workers must be at least 1, got {workers}")
     asked = dict(OmegaConf.select(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml"), tier))
     heads = [head for text in asked.pop("texts") for head in _heads(Model(text=text, **asked))]
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(heads)), torch.set_num_threads, (1,)) as pool:
-        rows = list(tqdm(pool.imap(_row, heads), total=len(heads), desc=f"heads of {heads[0].model}", unit="head"))
+    bar = {"total": len(heads), "desc": f"heads of {heads[0].model}", "unit": "head"}
+    if workers == 1:
+        rows = list(tqdm(map(_row, heads), **bar))
+    else:
+        with multiprocessing.get_context("spawn").Pool(min(workers, len(heads)), torch.set_num_threads, (1,)) as pool:
+            rows = list(tqdm(pool.imap(_row, heads), **bar))
     return pd.DataFrame(rows).assign(**provenance())
 
 

@@ -8,6 +8,15 @@ from torch import Tensor
 def enclosing_ball(keys: Float[Tensor, "n d"], tolerance: float = 1e-4) -> tuple[Float[Tensor, "d"], float]:
     """Centre and radius of a ball around all keys, the radius within a factor 1 + tolerance of the smallest possible.
 
+    Cost as `ball_weights`.
+    """
+    center = ball_weights(keys, tolerance) @ keys
+    return center, float((keys - center).norm(dim=-1).max())
+
+
+def ball_weights(keys: Float[Tensor, "n d"], tolerance: float = 1e-4) -> Float[Tensor, "n"]:
+    """Weights of the keys whose mean is the centre of that ball.
+
     Frank-Wolfe with away steps on the dual, max_p sum p_i |k_i|^2 - |mu_p|^2, whose value certifies the factor
     (Yildirim, Two algorithms for the minimum enclosing ball problem, SIAM J. Optim. 2008). Cost O(n d) a step.
     """
@@ -21,7 +30,7 @@ def enclosing_ball(keys: Float[Tensor, "n d"], tolerance: float = 1e-4) -> tuple
         squared = (keys - center).square().sum(dim=-1)  # [n]
         dual = float(p @ squared)
         if float(squared.max()) <= dual * (1 + tolerance) ** 2:
-            return center, float(squared.max().sqrt())
+            return p
         far, near = squared.argmax(), torch.where(p > 0, squared, torch.inf).argmin()
         gain, loss = float(squared[far]) / dual - 1, 1 - float(squared[near]) / dual
         if gain >= loss:

@@ -1,5 +1,7 @@
 """What the bounds and the conjectures say of a real head, in numbers: one row of heads.parquet."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -76,9 +78,10 @@ def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[st
     """What attention over the cache looks like.
 
     half_range, half_range_median: half of (largest - smallest logit) over the cache, largest and median over all
-    queries; no rho can be below the first. sink_weight: mean weight of token 0 at held-out queries;
-    effective_sample_size 1 / sum softmax^2 and entropy (nats): medians over held-out queries. effective_rank of the
-    centred keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's eigenvalues, between 1 and d.
+    queries; the first is a floor under every rho but those with a query centre. sink_weight: mean weight of token 0 at
+    held-out queries; effective_sample_size 1 / sum softmax^2 and entropy (nats): medians over held-out queries.
+    effective_rank of the centred keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's
+    eigenvalues, between 1 and d.
     """
     keys = head.cache.keys
     logits = torch.cat([head.calibration, head.heldout]) @ keys.mT
@@ -104,7 +107,7 @@ def sensitivity_measures(calibration: Float[Tensor, "b n"], heldout: Float[Tenso
     """
     sums = {"": total_sensitivity(calibration), "_heldout": total_sensitivity(heldout)}
     found = {f"total_sensitivity{kind}": value for kind, value in sums.items()}
-    found |= {f"log_total_sensitivity{kind}": float(torch.tensor(value).log()) for kind, value in sums.items()}
+    found |= {f"log_total_sensitivity{kind}": math.log(value) for kind, value in sums.items()}
     for kind, weights in (("", calibration), ("_heldout", heldout)):
         chosen = weights[subsample(len(weights), GAMMA_QUERIES)]
         made = balancing_constant(chosen)

@@ -1,16 +1,23 @@
 """The change of basis in which a head's queries and keys are shortest, and the certificate that no other is shorter."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attention_coresets.caches.enclosing_ball import ball_weights
+
 _ACTIVE = 768  # points of each kind that the inner steps look at
 _INNER = 40
 _OUTER = 40
-_POWER = 4  # of the mapped norms that weights are multiplied by: 2 converges for certain, 4 in half the steps
-_FLOOR = 1e-12  # of the mean eigenvalue: keeps a flat set of points invertible
+_POWER = 4.0  # of the mapped norms that weights are multiplied by, halved wherever that overshoots
+_LEAST_POWER = 0.25
+_LEAST_WEIGHT = 1e-12
+_FLOOR = (
+    1e-8  # of the mean eigenvalue of moments, and of the largest singular value: keeps maps of flat sets invertible
+)
 
 
 @dataclass(frozen=True)
@@ -41,27 +48,52 @@ def best_linear_map(
     primal and dual agree within 1 + tolerance, or for _OUTER * _INNER steps, the inner ones on the points of largest
     norm or weight only. What is returned is valid however far that got. Cost O(d^3 + active d^2) a step.
     """
-    sides = [_Points(queries, center), _Points(keys, True)]
-    best: LinearMap | None = None
-    lower = 0.0
+    sides = (_Points(queries, center), _Points(keys, True))
+    best, nearest, power, lower = _apply(sides), math.inf, _POWER, 0.0
+    kept = [side.weights for side in sides]
     for _ in range(_OUTER):
-        maps, value = _geometric_mean(*(side.moments() for side in sides))
-        lower = max(lower, value)
-        mapped = [side.mapped(m) for side, m in zip(sides, maps, strict=True)]
-        rho = float(mapped[0].norm(dim=-1).max() * mapped[1].norm(dim=-1).max())
-        if best is None or rho < best.rho:
-            best = LinearMap(mapped[0], mapped[1], sides[0].center, sides[1].center, rho, lower)
-        if best.rho <= lower * (1 + tolerance):
+        found = _apply(sides)
+        lower = max(lower, found.lower)
+        best = min(best, found, key=lambda linear: linear.rho)
+        if best.rho <= lower * (1 + tolerance) or power < _LEAST_POWER:
             break
-        active = [side.active(y) for side, y in zip(sides, mapped, strict=True)]
+        if found.rho < nearest * found.lower:
+            nearest, kept = found.rho / found.lower, [side.weights for side in sides]
+        else:
+            power /= 2
+            for side, weights in zip(sides, kept, strict=True):
+                side.weights = weights
+            found = _apply(sides)
+        active = [side.active(y) for side, y in zip(sides, (found.queries, found.keys), strict=True)]
         for _ in range(_INNER):
-            maps, _ = _geometric_mean(*(side.moments() for side in active))
-            for side, m in zip(active, maps, strict=True):
-                side.reweigh(m)
+            for side, m in zip(active, _geometric_mean(*(side.moments() for side in active)), strict=True):
+                side.reweigh(m, power)
         for side, part in zip(sides, active, strict=True):
             side.take_back(part)
-    assert best is not None
-    return LinearMap(best.queries, best.keys, best.query_center, best.key_center, best.rho, lower)
+    if best.rho > lower * (1 + tolerance):  # as happens with few points: a better centre, or no map at all
+        moved = [
+            _recentred(linear, queries, keys, center) for linear in (best, replace(best, queries=queries, keys=keys))
+        ]
+        best = min(best, *moved, key=lambda linear: linear.rho)
+    return replace(best, lower=min(lower, best.rho))
+
+
+def _recentred(linear: LinearMap, queries: Tensor, keys: Tensor, center: bool) -> LinearMap:
+    """The same map, about the centres of the smallest balls around the mapped points."""
+    p = ball_weights(linear.keys)
+    w = ball_weights(linear.queries) if center else torch.zeros_like(queries[:, 0])
+    moved = linear.queries - w @ linear.queries, linear.keys - p @ linear.keys
+    rho = float(moved[0].norm(dim=-1).max() * moved[1].norm(dim=-1).max())
+    return LinearMap(*moved, w @ queries, p @ keys, rho, linear.lower)
+
+
+def _apply(sides: tuple["_Points", "_Points"]) -> LinearMap:
+    """The best map for these weights on all points, and the dual value of the weights as `lower`."""
+    moments = [side.moments() for side in sides]
+    queries, keys = (side.mapped(m) for side, m in zip(sides, _geometric_mean(*moments), strict=True))
+    rho = float(queries.norm(dim=-1).max() * keys.norm(dim=-1).max())
+    dual = float(torch.linalg.svdvals(_root(moments[0]) @ _root(moments[1])).sum())
+    return LinearMap(queries, keys, sides[0].center, sides[1].center, rho, dual)
 
 
 class _Points:
@@ -76,15 +108,15 @@ class _Points:
         if self.centred:
             self.center = self.weights @ self.x
         shifted = self.x - self.center
-        moments = (shifted * self.weights.unsqueeze(-1)).mT @ shifted
-        eye = torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
-        return moments + eye * (_FLOOR * moments.trace() / len(moments)).clamp_min(torch.finfo(moments.dtype).tiny)
+        return (shifted * self.weights.unsqueeze(-1)).mT @ shifted
 
     def mapped(self, m: Tensor) -> Tensor:
         return (self.x - self.center) @ m.mT
 
-    def reweigh(self, m: Tensor) -> None:
-        weights = self.weights * self.mapped(m).norm(dim=-1) ** _POWER
+    def reweigh(self, m: Tensor, power: float) -> None:
+        norms = self.mapped(m).norm(dim=-1)
+        weights = self.weights * (norms / norms.max().clamp_min(torch.finfo(norms.dtype).tiny)) ** power
+        weights = weights.clamp_min(_LEAST_WEIGHT / len(weights))  # so that an overshoot can be taken back
         self.weights = weights / weights.sum()
 
     def active(self, mapped: Tensor) -> "_Points":
@@ -102,12 +134,21 @@ class _Points:
         self.weights[part.chosen] = part.weights
 
 
-def _geometric_mean(cq: Tensor, ck: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
-    """The maps (M^{-T}, M) that are best for these moments, and the root of tr(B Cq) tr(B^{-1} Ck) they reach."""
-    values, vectors = torch.linalg.eigh(cq)
-    root = values.clamp_min(torch.finfo(cq.dtype).tiny).sqrt()
-    half, inverse = (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
-    squared, basis = torch.linalg.eigh(half @ ck @ half)
-    s = squared.clamp_min(torch.finfo(cq.dtype).tiny).sqrt()  # singular values of Cq^{1/2} Ck^{1/2}
-    scale = s.sqrt().unsqueeze(-1)
-    return (scale * basis.mT @ inverse, basis.mT @ half / scale), float(s.sum())
+def _geometric_mean(cq: Tensor, ck: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps (M^{-T}, M) best for these second moments: B = M^T M is the geometric mean of Ck and Cq^{-1}."""
+    values, vectors = torch.linalg.eigh(_floored(cq))
+    half, inverse = (vectors * values.sqrt()) @ vectors.mT, (vectors / values.sqrt()) @ vectors.mT
+    squared, basis = torch.linalg.eigh(half @ _floored(ck) @ half)
+    s = squared.clamp_min(0).sqrt()  # singular values of Cq^{1/2} Ck^{1/2}
+    scale = s.clamp_min(_FLOOR * float(s.max())).sqrt().unsqueeze(-1)
+    return scale * basis.mT @ inverse, basis.mT @ half / scale
+
+
+def _floored(moments: Tensor) -> Tensor:
+    floor = _FLOOR * float(moments.trace()) / len(moments) or 1.0
+    return moments + floor * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+
+
+def _root(moments: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(moments)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
