@@ -1,66 +1,158 @@
-"""Measures on the heads of a real model: their geometry, and arms compared head by head."""
+"""Measures on the heads of a real model, geometry and errors, and on the language model that runs on coresets."""
 
+import json
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
+from attention_coresets.analysis.bootstrap import stretch
 from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.measures import Measure, Measured, setting
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import REAL, median, median_of, paired_log_ratio
+from attention_coresets.analysis.summary import (
+    LEAST,
+    Estimate,
+    clustered_mean,
+    median,
+    median_of,
+    paired_log_ratio,
+)
 
+HEADS, LANGUAGE = "real_errors", "real_language"
+HEAD = ("text", "layer", "kv_head")  # what names one head's cache
+SEGMENT = ("text", "start")  # and one text
+HEURISTICS = ("streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "expected_attention", "curdkv")
+RIVALS = (*HEURISTICS, "sinks_uniform")
+OURS = "query_exchange"
 ERRORS = {
     "heldout_mean": "held-out queries, mean",
     "heldout_p99": "held-out queries, 99th percentile",
     "heldout_max": "held-out queries, largest",
-    "error": "worst query of the ball of radius ρ",
+    "error": "worst query of the body",
 }
 SINK_HEAVY = 0.5  # mean weight of token 0 from which a head counts as one with an attention sink
+_REPLICATES = 2000
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a real experiment with the text and its start as columns of their own."""
+    parameters = [json.loads(text) for text in rows["cache_params"]]
+    return rows.assign(text=[p["text"] for p in parameters], start=[p.get("start", 0) for p in parameters])
 
 
 def head_median(name: str) -> Measure:
-    """The median over heads of one column of heads.parquet."""
+    """The median over heads of one column of heads.parquet, text by text."""
 
     def measure(results: Results) -> list[Measured]:
-        heads = results.heads
-        if heads is None:
+        if results.heads is None:
             return []
-        return [Measured(f"{len(heads)} heads, n = {column(heads, 'n').max():.0f}", median(column(heads, name)))]
+        return [
+            Measured(
+                f"{names['text']}, {len(heads)} heads, n = {column(heads, 'n').max():.0f}", median(column(heads, name))
+            )
+            for names, heads in groups(results.heads, ["text"])
+        ]
 
     return measure
 
 
-def head_ratio(arm: str, other: str, name: str) -> Measure:
-    """Median over heads of the error ratio arm / other on the same heads, a part for each radius rho and size."""
+def beats(arm: str, rivals: Sequence[str], name: str, share: int) -> Measure:
+    """Geometric mean over heads of the ratio of the errors `name` at m = n / share: arm over each rival, a part each.
+
+    Paired head by head; intervals resample layers, whose heads on the two texts go together.
+    """
 
     def measure(results: Results) -> list[Measured]:
-        return _ratios(results.rows("real_heads"), arm, other, name)
+        rows = at_share(results.rows(HEADS), share)
+        return [
+            Measured(f"over {rival}, m = n/{share}", pooled(rows, arm, rival, name)) for rival in _met(rows, rivals)
+        ]
 
     return measure
 
 
-def sink_ratio(arm: str, other: str) -> Measure:
-    """As `head_ratio` for the mean error at held-out queries, over heads with an attention sink only; for arms that do
-    not look at rho, so rows of one radius say all."""
+def at_share(rows: pd.DataFrame, share: int) -> pd.DataFrame:
+    """The rows of a real experiment at m = n / share, text named."""
+    return named(rows.loc[rows["size"] * share == rows["n"]])
+
+
+def pooled(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
+    pairs = paired_log_ratio(rows, arm, rival, name, HEAD)
+    return clustered_mean(column(pairs, "log_ratio"), column(pairs, "layer").astype(int)).exp()
+
+
+def _met(rows: pd.DataFrame, rivals: Sequence[str]) -> list[str]:
+    return [rival for rival in rivals if rival in set(rows["arm"])]
+
+
+def constants(arm: str, name: str = "heldout_p99") -> Measure:
+    """Median over heads of m err / (sqrt(d) T), T the total sensitivity of the calibration queries; a part a size."""
 
     def measure(results: Results) -> list[Measured]:
-        heads, rows = results.heads, results.rows("real_heads")
-        if heads is None or rows.empty:
+        rows = named(results.rows(HEADS))
+        rows = rows.loc[rows["arm"] == arm]
+        rows = rows.assign(constant=rows["size"] * rows[name] / (np.sqrt(rows["d"]) * rows["total_sensitivity"]))
+        return [
+            Measured(setting(names), median_of(group, "constant", HEAD)) for names, group in groups(rows, ["n", "size"])
+        ]
+
+    return measure
+
+
+def slope(arm: str, name: str = "heldout_p99", share: int = 8) -> Measure:
+    """Slope of log error on log T over heads at m = n / share, least squares; the interval resamples layers."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = at_share(results.rows(HEADS), share)
+        rows = medians(rows.loc[rows["arm"] == arm], [*HEAD, "total_sensitivity"], [name])
+        if rows.empty:
             return []
-        heavy = heads.loc[column(heads, "sink_weight") >= SINK_HEAVY, list(REAL)].astype(float)
-        rows = rows.loc[rows["rho"] == rows["rho"].min()]
-        return _ratios(rows.merge(heavy, on=list(REAL)), arm, other, "heldout_mean")
+        x, y = np.log(column(rows, "total_sensitivity")), np.log(column(rows, name))
+        return [Measured(f"{len(rows)} heads, m = n/{share}", _slope(x, y, column(rows, "layer").astype(int)))]
 
     return measure
 
 
-def _ratios(rows: pd.DataFrame, arm: str, other: str, name: str) -> list[Measured]:
-    pairs = paired_log_ratio(rows, arm, other, name, REAL)
-    return [
-        Measured(setting(names), median_of(group, "log_ratio", REAL).exp())
-        for names, group in groups(pairs, ["rho", "size"])
-    ]
+def _slope(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> Estimate:
+    members = [np.flatnonzero(clusters == label) for label in np.unique(clusters)]
+    value = float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else np.nan
+    if len(members) < LEAST:
+        return Estimate(value, np.nan, np.nan, len(members))
+    rng, found = np.random.default_rng(0), []
+    for _ in range(_REPLICATES):
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if np.ptp(x[rows]) > 0:
+            found.append(np.polyfit(x[rows], y[rows], 1)[0])
+    ends = np.quantile(found, [0.025, 0.975])
+    low, high = value + stretch(len(members), 0.95) * (ends - value)
+    return Estimate(value, float(low), float(high), len(members))
+
+
+def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") -> Measure:
+    """Mean over texts of the loss on coresets of m = n / share, arm less each rival, in nats a token; a part each."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = at_share(results.rows(LANGUAGE), share)
+        return [Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name)) for rival in _met(rows, rivals)]
+
+    return measure
+
+
+def less(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
+    """Mean over texts of arm's `name` less the rival's; NaN ends where there are too few texts."""
+    found = medians(rows, [*SEGMENT, "arm"], [name])
+    left, right = (found.loc[found["arm"] == label].set_index(list(SEGMENT))[name] for label in (arm, rival))
+    apart = (left - right).dropna()
+    return clustered_mean(apart.to_numpy(), np.arange(len(apart)))
 
 
 def errors_by_size(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians over heads: a row for each (arm, rho, size), a column for each of ERRORS."""
+    """Medians over heads: a row for each (arm, size), a column for each of ERRORS."""
     names = list(ERRORS)
-    return medians(medians(rows, [*REAL, "arm", "rho", "size"], names), ["arm", "rho", "size"], names)
+    return medians(medians(named(rows), [*HEAD, "arm", "size"], names), ["arm", "size"], names)
+
+
+def has_sink(rows: pd.DataFrame) -> np.ndarray:
+    """Whether each row's head has an attention sink."""
+    return column(rows, "sink_weight") >= SINK_HEAVY

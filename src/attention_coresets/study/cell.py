@@ -44,6 +44,8 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     head = _real_head(name, parameters)
     body = _body(config, head, cache)
     facts = _facts(config, cache, body, device)
+    if head is not None:
+        facts = [fact | _of_head(head) for fact in facts]
     heldout = _heldout(head, cache)
     construct = _construction(config, cache, head, body)
     floors = _floors(config, cache)
@@ -180,6 +182,14 @@ def _found(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, A
             "branch_gap": gap,
             "constant": size * row["error"] / scale,
         }
+
+
+def _of_head(head: RealHead) -> dict[str, float]:
+    """Total sensitivity of the calibration queries moved behind the cache, and the weight of the sink."""
+    keys = head.cache.keys
+    sensitivity = (head.moved @ keys.mT).softmax(dim=-1).amax(dim=0).sum()
+    sink = (head.heldout @ keys.mT).softmax(dim=-1)[:, 0].mean()
+    return {"total_sensitivity": float(sensitivity), "sink_weight": float(sink)}
 
 
 def _real_head(family: str, parameters: dict[str, Any]) -> RealHead | None:

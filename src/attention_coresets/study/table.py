@@ -16,6 +16,8 @@ LANGUAGE = (
     *("loss", "loss_full", "kl", "kl_p99", "agreement"),
     *("needle_loss", "needle_loss_full", "needle_found", "needle_found_full", "kept_bytes"),
 )
+# of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
+HEADS = ("total_sensitivity", "sink_weight")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
@@ -27,12 +29,12 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("sigma", "radius", "exponent", "constant", "seconds_construct", "seconds_adversary"), "float64"),
     **dict.fromkeys(("cache_params", "coreset_params"), "str"),
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
-    **dict.fromkeys(LANGUAGE, "float64"),
+    **dict.fromkeys((*HEADS, *LANGUAGE), "float64"),
     **{"revision": "str", "dirty": "bool"},
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype"), "str"),
 }
-# columns that older cells and tables lack, LANGUAGE also those of another task, and what they would hold there
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *LANGUAGE), math.nan), "certified_by": ""}
+# what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), "certified_by": ""}
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 
