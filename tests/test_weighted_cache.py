@@ -91,7 +91,7 @@ def test_the_tilt_lemma_with_weights(n, d, rho, spread, seed):
     assert found.p.sum().item() == pytest.approx(1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     n=st.integers(1, 7), d=st.integers(1, 3), dv=st.integers(1, 3), rho=st.floats(0.1, 2.0), seed=st.integers(0, 10**6)
 )
