@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -39,6 +39,7 @@ def in_ball(rng, shape, rho):
     return torch.from_numpy(rho * u / np.linalg.norm(u, axis=-1, keepdims=True) * rng.random((*shape[:-1], 1)))
 
 
+@settings(max_examples=12)
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 10**6))
 def test_a_view_asked_u_is_the_cache_asked_a_query_of_the_body(n, d, r, weighted, seed):
     rng = np.random.default_rng(seed)
@@ -63,10 +64,8 @@ def test_a_view_asked_u_is_the_cache_asked_a_query_of_the_body(n, d, r, weighted
 def test_a_body_without_heads_serves_all_and_the_ball_is_the_plain_one(rng):
     cache = random_cache(rng, (2,), 30, 4, 3)
     coreset = make_coreset("uniform")(cache, 10, 2.0, generators(0, 1))
-    plain = worst_query(cache, coreset, 2.0, certify=True, gap=0.1)
-    found = worst_query(cache, coreset, 2.0, body=QueryBody.ball(4), certify=True, gap=0.1)
+    plain, found = (worst_query(cache, coreset, 2.0, body=body) for body in (None, QueryBody.ball(4)))
     torch.testing.assert_close(found.error, plain.error, rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.ceilings["kernel"], plain.ceilings["kernel"], rtol=1e-6, atol=0)
     q = torch.from_numpy(rng.standard_normal((2, 5, 4)))
     torch.testing.assert_close(QueryBody.ball(4).radii(q), q.norm(dim=-1))
 

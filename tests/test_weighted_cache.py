@@ -70,7 +70,7 @@ def test_the_error_has_the_log_weights_on_the_full_side(rng, shift):
         assert found.item() == pytest.approx(np.linalg.norm(full - part), abs=1e-12)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     n=st.integers(1, 12),
     d=st.integers(1, 4),
@@ -91,7 +91,7 @@ def test_the_tilt_lemma_with_weights(n, d, rho, spread, seed):
     assert found.p.sum().item() == pytest.approx(1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     n=st.integers(1, 7), d=st.integers(1, 3), dv=st.integers(1, 3), rho=st.floats(0.1, 2.0), seed=st.integers(0, 10**6)
 )
@@ -263,7 +263,7 @@ def test_fitted_weights_of_repeated_tokens(rng):
     torch.testing.assert_close(found.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("spread", [1.0, 6.0])
+@pytest.mark.parametrize("spread", [3.0])
 def test_refinements_of_a_weighted_cache(spread, rng):
     """Kernel swaps and minimax keep the model's weights, b - log pi; minimax errs less than what it starts from."""
     cache, rho, size = weighted_cache(rng, (1,), 80, 3, 3, spread), 2.0, 16

@@ -63,16 +63,16 @@ class QueryBody:
         return QueryBody(self.center.to(*args, **kwargs), self.axes.to(*args, **kwargs))
 
     def view(self, cache: Cache) -> WeightedCache:
-        """The cache as queries u see it: keys axes^T k_i, log-weights <center, k_i>, added to a WeightedCache's own.
+        """The cache as queries u see it: keys axes^T k_i, log-weights <center, k_i> added to a WeightedCache's own.
 
-        Computed in float64, returned in the dtype of the cache. O(n d r) a head. Raises ValueError where they do not
-        fit.
+        Computed in float64, the log-weights less their largest, which changes nothing, and returned in the dtype of the
+        cache. O(n d r) a head. Raises ValueError where body and cache do not fit each other.
         """
         self._check(cache)
         keys, base = cache.keys.to(torch.float64), base_weights(cache)
         log_weights = self._shift(cache) if base is None else self._shift(cache) + base
-        seen = keys @ self.axes.to(keys)
-        return WeightedCache(seen.to(cache.keys), cache.values, log_weights.to(cache.keys))
+        log_weights = log_weights - log_weights.amax(dim=-1, keepdim=True)
+        return WeightedCache((keys @ self.axes.to(keys)).to(cache.keys), cache.values, log_weights.to(cache.keys))
 
     def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
         """A coreset of `cache` as one of its view: <center, k_i> is added to the log-weights. Float64."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, attend
 from attention_coresets.checks import positive
 from attention_coresets.coresets.eviction.scores import top_scores
-from attention_coresets.coresets.size import check_size
+from attention_coresets.coresets.size import check_plain, check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -54,6 +54,7 @@ class RefittedValues:
         """`size` keys a head, or those of `coreset`, which must have that size."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         cache = cache.to(torch.float64)
         queries = sample_ball(cache, rho, self.samples, generator)
         weights = (queries @ cache.keys.mT).softmax(dim=-1)  # [*heads, b, n]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache
-from attention_coresets.coresets.size import check_size
+from attention_coresets.coresets.size import check_plain, check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -54,6 +54,7 @@ class WildCat:
         """`size` tokens a head (all, with weights 1, from n on); weights 0 once the kernel's rank is exhausted."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
         keys = keys - keys.mean(dim=-2, keepdim=True)
         if size >= cache.n:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, attend
+from attention_coresets.coresets.size import check_plain
 from attention_coresets.theory import check_rho
 
 Approximation = Callable[[Float[Tensor, "*heads b d"]], Float[Tensor, "*heads b dv"]]
@@ -42,6 +43,7 @@ def worst_of(
     approximation that returns NaN.
     """
     check_rho(rho)
+    check_plain(cache)
     if min(restarts, steps) < 1:
         raise ValueError(f"restarts and steps must be at least 1, got {restarts} and {steps}")
     cache = cache.to(torch.float64)
