@@ -1,6 +1,5 @@
 """The change of basis in which a head's queries and keys are shortest, and the certificate that no other is shorter."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +11,7 @@ from attention_coresets.caches.enclosing_ball import ball_weights
 _ACTIVE = 768  # points of each kind that the inner steps look at
 _INNER = 40
 _OUTER = 40
-_POWER = 4.0  # of the mapped norms that weights are multiplied by, halved wherever that overshoots
+_POWER = 4.0  # of the mapped norms that weights are multiplied by, halved wherever that lowers the dual
 _LEAST_POWER = 0.25
 _LEAST_WEIGHT = 1e-12
 _FLOOR = (
@@ -49,16 +48,16 @@ def best_linear_map(
     norm or weight only. What is returned is valid however far that got. Cost O(d^3 + active d^2) a step.
     """
     sides = (_Points(queries, center), _Points(keys, True))
-    best, nearest, power, lower = _apply(sides), math.inf, _POWER, 0.0
+    best, power, lower = _apply(sides), _POWER, 0.0
     kept = [side.weights for side in sides]
     for _ in range(_OUTER):
         found = _apply(sides)
-        lower = max(lower, found.lower)
+        raised, lower = found.lower > lower, max(lower, found.lower)
         best = min(best, found, key=lambda linear: linear.rho)
         if best.rho <= lower * (1 + tolerance) or power < _LEAST_POWER:
             break
-        if found.rho < nearest * found.lower:
-            nearest, kept = found.rho / found.lower, [side.weights for side in sides]
+        if raised:
+            kept = [side.weights for side in sides]
         else:
             power /= 2
             for side, weights in zip(sides, kept, strict=True):
