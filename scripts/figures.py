@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from attention_coresets.analysis.figures import FIGURES, draw
+from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.style import save, style
 from attention_coresets.analysis.results import TIERS, ResultsError, load
 
@@ -27,8 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for name in options.name or FIGURES:
         experiment, _ = FIGURES[name]
-        if results.rows(experiment).empty:
-            print(f"{name}: skipped, tier {options.tier} has no rows of experiment={experiment}")
+        if results.heads is None if experiment == HEADS else results.rows(experiment).empty:
+            missing = HEADS if experiment == HEADS else f"rows of experiment={experiment}"
+            print(f"{name}: skipped, tier {options.tier} has no {missing}")
             continue
         with style():
             png, _ = save(draw(name, results), options.figures / options.tier, name)

@@ -1,9 +1,9 @@
-"""Writes paper_repro.md and the generated numbers of README.md from whatever tiers are in results/.
+"""Writes paper_repro.md and the generated numbers of README.md and docs/real_caches.md from the tiers in results/.
 
-    python scripts/report.py            # rewrite both
+    python scripts/report.py            # rewrite them
     python scripts/report.py --check    # write nothing; exit 1 where they differ from what the results give
 
-README's blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`. Exit code 2, and nothing
+Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`. Exit code 2, and nothing
 written, where results are missing or damaged.
 """
 
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from attention_coresets.analysis.blocks import readme_blocks
+from attention_coresets.analysis.blocks import page_blocks
 from attention_coresets.analysis.markdown import fill
 from attention_coresets.analysis.report import paper_repro
 from attention_coresets.analysis.results import ResultsError, load, present
@@ -39,15 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pages(results: Path, root: Path) -> dict[Path, str]:
-    """What each page should hold; README.md only where there is one."""
+    """What each page should hold; those with blocks only where they are."""
     tiers = [load(results / tier) for tier in present(results)]
     if not tiers:
         raise ResultsError(f"no tier has a table in {results}: run `bash scripts/reproduce.sh`")
     pages = {root / "paper_repro.md": paper_repro(tiers)}
-    readme = root / "README.md"
-    if readme.exists():
-        pages[readme] = fill(readme.read_text(), readme_blocks(tiers))
-    return pages
+    filled = [path for path in (root / "README.md", root / "docs" / "real_caches.md") if path.exists()]
+    return pages | {path: fill(path.read_text(), page_blocks(tiers)) for path in filled}
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.laws import fit_all
+from attention_coresets.analysis.real_tables import GEOMETRY
 from attention_coresets.analysis.results import Results
 from attention_coresets.lower_bound import FLOORS
-from attention_coresets.study.table import CEILINGS
+from attention_coresets.study.table import CEILINGS, HEADS, LANGUAGE
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 
 SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}
@@ -39,7 +40,7 @@ def synthetic_table(seed: int = 0, caches: int = 5) -> pd.DataFrame:
             error = _error(cache, d, rho, arm, size, rng)
             rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
     rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
-    rows += [*_enclosed(rng), *_optima(rng), *_league(rng)]
+    rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng)]
     return pd.DataFrame(rows)
 
 
@@ -52,7 +53,9 @@ def _row(experiment: str, cache: str, n: int, d: int, rho: float, arm: str, seed
         **{"n": n, "d": d, "size": size, "reached": 9, "restarts": 10, "certificate": math.nan},
         **{"sigma": sigma, "radius": radius, "exponent": rho * (sigma if model == "tilted" else radius)},
         **{"seconds_construct": 0.1, "seconds_adversary": 0.2, "layer": math.nan, "kv_head": math.nan},
-        **dict.fromkeys(("heldout_mean", "heldout_p99", "heldout_max", *FLOORS, *CEILINGS), math.nan),
+        **dict.fromkeys(
+            ("heldout_mean", "heldout_p99", "heldout_max", *FLOORS, *CEILINGS, *HEADS, *LANGUAGE), math.nan
+        ),
         **{"certified_by": ""},
         **{"cache_params": json.dumps({"n": n, "d": d, **params}), "coreset_params": json.dumps({"scale": "auto"})},
         **{"revision": "0123456789abcdef", "dirty": False, "torch": "2", "numpy": "2", "python": "3.11"},
@@ -171,32 +174,50 @@ def _league(rng: np.random.Generator) -> list[dict]:
     return rows
 
 
+REAL = {"sinks_uniform": 4.0, "h2o": 2.0, "snapkv": 3.0, "walk_tilted": 1.5, "query_walk": 1.0, "query_walk_max": 1.4}
+REAL |= {"query_exchange": 0.6, "query_exchange_causal": 0.9, "query_exchange_weights": 0.8}
+
+
 def _real(rng: np.random.Generator) -> list[dict]:
+    """p99 = REAL * 0.3 sqrt(d) T / m, T of each layer its own; the worst query's error is least for the tilted walk."""
     rows = []
-    for layer, arm, size in itertools.product(range(6), ["uniform", "sinks_uniform", "walk_tilted"], (128, 256, 512)):
-        base = {"uniform": 4.0, "sinks_uniform": 2.0, "walk_tilted": 1.0}[arm] * math.exp(0.1 * rng.standard_normal())
-        row = _row("real_heads", "model", 4096, 64, 8.0, arm, 0, size, layer=layer)
-        found = {"heldout_mean": base / size, "heldout_p99": 3 * base / size, "heldout_max": 9 * base / size}
-        rows.append(row | found | {"layer": float(layer), "kv_head": 0.0, "error": 20 * base / size})
+    for text, layer, arm, size in itertools.product(("britannica", "code"), range(6), REAL, (128, 256, 512)):
+        T = math.exp(2.5 + 0.2 * layer)
+        p99 = 0.3 * REAL[arm] * 8 * T / size * math.exp(0.02 * rng.standard_normal())
+        row = _row("real_errors", "model", 4096, 64, 0.25, arm, 0, size, layer=layer, kv_head=0, text=text, start=0)
+        found = {"heldout_mean": p99 / 6, "heldout_p99": p99, "heldout_max": 3 * p99, "total_sensitivity": T}
+        found |= {"sink_weight": 0.15 * layer, "error": 20 * p99 if arm != "walk_tilted" else 5 * p99}
+        rows.append(row | found | {"layer": float(layer), "kv_head": 0.0})
+    return rows
+
+
+def _language(rng: np.random.Generator) -> list[dict]:
+    rows = []
+    for text, start, arm, size in itertools.product(("britannica", "code"), (0, 9), REAL, (256, 512)):
+        added = 20 * REAL[arm] / size * math.exp(0.02 * rng.standard_normal())
+        row = _row("real_language", "model", 2048, 64, 4.0, arm, 0, size, text=text, start=start)
+        found = {"loss": 2.5 + added, "loss_full": 2.5, "kl": added, "kl_p99": 5 * added, "agreement": 0.9}
+        found |= {"needle_found": 0.25, "needle_found_full": 1.0, "error": math.nan, "sigma": math.nan}
+        rows.append(row | found)
     return rows
 
 
 def synthetic_heads() -> pd.DataFrame:
     """One row a head, as results/<tier>/heads.parquet."""
-    layer = np.arange(6)
+    layer = np.tile(np.arange(6), 2)
     columns = {
+        "text": np.repeat(["britannica", "code"], 6),
         "layer": layer,
-        "kv_head": np.zeros(6, dtype=int),
+        "kv_head": np.zeros(12, dtype=int),
+        **dict.fromkeys(GEOMETRY, np.linspace(0.1, 0.9, 12)),
         "rho_uncentred": 65.0 + layer,
         "rho_centred": 47.0 + layer,
-        "rho_ball": 44.0 + layer,
-        "sigma": np.full(6, 0.9),
-        "radius": np.ones(6),
         "total_sensitivity": np.exp(2.5 + 0.2 * layer),
         "log_total_sensitivity": 2.5 + 0.2 * layer,
-        "sink_weight": np.linspace(0.1, 0.9, 6),
-        "effective_rank": np.full(6, 12.0),
-        "n": np.full(6, 4096),
+        "log_total_sensitivity_heldout": 2.5 + 0.2 * layer,
+        "uncovered_10": 0.004 * layer,
+        "gamma": np.exp(2.7 + 0.2 * layer),
+        "n": np.full(12, 4096),
     }
     return pd.DataFrame(columns)
 

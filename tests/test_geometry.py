@@ -222,7 +222,7 @@ def test_geometry_agrees_with_its_definitions(captured, kv_head):
     found = geometry(head)
     held = read_layer(TINY.source, 0)
     own = slice(2 * kv_head, 2 * kv_head + 2)
-    queries = torch.cat([held.calibration[own], held.queries[own]], dim=1).double().flatten(0, 1)
+    queries = torch.cat([held.moved[own], held.queries[own]], dim=1).double().flatten(0, 1)
     keys = held.keys[kv_head].double()
     longest = float(queries.norm(dim=-1).max() * keys.norm(dim=-1).max())
     assert found["rho_uncentred"] == pytest.approx(longest * held.scaling, rel=1e-12)
@@ -234,7 +234,8 @@ def test_geometry_agrees_with_its_definitions(captured, kv_head):
     assert found["rho_ball"] <= found["rho_centred"] <= 2 * found["rho_uncentred"]
     assert found["rho_query_linear"] <= 1.01 * min(found["rho_query_ball"], found["rho_linear"])
     assert found["radius"] == pytest.approx(1)
-    weights = calibration_weights(head)
+    weights = (head.moved @ head.cache.keys.mT).softmax(-1)
+    assert found["total_sensitivity_causal"] == pytest.approx(total_sensitivity(calibration_weights(head)), rel=1e-12)
     assert found["total_sensitivity"] == pytest.approx(sum(float(weights[:, i].max()) for i in range(N)), rel=1e-12)
     assert found["gamma"] >= found["gamma_sensitivity"] == found["total_sensitivity"]  # fewer than GAMMA_QUERIES
     asked = (head.heldout @ head.cache.keys.mT).softmax(-1).numpy()
@@ -250,7 +251,7 @@ def test_every_exponent_bounds_the_sensitivity_of_all_queries(captured, layer):
     """The tilt lemma, in four coordinate systems: log T of any queries in the body is at most rho * sigma."""
     head = load_head(Model(model="tiny-random", n=N, queries=10, calibration=7, layer=layer))
     found = geometry(head)
-    queries = torch.cat([head.calibration, head.heldout])
+    queries = torch.cat([head.moved, head.heldout])
     log_t = math.log(total_sensitivity((queries @ head.cache.keys.mT).softmax(-1)))
     for kind in ("centred", "linear", "query_ball", "query_linear"):
         assert log_t <= found[f"exponent_{kind}"] <= 2 * found[f"rho_{kind}"], kind

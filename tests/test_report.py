@@ -25,8 +25,10 @@ between
 <!-- numbers:rates -->
 old
 <!-- /numbers:rates -->
-<!-- numbers:real_heads -->
-<!-- /numbers:real_heads -->
+<!-- numbers:real_errors -->
+<!-- /numbers:real_errors -->
+<!-- numbers:real_language -->
+<!-- /numbers:real_language -->
 """
 
 

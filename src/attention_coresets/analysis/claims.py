@@ -288,11 +288,11 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "real_log_t",
-        "Real heads: the sensitivities of the model's own queries say log T near 3; median over heads",
+        "Real heads: the sensitivities of later queries say log T near 3; median over heads",
         "all",
         real.HEADS,
         "real_log_t",
-        real.head_median("log_total_sensitivity"),
+        real.head_median("log_total_sensitivity_heldout"),
     ),
     Claim(
         "real_uncovered",

@@ -14,10 +14,22 @@ NEEDED = (
     *("experiment", "arm", "cache", "model", "rho", "seed", "head", "n", "d", "size", "error", "certificate"),
     *("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap", "certified_by"),
     *FLOORS,
+    *("total_sensitivity", "sink_weight", "loss", "loss_full", "kl", "agreement", "needle_found", "needle_found_full"),
     *("sigma", "radius", "exponent", "seconds_construct", "cell", "cache_params", "coreset_params", "layer", "kv_head"),
     *("heldout_mean", "heldout_p99", "heldout_max", "revision", "dirty", "torch", "numpy", "python", "device", "dtype"),
 )
-HEAD_COLUMNS = ("layer", "kv_head", "rho_centred", "log_total_sensitivity", "sink_weight", "n")
+HEAD_COLUMNS = (
+    *("text", "layer", "kv_head", "n", "rho_uncentred", "rho_centred", "rho_query_linear", "exponent_query_linear"),
+    *(
+        "half_range",
+        "gamma",
+        "log_total_sensitivity",
+        "log_total_sensitivity_heldout",
+        "uncovered_2",
+        "uncovered_10",
+        "sink_weight",
+    ),
+)
 
 
 class ResultsError(Exception):

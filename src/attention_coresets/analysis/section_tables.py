@@ -10,9 +10,8 @@ from attention_coresets.analysis.axes import AXES, axis_of
 from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import coefficient, setting, with_constants
-from attention_coresets.analysis.real_heads import ERRORS, errors_by_size
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import REAL, median, paired_ratio
+from attention_coresets.analysis.summary import median, paired_ratio
 
 SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
 ARM = "Arm (coreset model)"
@@ -142,34 +141,3 @@ def ablation(results: Results) -> str:
     ]
     note = "Error over that of walk_tilted (tilted): geometric mean over ρ and m, median over caches.\n\n"
     return note + table(["Changes", ARM, *families], lines)
-
-
-def real_heads(results: Results) -> str:
-    """Geometry of the heads and median errors by arm and size."""
-    errors = head_errors(results.rows("real_heads"))
-    return errors if results.heads is None else f"{geometry(results.heads)}\n\n{errors}"
-
-
-def head_errors(rows: pd.DataFrame) -> str:
-    """Median errors over heads by arm, the radius rho its coreset was asked for, and size."""
-    lines = [
-        [
-            model_of(rows, names["arm"]),
-            *(f"{names['rho']:g}", f"{names['size']}"),
-            *(number(column(line, name).item()) for name in ERRORS),
-        ]
-        for names, line in groups(errors_by_size(rows), ["arm", "rho", "size"])
-    ]
-    heads = len(rows[list(REAL)].drop_duplicates())
-    note = f"Medians over {heads} heads of n = {rows['n'].max()} tokens, values scaled to norm at most 1.\n\n"
-    return note + table([ARM, "ρ", "m", *ERRORS.values()], lines)
-
-
-def geometry(heads: pd.DataFrame) -> str:
-    """Median and range over heads of every numeric column of heads.parquet."""
-    names = [name for name in heads.select_dtypes("number").columns if name not in (*REAL, "n")]
-    lines = [
-        [name, interval(median(x)), f"{number(x.min())} to {number(x.max())}"]
-        for name, x in ((name, column(heads, name)) for name in names)
-    ]
-    return table([f"Over {len(heads)} heads", "Median, 95 %", "Range"], lines)

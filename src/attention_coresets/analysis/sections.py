@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from attention_coresets.analysis import hard_instances as hard
-from attention_coresets.analysis import league, optimum, worst_case
+from attention_coresets.analysis import league, optimum, real_heads, real_tables, worst_case
 from attention_coresets.analysis import section_tables as tables
 from attention_coresets.analysis.frames import distinct
 from attention_coresets.analysis.league_tables import league_section
 from attention_coresets.analysis.measures import SYMBOL
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import model_of
-from attention_coresets.analysis.summary import REAL, SYNTHETIC
+from attention_coresets.analysis.summary import SYNTHETIC
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ def design(rows: pd.DataFrame) -> str:
     """What was run: arms with their models, families, n, d, rho, sizes, caches."""
     arms = ", ".join(model_of(rows, arm) for arm in distinct(rows, "arm"))
     grid = "; ".join(f"{symbol} = {', '.join(f'{x:g}' for x in distinct(rows, k))}" for k, symbol in SYMBOL.items())
-    real = bool(rows["layer"].notna().to_numpy().all())
-    caches = len(rows[list(REAL if real else SYNTHETIC)].drop_duplicates())
-    count = f"{caches} heads" if real else f"{caches} caches of each kind"
+    real = bool((rows["cache"] == "model").all())
+    names = ["cache_params"] if real else list(SYNTHETIC)
+    caches = len(rows[names].drop_duplicates())
+    count = f"{caches} {'heads or texts' if real else 'caches of each kind'}"
     return f"Arms: {arms}. Families: {'; '.join(_families(rows))}. {grid}; {count}."
 
 
@@ -41,10 +42,19 @@ def _families(rows: pd.DataFrame) -> list[str]:
     """Family names with the parameters that no column of the table holds."""
     found = set()
     for text, family in set(zip(rows["cache_params"], rows["cache"], strict=True)):
-        rest = {k: v for k, v in json.loads(text).items() if k not in ("n", "d", "rho", "layer", "kv_head")}
+        rest = {
+            k: v for k, v in json.loads(text).items() if k not in ("n", "d", "rho", "layer", "kv_head", "start", "text")
+        }
         words = ", ".join(f"{k} = {v}" for k, v in rest.items() if v is not None)
         found.add(f"{family} ({words})" if words else family)
     return sorted(found)
+
+
+def real_section(results: Results) -> str:
+    """Geometry of the heads, then errors at one size and at all."""
+    return "\n\n".join(
+        make(results) for make in (real_tables.geometry, real_tables.errors, real_tables.errors_by_share)
+    )
 
 
 SECTIONS: tuple[Section, ...] = (
@@ -131,10 +141,17 @@ SECTIONS: tuple[Section, ...] = (
         league_section,
     ),
     Section(
-        "real_heads",
+        real_heads.HEADS,
         "Real heads: SmolLM2-135M",
         "Keys centred and scaled into the unit ball, values likewise. Errors at the model's own later queries, and at"
-        " the worst query of a ball of stated radius.",
-        tables.real_heads,
+        " the worst query of a quarter of the ellipsoid that holds 95 % of the calibration queries. docs/real_caches.md"
+        " says what it means.",
+        real_section,
+    ),
+    Section(
+        real_heads.LANGUAGE,
+        "A language model on coresets",
+        "SmolLM2-135M reads a text, its cache is replaced by coresets of every KV head, and it goes on from there.",
+        real_tables.language,
     ),
 )

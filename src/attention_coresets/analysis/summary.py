@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from attention_coresets.analysis.bootstrap import stretch
 from attention_coresets.analysis.frames import column, means, medians
 
-SYNTHETIC, REAL = ("seed", "head"), ("layer", "kv_head")  # what names one cache
+SYNTHETIC = ("seed", "head")  # what names one cache
 LEAST = 3  # caches below which no interval is given
 _REPLICATES = 2000
 

@@ -19,14 +19,18 @@ GAMMA_QUERIES = 512  # rows that Gamma is computed for, drawn from the calibrati
 def geometry(head: RealHead) -> dict[str, float]:
     """The measures of `norm_measures`, `attention_measures`, `sensitivity_measures` and `coverage` together.
 
+    All queries are asked from behind the cache: those for calibration are the moved ones. total_sensitivity_causal is T
+    of the same where they stood, each over what it saw.
+
     About 4 s a head of 4096 tokens, 64 dimensions, 1536 calibration and 3072 held-out queries on one core; 0.6 GB.
     """
     heldout = (head.heldout @ head.cache.keys.mT).softmax(dim=-1)
-    calibration = calibration_weights(head)
+    calibration = (head.moved @ head.cache.keys.mT).softmax(dim=-1)
     return {
         **norm_measures(head),
         **attention_measures(head, heldout),
         **sensitivity_measures(calibration, heldout),
+        "total_sensitivity_causal": total_sensitivity(calibration_weights(head)),
         **coverage(calibration, heldout, recent=len(calibration) // head.group),
     }
 
@@ -43,7 +47,7 @@ def norm_measures(head: RealHead) -> dict[str, float]:
     centre. The tilt does not depend on the origin of the keys: exponent_centred is that of rho_uncentred and rho_ball,
     too.
     """
-    keys, queries = head.cache.keys, torch.cat([head.calibration, head.heldout])
+    keys, queries = head.cache.keys, torch.cat([head.moved, head.heldout])
     _, ball = enclosing_ball(keys)
     center, query_ball = enclosing_ball(queries)
     linear, both = best_linear_map(queries, keys), best_linear_map(queries, keys, center=True)
@@ -84,7 +88,7 @@ def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[st
     eigenvalues, between 1 and d.
     """
     keys = head.cache.keys
-    logits = torch.cat([head.calibration, head.heldout]) @ keys.mT
+    logits = torch.cat([head.moved, head.heldout]) @ keys.mT
     half_range = (logits.amax(dim=-1) - logits.amin(dim=-1)) / 2
     eigenvalues = torch.linalg.eigvalsh(keys.mT @ keys)
     return {
@@ -100,8 +104,8 @@ def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[st
 def sensitivity_measures(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"]) -> dict[str, float]:
     """What may stand in for e^rho: the total sensitivity T and the balancing constant Gamma >= T of softmax weights.
 
-    total_sensitivity of the calibration queries, each over the keys it sees, and its logarithm; the same of the
-    held-out queries, over the whole cache. gamma (within a few per cent: gamma_lower is certified) and
+    total_sensitivity of the calibration queries and its logarithm, and the same of the held-out queries, both over the
+    whole cache. gamma (within a few per cent: gamma_lower is certified) and
     gamma_sensitivity, its T, are of GAMMA_QUERIES calibration queries (all where there are fewer); gamma_heldout and
     gamma_sensitivity_heldout, of as many held-out ones.
     """

@@ -34,7 +34,7 @@ class RealHead:
     @property
     def rho(self) -> float:
         """max |q| over all the head's queries, keys centred at their mean: theory's rho of this head."""
-        return float(torch.cat([self.calibration, self.heldout]).norm(dim=-1).max())
+        return float(torch.cat([self.moved, self.heldout]).norm(dim=-1).max())
 
     def in_model_units(self, moved: bool = False) -> tuple[Cache, Float[Tensor, "group b d"]]:
         """Keys and values as the model computes them, and the calibration queries (or these moved on) times its

@@ -11,12 +11,13 @@ from attention_coresets.analysis.figures.hard_instances import antipodal, contro
 from attention_coresets.analysis.figures.headline import headline
 from attention_coresets.analysis.figures.league import league_map, league_ranks
 from attention_coresets.analysis.figures.rates import d_rate, error_vs_size, n_independence
-from attention_coresets.analysis.figures.real_heads import real_heads
+from attention_coresets.analysis.figures.real_heads import real_errors, real_geometry, real_language
 from attention_coresets.analysis.figures.rho import rho_rate
 from attention_coresets.analysis.figures.sandwich import sandwich
 from attention_coresets.analysis.figures.style import style
 from attention_coresets.analysis.results import Results
 
+HEADS = "heads.parquet"  # what a figure needs that is of no experiment
 # name of the figure's files -> the experiment it needs and the function that draws it
 FIGURES: dict[str, tuple[str, Callable[[Results], Figure]]] = {
     "headline": ("epsilon_rate", headline),
@@ -34,7 +35,9 @@ FIGURES: dict[str, tuple[str, Callable[[Results], Figure]]] = {
     "ablation": ("ablation", ablation),
     "league": ("league", league_ranks),
     "league_map": ("league", league_map),
-    "real_heads": ("real_heads", real_heads),
+    "real_errors": ("real_errors", real_errors),
+    "real_geometry": (HEADS, real_geometry),
+    "real_language": ("real_language", real_language),
 }
 
 

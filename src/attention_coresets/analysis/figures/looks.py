@@ -72,6 +72,17 @@ LOOKS = {
     "minimax_free_exchange": Look("ours, exchanges only (free)", FREE, "v"),
     "minimax_free_weights": Look("ours, minimax weights only (free)", FREE, "v"),
     "minimax_free_random_queries": Look("ours, random queries only (free)", FREE, "v"),
+    "streaming_llm": Look("StreamingLLM (unweighted)", "#949494", "s"),
+    "h2o": Look("H2O (unweighted)", "#d55e00", "s"),
+    "snapkv": Look("SnapKV (unweighted)", "#de8f05", "s"),
+    "tova": Look("TOVA (unweighted)", "#ece133", "s"),
+    "knorm": Look("Knorm (unweighted)", "#fbafe4", "s"),
+    "keydiff": Look("KeyDiff (unweighted)", "#ca9161", "s"),
+    "expected_attention": Look("Expected Attention (unweighted)", "#cc78bc", "s"),
+    "curdkv": Look("CurDKV (unweighted)", "#56b4e9", "s"),
+    "query_walk": Look("walk on calibration queries (tilted)", "#000000", "o"),
+    "query_exchange": Look("ours: exchanges on calibration queries (free)", "#029e73", "*"),
+    "query_exchange_weights": Look("ours, weights only (free)", "#78c6a3", "v"),
 }
 
 
