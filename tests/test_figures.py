@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from attention_coresets.analysis.crossings import crossings
-from attention_coresets.analysis.figures import FIGURES, draw
+from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.looks import LOOKS
 from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
 from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
