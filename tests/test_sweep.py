@@ -18,7 +18,7 @@ from attention_coresets import CACHES, CORESETS, attention_error, make_cache, ma
 from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
-from attention_coresets.study.table import COLUMNS, LABELS, LANGUAGE, read_table
+from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
 
 ARMS = ("uniform", "halving_unweighted", "walk_tilted")
@@ -94,7 +94,7 @@ def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> No
 
 def test_rows_have_the_stated_columns_and_one_row_a_size_and_head() -> None:
     rows = run_cell(configuration())
-    assert [set(row) for row in rows] == [set(COLUMNS) - {*LABELS, *LANGUAGE}] * 4
+    assert [set(row) for row in rows] == [set(COLUMNS) - {*LABELS, *HEADS, *LANGUAGE}] * 4
     assert [(row["size"], row["head"]) for row in rows] == [(8, 0), (8, 1), (48, 0), (48, 1)]
     assert all(row["error"] == 0 for row in rows if row["size"] == 48)
     first = rows[0]

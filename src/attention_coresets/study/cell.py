@@ -30,7 +30,8 @@ _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each o
 
 
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels and LANGUAGE.
+    """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels and LANGUAGE,
+    and HEADS where the cache is no model's.
 
     `config`: resolved, as `study.config.Study`. The cache depends on `seed` and its own parameters alone, and the
     random numbers of construction and adversary on the seed and the size: constructions are compared on the same cache,
