@@ -23,7 +23,10 @@ from attention_coresets.study.checks import TIERS
 from attention_coresets.study.tracking import open_run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BY_SIZE = ["error", "constant", "heldout_mean", "heldout_p99", "seconds_construct", "seconds_adversary"]
+BY_SIZE = [
+    *("error", "constant", "heldout_mean", "heldout_p99", "loss", "kl", "needle_found", "seconds_construct"),
+    "seconds_adversary",
+]
 CELL = ["experiment", "cell", "arm", "cache", "coreset", "model", "rho", "seed", "n", "d", "cache_params", "revision"]
 
 
@@ -128,17 +131,18 @@ def _claims(results: Results) -> pd.DataFrame:
 
 
 def _error_chart(rows: pd.DataFrame, title: str):
-    """Median worst-case error by size, a line for each arm and cache family."""
+    """Median worst-case error (loss, where a language model ran) by size, a line for each arm and cache family."""
     import wandb
 
-    median = rows.groupby(["arm", "cache", "size"], as_index=False)["error"].median()
+    name = "loss" if rows["error"].isna().all() else "error"
+    median = rows.groupby(["arm", "cache", "size"], as_index=False)[name].median()
     median = median.assign(line=median["arm"] + " " + median["cache"])  # groupby has put the sizes in order
-    lines = [(str(name), at) for name, at in median.groupby("line")]
+    lines = [(str(line), at) for line, at in median.groupby("line")]
     return wandb.plot.line_series(
         xs=[at["size"].tolist() for _, at in lines],
-        ys=[at["error"].tolist() for _, at in lines],
-        keys=[name for name, _ in lines],
-        title=f"{title}: median worst-case error against size",
+        ys=[at[name].tolist() for _, at in lines],
+        keys=[line for line, _ in lines],
+        title=f"{title}: median {'worst-case error' if name == 'error' else name} against size",
         xname="size",
     )
 

@@ -80,7 +80,7 @@ _CURVES = (
     ("rho_query_linear", "ρ, best map, queries centred", "#ca9161", "s"),
     ("exponent_query_linear", "ρσ of the tilt there", "#cc78bc", "P"),
     ("half_range", "half-range of logits", "#56b4e9", "d"),
-    ("log_gamma", "log Γ", "#029e73", "D"),
+    ("log_gamma", "log Γ (512 queries)", "#029e73", "D"),
     ("log_total_sensitivity", "log T", TILTED, "o"),
 )
 
@@ -108,8 +108,8 @@ def _covered(ax: Axes, heads: pd.DataFrame) -> None:
         ("uncovered_10", "on tokens seen at < 1/10", UNWEIGHTED, "D"),
     ):
         ax.plot(column(heads, "layer"), column(heads, name), marker, color=color, label=label, markersize=3, alpha=0.7)
-    ax.set(title="share of later queries' attention, by head", xlabel="layer", ylabel="share", ylim=(-0.02, 1.25))
-    ax.legend(fontsize=6.5, loc="upper right", ncols=3)
+    ax.set(title="share of later queries' attention, by head", xlabel="layer", ylabel="share", ylim=(-0.02, 1.05))
+    ax.legend(fontsize=6.5, loc="center left")
 
 
 def real_language(results: Results) -> Figure:
