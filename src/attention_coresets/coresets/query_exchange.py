@@ -11,7 +11,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.calibration import calibration, error_moment
 from attention_coresets.coresets.exchange import exchange
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -54,6 +54,7 @@ class QueryExchange:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         draw(generator, cache.heads.numel(), 0)
         if size >= cache.n:
             return everything(cache)
