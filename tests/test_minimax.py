@@ -396,6 +396,10 @@ def test_flags_leave_out_their_step():
         return minimax(cache, start, 2.0, model, weights, generators(0)[0], settings)
 
     weights_only, exchange_only, whole = run(exchange=False), run(weights=False), run()
+    queries = torch.nn.functional.normalize(cache.keys, dim=-1) * 2.0
+    for coreset in (weights_only, exchange_only, whole):  # absolute: log 120 = 4.8 is what weights that sum to 1 miss
+        kept = (queries @ cache.take(coreset.indices)[0].mT + coreset.log_weights.unsqueeze(-2)).logsumexp(-1)
+        assert abs(float((kept - (queries @ cache.keys.mT).logsumexp(-1)).mean())) < 0.7
     assert torch.equal(weights_only.indices, start.indices)
     assert not torch.equal(exchange_only.indices, start.indices)
     errors = [float(worst_query(cache, c, 2.0).error) for c in (start, weights_only, exchange_only, whole)]

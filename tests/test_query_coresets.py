@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attention_coresets import Cache, Coreset, attention_error, make_coreset
+from attention_coresets import Cache, Coreset, WeightedCache, attention_error, make_coreset
 from attention_coresets.coresets.calibration import calibration, error_moment, gram, log_sensitivities
 from attention_coresets.coresets.law import capped_marginals
 from oracles import softmax
@@ -165,6 +165,10 @@ def test_what_cannot_be_done_is_refused(rng, name):
         make_coreset(name, moved=False)(cache, 5, RHO, *generators(0), queries=queries.repeat(1, 1, 4, 1))
     with pytest.raises(ValueError, match="size must be at least 1"):
         construct(cache, 0, RHO, *generators(0), queries=queries)
+    weighted = WeightedCache(cache.keys, cache.values, cache.keys[..., 0])
+    for size in (5, N):
+        with pytest.raises(ValueError, match="whatever the cache's log-weights"):
+            construct(weighted, size, RHO, *generators(0), queries=queries)
 
 
 @pytest.mark.parametrize(

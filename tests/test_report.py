@@ -4,8 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from attention_coresets.analysis import real_tables
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.markdown import fill, interval, number, table
 from attention_coresets.analysis.report import paper_repro
@@ -112,6 +114,14 @@ def test_smoke_is_left_out_where_there_is_more(results):
     smoke = Results("smoke", results.table, results.fits, results.heads)
     assert "tier=smoke" in paper_repro([smoke])
     assert "smoke" not in paper_repro([smoke, results]).replace("smoke only", "")
+
+
+def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results):
+    page = real_tables.language(results)
+    twice = pd.concat([results.table, results.table.assign(seed=results.table["seed"] + 1)])
+    assert real_tables.language(Results("full", twice, results.fits)) == page
+    without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
+    assert "– of the planted facts" in real_tables.language(Results("smoke", without, results.fits))
 
 
 def test_without_results_nothing_is_written(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, groups
+from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.real_heads import (
     ERRORS,
@@ -20,7 +20,7 @@ from attention_coresets.analysis.real_heads import (
 )
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import ARM, model_of
-from attention_coresets.analysis.summary import Estimate, clustered_mean, median
+from attention_coresets.analysis.summary import NOTHING, Estimate, clustered_mean, median
 
 SHARE = 8  # 1 / the part of the cache that pages quote
 GEOMETRY = {
@@ -143,4 +143,6 @@ def _texts(rows: pd.DataFrame) -> str:
 
 
 def _mean(rows: pd.DataFrame, name: str) -> Estimate:
-    return clustered_mean(column(rows, name), np.arange(len(rows)))
+    """Mean over texts, each by its median over seeds; nothing where a text lacks it, as random tokens lack facts."""
+    x = column(medians(rows, SEGMENT, [name]), name)
+    return clustered_mean(x, np.arange(len(x))) if len(x) and not np.isnan(x).any() else NOTHING

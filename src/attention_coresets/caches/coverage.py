@@ -15,7 +15,7 @@ def coverage(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"], r
     ratio = softmax_i(q) / s_i, s_i = max over calibration queries of softmax_i, over held-out pairs (q, i), each
     counted with its share of the attention, softmax_i(q) / h: the ratio's quantiles (coverage_50, _90, _99), its
     largest value at all (coverage_100), and the share of the attention with a ratio above 2 and above 10 (uncovered_2,
-    uncovered_10), and the part of the former on the last `recent` tokens, which not all calibration queries see
+    uncovered_10), and the part of the former on the last `recent` tokens, whose places the calibration queries had
     (uncovered_2_recent). A ratio above 1 is where draws from s have no guarantee. All but coverage_100 are of at most
     _MOST held-out queries, drawn as `subsample`. Cost O(h n).
     """

@@ -64,7 +64,8 @@ def minimax(
     model "free": tokens by `exchange` on random queries, then rounds of ascents and `minimax_weights`. "tilted" and
     "unweighted": every token's weight is fixed, `log_weights` (None: 0), and rounds of ascents and `minimax_swaps`
     choose tokens. Of all coresets met, the start among them, the one whose largest error found is least is returned.
-    A coreset of everything is returned as it is. `log_weights`: -log of the marginals the model asks for
+    A coreset of everything is returned as it is. Free weights sum to about n, as 1/pi does; of a WeightedCache they are
+    up to a constant. `log_weights`: -log of the marginals the model asks for
     (`law.capped_marginals`), plus the own log-weights of a WeightedCache's tokens, for these are total; the free model
     has no use for them. A head's result depends on its cache and its random
     numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
@@ -89,10 +90,11 @@ def minimax(
     start = fixed.new_zeros(heads, m) if start is None else start.reshape(heads, m).to(torch.float64)
     tokens = coreset.indices.reshape(heads, m)
     refine = _free if model == "free" else _fixed
-    found = [
-        refine(_Head(flat[h : h + 1], rho, own[h], settings), tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
-        for h in range(heads)
-    ]
+    found = []
+    for h in range(heads):
+        head = _Head(flat[h : h + 1], rho, own[h], settings)
+        kept, weights = refine(head, tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
+        found.append((kept, _absolute(head, kept, weights) if model == "free" else weights))
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
     equal = model == "unweighted" and base_weights(cache) is None
     return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
@@ -169,6 +171,17 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
         tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
         log_weights = fixed.gather(-1, tokens)
     return _last(head, tokens, log_weights)
+
+
+def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
+    """The same weights, in units in which the kept tokens' softmax denominator over the cache's is 1 in the mean over
+    the bank: no error changes, and other tokens may join with weights of their own.
+    """
+    queries, base = head.bank.queries, base_weights(head.cache)
+    whole = queries @ head.cache.keys.mT
+    kept = queries @ head.cache.take(tokens)[0].mT + log_weights.unsqueeze(-2)
+    ratio = kept.logsumexp(-1) - (whole if base is None else whole + base.unsqueeze(-2)).logsumexp(-1)
+    return log_weights - (ratio.logsumexp(-1, keepdim=True) - math.log(ratio.shape[-1]))
 
 
 def _last(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:

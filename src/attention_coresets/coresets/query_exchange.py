@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.calibration import calibration, error_moment
+from attention_coresets.coresets.calibration import Calibration, calibration, error_moment
 from attention_coresets.coresets.exchange import exchange
-from attention_coresets.coresets.size import check_size, everything
+from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
@@ -28,7 +28,7 @@ class QueryExchange:
     ridge of 1e-9. moved: the caller passes the queries as if they were asked right after the cache (rotary positions
     moved on), which sees all of it; False: as they were asked, each sees what came before it. Nothing is random: the
     generator is not drawn from. Cost a head: 2 b n^2 + n^2 dv multiply-adds for the moments, O(size^3 + size^2 n) for
-    the first weights, O(size n) a move; memory 3 n^2 numbers.
+    the first weights, O(size n) a move; memory 3 n^2 + 8 size n numbers for one head after another.
     """
 
     moves: int = 32
@@ -54,15 +54,19 @@ class QueryExchange:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         draw(generator, cache.heads.numel(), 0)
         if size >= cache.n:
             return everything(cache)
         found = calibration(cache, queries, positions, self.moved, "query_exchange")
-        chosen = [self._head(*moments, size) for moments in zip(*error_moment(found), strict=True)]
+        chosen = [
+            self._head(*error_moment(Calibration(weights[None], values[None])), size)  # n x n matrices of one head
+            for weights, values in zip(*found, strict=True)
+        ]
         indices, log_weights = (torch.stack(part).reshape(*cache.heads, size) for part in zip(*chosen, strict=True))
         return Coreset(indices, log_weights.to(cache.keys.dtype))
 
     def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        start = gram.diagonal().sort(descending=True, stable=True).indices[:size].sort().values
-        tokens, weights = exchange(gram[None], total[None], start[None], moves=self.moves)
-        return tokens[0], weights[0].log() + math.log(len(total))
+        start = gram[0].diagonal().sort(descending=True, stable=True).indices[:size].sort().values
+        tokens, weights = exchange(gram, total, start[None], moves=self.moves)
+        return tokens[0], weights[0].log() + math.log(total.shape[-1])

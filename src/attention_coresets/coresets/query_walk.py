@@ -12,7 +12,7 @@ from attention_coresets.coresets.calibration import MARGINALS, calibration, gram
 from attention_coresets.coresets.eviction.scores import first, position_rank
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.size import check_sinks, check_size, everything, kept_tokens
+from attention_coresets.coresets.size import check_plain, check_sinks, check_size, everything, kept_tokens
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.coresets.walk import walk_signs
 from attention_coresets.theory import check_rho
@@ -62,6 +62,7 @@ class QueryWalk:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
         check_rho(rho)
         check_size(size)
+        check_plain(cache)
         uniforms = draw(generator, cache.heads.numel(), 2, cache.n)
         if size >= cache.n:
             return everything(cache)
