@@ -134,7 +134,7 @@ def _error_chart(rows: pd.DataFrame, title: str):
     """Median worst-case error (loss, where a language model ran) by size, a line for each arm and cache family."""
     import wandb
 
-    name = "loss" if rows["error"].isna().all() else "error"
+    name = "error" if len(rows["error"].dropna()) else "loss"
     median = rows.groupby(["arm", "cache", "size"], as_index=False)[name].median()
     median = median.assign(line=median["arm"] + " " + median["cache"])  # groupby has put the sizes in order
     lines = [(str(line), at) for line, at in median.groupby("line")]

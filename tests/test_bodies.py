@@ -238,3 +238,13 @@ def test_the_smallest_ellipsoid_of_points_in_a_plane(rng):
     both = minimum_ellipsoid(torch.stack([queries, torch.from_numpy(rng.standard_normal((30, 5)))]), 1e-2)
     assert both.axes.shape == (2, 5, 5)
     assert (both.radii(torch.stack([queries, queries]))[0] <= 1 + 1e-9).all()
+
+
+def test_a_coreset_of_the_view_weighs_absolutely_outside():
+    """Everything kept, from the view and back: log-weights 0, whatever was taken off for digits."""
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(7, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    body = QueryBody(3 * torch.randn(3, generator=generator, dtype=torch.float64), torch.eye(3, dtype=torch.float64))
+    cache = Cache(keys, values)
+    whole = Coreset(torch.arange(7), body.view(cache).log_weights)
+    torch.testing.assert_close(body.outside(whole, cache).log_weights, torch.zeros(7, dtype=torch.float64))

@@ -70,18 +70,18 @@ class QueryBody:
         """
         self._check(cache)
         keys, base = cache.keys.to(torch.float64), base_weights(cache)
-        log_weights = self._shift(cache) if base is None else self._shift(cache) + base
-        log_weights = log_weights - log_weights.amax(dim=-1, keepdim=True)
+        log_weights = self._shift(cache) - self._level(cache)
+        log_weights = log_weights if base is None else log_weights + base
         return WeightedCache((keys @ self.axes.to(keys)).to(cache.keys), cache.values, log_weights.to(cache.keys))
 
     def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
-        """A coreset of `cache` as one of its view: <center, k_i> is added to the log-weights. Float64."""
-        shift = self._shift(cache, coreset)
+        """A coreset of `cache` as one of its view: what `view` adds is added to the log-weights. Float64."""
+        shift = self._shift(cache, coreset) - self._level(cache)
         return Coreset(coreset.indices, shift if coreset.log_weights is None else coreset.log_weights + shift)
 
     def outside(self, coreset: Coreset, cache: Cache) -> Coreset:
-        """A coreset of the view as one of `cache`, in its dtype: <center, k_i> is taken off the log-weights."""
-        shift = self._shift(cache, coreset)
+        """A coreset of the view as one of `cache`, in its dtype: what `view` adds is taken off the log-weights."""
+        shift = self._shift(cache, coreset) - self._level(cache)
         weights = -shift if coreset.log_weights is None else coreset.log_weights - shift
         return Coreset(coreset.indices, weights.to(cache.keys))
 
@@ -108,6 +108,11 @@ class QueryBody:
                 f"a body with center {tuple(self.center.shape)} does not fit keys {tuple(cache.keys.shape)}: "
                 "it needs their d, and their heads or none"
             )
+
+    def _level(self, cache: Cache) -> Float[Tensor, "*heads 1"]:
+        """The largest log-weight of the view: taken off all of them, for float32 digits."""
+        base, shift = base_weights(cache), self._shift(cache)
+        return (shift if base is None else shift + base).amax(dim=-1, keepdim=True)
 
     def _shift(self, cache: Cache, coreset: Coreset | None = None) -> Float[Tensor, "*heads m"]:
         """<center, k_i> of all tokens, or of the coreset's."""

@@ -1,6 +1,7 @@
 """From a prefilled cache to one that holds a coreset for each sample and KV head of the layers with full attention."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,6 +64,10 @@ def compress(
     in_place: bool = False,
 ) -> ModelCache:
     """A cache whose layers with full attention hold coresets; the prefilled one is left as it is unless `in_place`.
+
+    Tokens that join later have log-weight 0, so log-weights must be absolute: the coreset's weights those of the tokens
+    it stands for. An unweighted coreset of m of n tokens therefore gets log(n / m); the eviction heuristics, which
+    drop tokens for good, keep 0, as their authors have it.
 
     construct: a construction of `make_coreset`, called a layer at a time with heads [b, kv]. size, keep_recent: as
     `Layout`. rho: the radius of the queries' ball for constructions that work in normalised units (keys centred and
@@ -144,6 +149,9 @@ class _Heads:
             found = tuple(coreset.indices.shape)
             raise ValueError(f"the construction kept {found} tokens [samples, heads, size], not the {wanted} asked for")
         cache.check_indices(coreset.indices)
+        if coreset.log_weights is None and not getattr(construct, "model_units", False):
+            each = math.log(old / coreset.size)  # of equal weights, each kept token stands for so many
+            coreset = Coreset(coreset.indices, torch.full_like(coreset.indices, each, dtype=dtype))
         return self._with_recent(coreset, old)
 
     def _with_recent(self, coreset: Coreset, old: int) -> Coreset:

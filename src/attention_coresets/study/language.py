@@ -23,11 +23,12 @@ from attention_coresets.serving.needle import Needle, draw, plant
 from attention_coresets.study.cell import _named, _timed, device_of
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.provenance import provenance
+from attention_coresets.study.table import HEADS
 
 _NO_ERRORS = (
     *("error", "certificate", "ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap"),
     *("sigma", "radius", "exponent", "constant", "seconds_adversary", "heldout_mean", "heldout_p99", "heldout_max"),
-    *("layer", "kv_head", *FLOORS),
+    *("layer", "kv_head", *FLOORS, *HEADS),
 )
 _COMPRESSION = 3  # stream of random numbers, apart from those of `study.cell`
 
