@@ -138,7 +138,7 @@ def _texts(rows: pd.DataFrame) -> str:
     loss, found = (number(float(np.mean(column(texts, name)))) for name in ("loss_full", "needle_found_full"))
     kinds = len(distinct(texts, "text"))
     return (
-        f"{len(texts)} segments of {kinds} texts, n = {rows['n'].max()}, loss on the tokens that follow; with the full cache"
+        f"{len(texts)} segments of {kinds} texts, n = {rows['n'].max()}, loss on the tokens that follow; the full cache:"
         f" {loss} nats a token and {found} of the planted facts found. KL, facts, last column: m = n/{SHARE}.\n\n"
     )
 
