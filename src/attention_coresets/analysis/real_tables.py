@@ -136,9 +136,9 @@ def language(results: Results) -> str:
 def _texts(rows: pd.DataFrame) -> str:
     texts = rows.drop_duplicates(list(SEGMENT))
     loss, found = (number(float(np.mean(column(texts, name)))) for name in ("loss_full", "needle_found_full"))
-    kinds = len(distinct(texts, "text"))
+    kinds, n = len(distinct(texts, "text")), rows["n"].max()
     return (
-        f"{len(texts)} segments of {kinds} texts, n = {rows['n'].max()}, loss on the tokens that follow; the full cache:"
+        f"{len(texts)} segments of {kinds} texts, n = {n}, loss on the tokens that follow; the full cache:"
         f" {loss} nats a token and {found} of the planted facts found. KL, facts, last column: m = n/{SHARE}.\n\n"
     )
 
