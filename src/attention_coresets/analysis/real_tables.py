@@ -126,10 +126,10 @@ def language(results: Results) -> str:
         added = [interval(_mean(mine.loc[mine["size"] == size], "added")) for size in sizes]
         there = mine.loc[mine["size"] * SHARE == mine["n"]]
         rest = [number(_mean(there, name).value) for name in ("kl", "needle_found")]
-        lines.append(
-            [model_of(rows, arm), *added, *rest, "–" if arm == OURS else interval(less(here, OURS, arm, "loss"))]
-        )
-    head = [ARM, *(f"loss added, m = {size}" for size in sizes), "KL", "facts found", f"loss of {OURS} less its"]
+        against = ["–" if arm == OURS else interval(less(here, OURS, arm, name)) for name in ("loss", "kl")]
+        lines.append([model_of(rows, arm), *added, *rest, *against])
+    head = [ARM, *(f"loss added, m = {size}" for size in sizes), "KL", "facts found"]
+    head += [f"{OURS} less it: loss", "KL"]
     return _texts(rows) + table(head, lines)
 
 
@@ -139,7 +139,7 @@ def _texts(rows: pd.DataFrame) -> str:
     kinds, n = len(distinct(texts, "text")), rows["n"].max()
     return (
         f"{len(texts)} segments of {kinds} texts, n = {n}, loss on the tokens that follow; the full cache:"
-        f" {loss} nats a token and {found} of the planted facts found. KL, facts, last column: m = n/{SHARE}.\n\n"
+        f" {loss} nats a token and {found} of the planted facts found. KL, facts, last columns: m = n/{SHARE}.\n\n"
     )
 
 

@@ -73,7 +73,7 @@ LOOKS = {
     "minimax_free_weights": Look("ours, minimax weights only (free)", FREE, "v"),
     "minimax_free_random_queries": Look("ours, random queries only (free)", FREE, "v"),
     "streaming_llm": Look("StreamingLLM (unweighted)", "#949494", "s"),
-    "h2o": Look("H2O (unweighted)", "#d55e00", "s"),
+    "h2o": Look("H2O (unweighted)", "#8c564b", "s"),
     "snapkv": Look("SnapKV (unweighted)", "#de8f05", "s"),
     "tova": Look("TOVA (unweighted)", "#ece133", "s"),
     "knorm": Look("Knorm (unweighted)", "#fbafe4", "s"),

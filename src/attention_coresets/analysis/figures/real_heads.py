@@ -124,7 +124,7 @@ def real_language(results: Results) -> Figure:
         for arm in in_order(set(rows["arm"])):
             mine = rows.loc[rows["arm"] == arm].groupby("size", as_index=False)[[name]].mean()
             _line(ax, arm, column(mine, "size"), column(mine, name))
-        log_axes(ax, y=name == "kl")
+        log_axes(ax, y=name != "needle_found")
         plain_ticks(ax, "x", distinct(rows, "size"))
         ax.set(title=label, xlabel="tokens kept a KV head", ylabel=label.split(",")[0])
     if "needle_found" in dict(panels):
