@@ -18,6 +18,7 @@ BUDGET = {"smoke": 0.1, "quick": 1.0, "full": 8.0}  # seconds a size
 DELTA = 0.5
 FASTER, IN_BATCH, IN_BATCH_GPU = Target(1.0), Target(2.0, at_most=False), Target(5.0, at_most=False)
 _SMALL = {"n": 128}
+_SINGLE = "ours, float32"
 
 
 def uniforms(n: int, heads: int = 1) -> Tensor:
@@ -25,9 +26,9 @@ def uniforms(n: int, heads: int = 1) -> Tensor:
     return torch.rand(heads, n, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
-def ours(n: int, heads: int = 1, device: str = "cpu") -> Task:
-    """Half of n points of each head."""
-    matrices, numbers = gram(n, heads, device), uniforms(n, heads).to(device)
+def ours(n: int, heads: int = 1, device: str = "cpu", dtype: str = "float64") -> Task:
+    """Half of n points of each head; `dtype`: of the Gram matrices, the sums over them are float64."""
+    matrices, numbers = gram(n, heads, device).to(getattr(torch, dtype)), uniforms(n, heads).to(device)
     start = torch.zeros_like(numbers)
     return Task(lambda _: kernel_halving_signs(matrices, start, numbers, DELTA))
 
@@ -41,7 +42,7 @@ def theirs(n: int, heads: int = 1) -> Task:
 def measure(tier: str, device: str) -> Part:
     """Rows at every size and for the batch, ratios with their targets, and whether both keep the same points."""
     part, why = Part(), goodpoints_peer.absent()
-    once(ours(**_SMALL, device=device))
+    once(ours(_SMALL["n"], device=device))
     same = [_one_size(part, tier, n, device, why) for n in SIZES[tier]]
     same.append(_batch(part, tier, device, why))
     if why:
@@ -70,16 +71,23 @@ def _one_size(part: Part, tier: str, n: int, device: str, why: str) -> bool:
 
 
 def _batch(part: Part, tier: str, device: str, why: str) -> bool:
+    """As `_one_size`, all heads at once. The target is for Gram matrices in float32: a batch goes as fast as memory,
+    and halve_K reads float64 alone."""
     heads, n = BATCH[tier]
-    found = interleaved(_tasks(n, heads, device, why), BUDGET[tier])
+    tasks = _tasks(n, heads, device, why) | {_SINGLE: ours(n, heads, device, "float32")}
+    found = interleaved(tasks, BUDGET[tier])
     _compare(part, found, n, heads, why)
-    name, target = f"throughput over halve_K's, {heads} × {n}", IN_BATCH if device == "cpu" else IN_BATCH_GPU
-    part.ratios.append(
-        missing(name, target, why)
-        if why
-        else ratio(name, found.seconds["theirs"], found.seconds["ours"], target=target)
+    part.rows.append(
+        timed_row("kernel halving, float32", OURS, found.seconds[_SINGLE], n, m=n // 2, d=DIMENSION, heads=heads)
     )
-    return not why and _same(found)
+    name, target = f"throughput over halve_K's, {heads} × {n}", IN_BATCH if device == "cpu" else IN_BATCH_GPU
+    for label, who, wanted in ((name, "ours", None), (f"{name}, ours in float32", _SINGLE, target)):
+        part.ratios.append(
+            missing(label, wanted, why)
+            if why
+            else ratio(label, found.seconds["theirs"], found.seconds[who], target=wanted)
+        )
+    return not why and _same(found) and _same(found, _SINGLE)
 
 
 def _compare(part: Part, found: Timings, n: int, heads: int, why: str) -> None:
@@ -98,8 +106,8 @@ def _kept(signs: Tensor) -> list[np.ndarray]:
     return [row.nonzero().squeeze(-1).cpu().numpy() for row in signs]
 
 
-def _same(found: Timings) -> bool:
-    pairs = zip(_kept(found.results["ours"]), found.results["theirs"], strict=True)
+def _same(found: Timings, who: str = "ours") -> bool:
+    pairs = zip(_kept(found.results[who]), found.results["theirs"], strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
@@ -109,4 +117,5 @@ def _specification(row: Row, device: str) -> Specification | None:
     arguments = {"n": row.n, "heads": row.heads}
     if row.who == PEER:
         return Specification("benchmarks.halving", "theirs", arguments, _SMALL)
-    return Specification("benchmarks.halving", "ours", arguments | {"device": device}, _SMALL)
+    dtype = "float32" if row.case.endswith("float32") else "float64"
+    return Specification("benchmarks.halving", "ours", arguments | {"device": device, "dtype": dtype}, _SMALL)

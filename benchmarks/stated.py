@@ -39,6 +39,8 @@ STATED: dict[str, Cost] = {
     "k_center": cost((1, 1, 1), (1, 0, 1)),
     "subgen": _INPUT,
     "balancekv": cost((1, 1, 1), (1, 1, 1)),  # blocks of 2 m tokens
+    "query_walk": cost((3, 0, 1), (2, 0, 1)),
+    "query_exchange": cost((2, 3, 1), (2, 1, 1)),
     "streaming_llm": _ORDER,
     "h2o": _INPUT,
     "snapkv": _INPUT,

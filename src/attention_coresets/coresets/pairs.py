@@ -46,6 +46,8 @@ def pair_signs(
 ) -> Bool[Tensor, "H n"]:
     """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
 
+    A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
+
     Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
     with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
     is formed a panel at a time and never whole: O(n) memory.
@@ -95,7 +97,7 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
     if gram is None or not rule.needs_gram:
         return torch.where(uniforms < fair, up, -down)
     cross = _differences(gram, i, j)  # [H, P, P]
-    past = (gram @ moved.unsqueeze(-1)).squeeze(-1)  # [H, n], <feature, discrepancy before this round>
+    past = (gram @ moved.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <feature, discrepancy before this round>
     base = past.gather(-1, i) - past.gather(-1, j)
     norm2 = half.square() * cross.diagonal(dim1=-2, dim2=-1)
     rule.start(norm2)
