@@ -262,7 +262,7 @@ def test_sink_weight_of_a_head_with_a_sink():
     keys[0, 0] = 1
     queries = torch.tensor([[50.0, 0.0], [40.0, 1.0]], dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)
-    found = geometry(RealHead(Cache(keys, keys), queries, queries, 1.0, zero, 1.0, zero, 1.0))
+    found = geometry(RealHead(Cache(keys, keys), queries, queries, queries, 1.0, zero, 1.0, zero, 1.0))
     assert found["sink_weight"] == pytest.approx(1)
     assert found["total_sensitivity"] == pytest.approx(1)
     assert found["gamma"] == pytest.approx(1)
