@@ -5,5 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m basedpyright --level error
-[ $# -gt 0 ] || set -- -n auto
+if [ $# -eq 0 ]; then
+  set -- -n auto
+  export OMP_NUM_THREADS=1 # a process a core: threads of its own would only be in the others' way
+fi
 "$PY" -m pytest -q "$@"
