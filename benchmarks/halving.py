@@ -42,7 +42,8 @@ def theirs(n: int, heads: int = 1) -> Task:
 def measure(tier: str, device: str) -> Part:
     """Rows at every size and for the batch, ratios with their targets, and whether both keep the same points."""
     part, why = Part(), goodpoints_peer.absent()
-    once(ours(_SMALL["n"], device=device))
+    for dtype in ("float64", "float32"):  # compiled before anything is timed
+        once(ours(_SMALL["n"], device=device, dtype=dtype))
     same = [_one_size(part, tier, n, device, why) for n in SIZES[tier]]
     same.append(_batch(part, tier, device, why))
     if why:
