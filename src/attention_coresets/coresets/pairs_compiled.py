@@ -1,8 +1,8 @@
 """The pair walk, compiled: what pairs.py does on the CPU where numba is installed, heads side by side in threads.
 
 A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the
-moves so far: two passes over memory that lies in order, no matrix of pair differences, and from x = 0 only the lower
-triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two to the same signs.
+moves so far: passes over memory that lies in order, four pairs at a time, no matrix of pair differences, and from
+x = 0 only the lower triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two to the same signs.
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
 
@@ -19,11 +19,13 @@ COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
 _TIE, _ROUNDING = 1e-9, 1e-14
 _PANEL, _TILE = 256, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
 _TASKS = 4  # a thread: heads may need different times
+_GROUP = 4  # pairs whose rows of the Gram matrix are read in one pass
 
 
 def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
     """pair_signs of pairs.py for the rule `kind`: kept ``[H, n]``, as many heads at once as torch has threads."""
-    heads, signs, numbers = x.shape[0], x.clone().contiguous().numpy(), uniforms.contiguous().numpy()
+    # NumPy from here on: torch's own threads wait in a busy loop after each of its operations, on the cores of ours
+    heads, signs, numbers = x.shape[0], x.numpy().copy(), uniforms.contiguous().numpy()
     matrices = np.empty((heads, 0, 0)) if gram is None else gram.contiguous().numpy()
     threads = min(heads, torch.get_num_threads())
     cuts = [heads * task // (_TASKS * threads) for task in range(_TASKS * threads + 1)]
@@ -37,7 +39,7 @@ def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, para
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(some, cuts[:-1], cuts[1:]))  # a list: an exception in a thread is raised here
-    return torch.from_numpy(signs) > 0
+    return torch.from_numpy(signs > 0)
 
 
 def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
@@ -119,21 +121,35 @@ def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state
 
     past[t] is the inner product of pair t with moves that `moved` does not hold.
     """
-    for t in range(tokens.size // 2):
-        i, j = tokens[2 * t], tokens[2 * t + 1]
-        up, down = min(1 - x[i], 1 + x[j]), min(1 + x[i], 1 - x[j])
-        chance = fair = down / (up + down)
-        if kind != COIN:
-            half = (up + down) / 2
-            norm2 = half * half * (gram[i, i] - 2 * gram[i, j] + gram[j, j])
-            inner = past[t] + _inner(gram[i, :reach], gram[j, :reach], moved[:reach])
-            chance, state = _chance(kind, parameter, state, half * inner, norm2, fair)
-        step = up if uniforms[t] < chance else -down
-        x[i] += step
-        x[j] -= step
-        moved[i] += step
-        moved[j] -= step
-        reach = max(reach, j + 1)
+    inner, steps, pairs = np.zeros(_GROUP), np.zeros(_GROUP), tokens.size // 2
+    for first in range(0, pairs, _GROUP):
+        last = min(first + _GROUP, pairs)
+        if kind != COIN and last - first == _GROUP:
+            _inner_of_group(gram, tokens[2 * first :], moved[:reach], inner)
+        elif kind != COIN:
+            for t in range(first, last):
+                inner[t - first] = _inner(gram[tokens[2 * t]], gram[tokens[2 * t + 1]], moved[:reach])
+        for t in range(first, last):
+            i, j = tokens[2 * t], tokens[2 * t + 1]
+            up, down = min(1 - x[i], 1 + x[j]), min(1 + x[i], 1 - x[j])
+            chance = fair = down / (up + down)
+            if kind != COIN:
+                half = (up + down) / 2
+                norm2 = half * half * (gram[i, i] - 2 * gram[i, j] + gram[j, j])
+                product = past[t] + inner[t - first]
+                for s in range(first, t):  # what the group has moved already
+                    p, q = tokens[2 * s], tokens[2 * s + 1]
+                    product += steps[s - first] * ((gram[i, p] - gram[j, p]) - (gram[i, q] - gram[j, q]))
+                chance, state = _chance(kind, parameter, state, half * product, norm2, fair)
+            step = up if uniforms[t] < chance else -down
+            steps[t - first] = step
+            x[i] += step
+            x[j] -= step
+        for t in range(first, last):
+            i, j = tokens[2 * t], tokens[2 * t + 1]
+            moved[i] += steps[t - first]
+            moved[j] -= steps[t - first]
+            reach = max(reach, j + 1)
     return state
 
 
@@ -144,6 +160,21 @@ def _inner(first, second, moved):
     for k in range(moved.size):
         total += (first[k] - second[k]) * moved[k]
     return total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@no_type_check
+def _inner_of_group(gram, tokens, moved, inner):
+    """`_inner` of four pairs in one pass: their rows come from memory side by side."""
+    a1, b1, c1, d1 = gram[tokens[0]], gram[tokens[2]], gram[tokens[4]], gram[tokens[6]]
+    a2, b2, c2, d2 = gram[tokens[1]], gram[tokens[3]], gram[tokens[5]], gram[tokens[7]]
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    for k in range(moved.size):
+        a += (a1[k] - a2[k]) * moved[k]
+        b += (b1[k] - b2[k]) * moved[k]
+        c += (c1[k] - c2[k]) * moved[k]
+        d += (d1[k] - d2[k]) * moved[k]
+    inner[0], inner[1], inner[2], inner[3] = a, b, c, d
 
 
 @njit(cache=True, nogil=True)
