@@ -72,8 +72,7 @@ def _one_size(part: Part, tier: str, n: int, device: str, why: str) -> bool:
 
 
 def _batch(part: Part, tier: str, device: str, why: str) -> bool:
-    """As `_one_size`, all heads at once. The target is for Gram matrices in float32: a batch goes as fast as memory,
-    and halve_K reads float64 alone."""
+    """As `_one_size`, all heads at once; and with Gram matrices in float32, which halve_K does not take."""
     heads, n = BATCH[tier]
     tasks = _tasks(n, heads, device, why) | {_SINGLE: ours(n, heads, device, "float32")}
     found = interleaved(tasks, BUDGET[tier])
@@ -82,7 +81,7 @@ def _batch(part: Part, tier: str, device: str, why: str) -> bool:
         timed_row("kernel halving, float32", OURS, found.seconds[_SINGLE], n, m=n // 2, d=DIMENSION, heads=heads)
     )
     name, target = f"throughput over halve_K's, {heads} × {n}", IN_BATCH if device == "cpu" else IN_BATCH_GPU
-    for label, who, wanted in ((name, "ours", None), (f"{name}, ours in float32", _SINGLE, target)):
+    for label, who, wanted in ((name, "ours", target), (f"{name}, ours in float32", _SINGLE, None)):
         part.ratios.append(
             missing(label, wanted, why)
             if why

@@ -2,8 +2,8 @@
 
 A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the
 moves so far: passes over memory that lies in order, four pairs at a time, no matrix of pair differences, and from
-x = 0 only the lower triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two to the same signs.
-`no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
+x = 0 only the lower triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two
+to the same signs. `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
 
 from concurrent.futures import ThreadPoolExecutor
