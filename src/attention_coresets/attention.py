@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -187,6 +187,28 @@ def attention_error(
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
     ]
     return torch.cat(errors, dim=-1)
+
+
+def attention_weights(
+    queries: Float[Tensor, "*heads group b d"], keys: Float[Tensor, "*heads n d"], rank: Tensor | None = None
+) -> Float[Tensor, "*heads group b n"]:
+    """softmax over tokens of <q, k_i>, query by query. Cost O(group b n d) time and O(group b n) memory a head.
+
+    `rank` ``[*heads, n]``: the queries are those of the cache's last b places, and each sees its own and what is before
+    it; ValueError for more queries than tokens. None: each sees every token.
+    """
+    logits = queries @ keys.unsqueeze(-3).mT
+    if rank is not None:
+        logits = logits.masked_fill(~seen(rank, queries.shape[-2]).unsqueeze(-3), -torch.inf)
+    return logits.softmax(dim=-1)
+
+
+def seen(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads count n"]:
+    """Which tokens each of the queries of the last `count` places sees."""
+    n = rank.shape[-1]
+    if count > n:
+        raise ValueError(f"{count} queries of a cache of {n} tokens; pass those of its last {n} positions at most")
+    return rank.unsqueeze(-2) <= torch.arange(n - count, n, device=rank.device).unsqueeze(-1)
 
 
 def _blocks(queries: Tensor, rows: int) -> Iterator[Tensor]:

@@ -69,19 +69,18 @@ class QueryBody:
         cache. O(n d r) a head. Raises ValueError where body and cache do not fit each other.
         """
         self._check(cache)
-        keys, base = cache.keys.to(torch.float64), base_weights(cache)
-        log_weights = self._shift(cache) - self._level(cache)
-        log_weights = log_weights if base is None else log_weights + base
+        keys, log_weights = cache.keys.to(torch.float64), self._log_weights(cache)
+        log_weights = log_weights - log_weights.amax(dim=-1, keepdim=True)
         return WeightedCache((keys @ self.axes.to(keys)).to(cache.keys), cache.values, log_weights.to(cache.keys))
 
     def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
         """A coreset of `cache` as one of its view: what `view` adds is added to the log-weights. Float64."""
-        shift = self._shift(cache, coreset) - self._level(cache)
+        shift = self._shift(cache, coreset)
         return Coreset(coreset.indices, shift if coreset.log_weights is None else coreset.log_weights + shift)
 
     def outside(self, coreset: Coreset, cache: Cache) -> Coreset:
         """A coreset of the view as one of `cache`, in its dtype: what `view` adds is taken off the log-weights."""
-        shift = self._shift(cache, coreset) - self._level(cache)
+        shift = self._shift(cache, coreset)
         weights = -shift if coreset.log_weights is None else coreset.log_weights - shift
         return Coreset(coreset.indices, weights.to(cache.keys))
 
@@ -109,15 +108,19 @@ class QueryBody:
                 "it needs their d, and their heads or none"
             )
 
-    def _level(self, cache: Cache) -> Float[Tensor, "*heads 1"]:
-        """The largest log-weight of the view: taken off all of them, for float32 digits."""
-        base, shift = base_weights(cache), self._shift(cache)
-        return (shift if base is None else shift + base).amax(dim=-1, keepdim=True)
+    def _shift(self, cache: Cache, coreset: Coreset) -> Float[Tensor, "*heads m"]:
+        """What `view` adds to the log-weights of the coreset's tokens."""
+        level = self._log_weights(cache).amax(dim=-1, keepdim=True)
+        return self._logits(cache.take(coreset.indices)[0]) - level
 
-    def _shift(self, cache: Cache, coreset: Coreset | None = None) -> Float[Tensor, "*heads m"]:
-        """<center, k_i> of all tokens, or of the coreset's."""
+    def _log_weights(self, cache: Cache) -> Float[Tensor, "*heads n"]:
+        """<center, k_i>, and a WeightedCache's own; float64."""
         self._check(cache)
-        keys = cache.keys if coreset is None else cache.take(coreset.indices)[0]
+        base, logits = base_weights(cache), self._logits(cache.keys)
+        return logits if base is None else logits + base
+
+    def _logits(self, keys: Float[Tensor, "*heads m d"]) -> Float[Tensor, "*heads m"]:
+        """<center, k>, float64."""
         return (keys.to(torch.float64) @ self.center.to(torch.float64).unsqueeze(-1)).squeeze(-1)
 
 

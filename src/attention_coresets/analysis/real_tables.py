@@ -119,12 +119,12 @@ def language(results: Results) -> str:
         return f"No language model run yet: run `python scripts/sweep.py experiment={LANGUAGE}`."
     rows = named(rows)
     rows = rows.assign(added=column(rows, "loss") - column(rows, "loss_full"))
-    here, sizes = rows.loc[rows["size"] * SHARE == rows["n"]], distinct(rows, "size")
+    here, sizes = at_share(rows, SHARE), distinct(rows, "size")
     lines = []
     for arm in sorted(distinct(here, "arm"), key=lambda arm: column(here.loc[here["arm"] == arm], "added").mean()):
         mine = rows.loc[rows["arm"] == arm]
         added = [interval(_mean(mine.loc[mine["size"] == size], "added")) for size in sizes]
-        there = mine.loc[mine["size"] * SHARE == mine["n"]]
+        there = at_share(mine, SHARE)
         rest = [number(_mean(there, name).value) for name in ("kl", "needle_found")]
         against = ["–" if arm == OURS else interval(less(here, OURS, arm, name)) for name in ("loss", "kl")]
         lines.append([model_of(rows, arm), *added, *rest, *against])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, attention_error
+from attention_coresets.attention import Cache, Coreset, attention_error, attention_weights
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,25 @@ class RealHead:
         return Cache(keys, values), queries.unflatten(0, (self.group, -1)) / self.key_radius
 
 
+def normalised(
+    x: Float[Tensor, "*heads n d"],
+) -> tuple[Float[Tensor, "*heads n d"], Float[Tensor, "*heads d"], Float[Tensor, "*heads"]]:
+    """x about its mean over its largest norm (1 where that is 0), the mean, and that norm, head by head."""
+    mean = x.mean(dim=-2)
+    apart = x - mean.unsqueeze(-2)
+    largest = apart.norm(dim=-1).amax(dim=-1)
+    largest = torch.where(largest > 0, largest, 1.0)
+    return apart / largest[..., None, None], mean, largest
+
+
 def calibration_weights(head: RealHead) -> Float[Tensor, "b n"]:
     """softmax_i(q) of the calibration queries over the keys each of them sees: those up to its own position.
 
     Query j of c stands at position n - c + j of the cache; later tokens get weight 0. The model's own attention rows.
     """
-    n, c = head.cache.n, len(head.calibration) // head.group
-    visible = torch.ones(c, n, dtype=torch.bool, device=head.cache.keys.device).tril(n - c).repeat(head.group, 1)
-    return (head.calibration @ head.cache.keys.mT).masked_fill(~visible, -torch.inf).softmax(dim=-1)
+    queries = head.calibration.unflatten(0, (head.group, -1))
+    places = torch.arange(head.cache.n, device=queries.device)
+    return attention_weights(queries, head.cache.keys, places).flatten(0, 1)
 
 
 def heldout_errors(head: RealHead, coreset: Coreset, cache: Cache | None = None) -> dict[str, Float[Tensor, "*heads"]]:

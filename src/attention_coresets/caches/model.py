@@ -12,7 +12,7 @@ from attention_coresets.attention import Cache
 from attention_coresets.caches.capture import Source, capture
 from attention_coresets.caches.capture_files import read_file, unusable
 from attention_coresets.caches.directions import Vectors
-from attention_coresets.caches.heads import RealHead
+from attention_coresets.caches.heads import RealHead, normalised
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def load_head(parameters: Model) -> RealHead:
         raise ValueError(f"{parameters.model} has KV heads 0 to {heads - 1}, got kv_head = {parameters.kv_head}")
     if parameters.d not in (None, d):
         raise ValueError(f"d = {parameters.d}, but {parameters.model} has heads of dimension {d}; leave d out")
-    keys, key_mean, key_radius = _normalise(layer.keys[parameters.kv_head])
-    values, value_mean, value_scale = _normalise(layer.values[parameters.kv_head])
+    keys, key_mean, key_radius = normalised(layer.keys[parameters.kv_head].to(torch.float64))
+    values, value_mean, value_scale = normalised(layer.values[parameters.kv_head].to(torch.float64))
     calibration, moved, heldout = (
         x.unflatten(0, (heads, -1))[parameters.kv_head].to(torch.float64) * (layer.scaling * key_radius)
         for x in (layer.calibration, layer.moved, layer.queries)  # [heads // kv, c or q, d]
@@ -96,19 +96,11 @@ def load_head(parameters: Model) -> RealHead:
         heldout=heldout.flatten(0, 1),
         scaling=layer.scaling,
         key_mean=key_mean,
-        key_radius=key_radius,
+        key_radius=float(key_radius),
         value_mean=value_mean,
-        value_scale=value_scale,
+        value_scale=float(value_scale),
         group=len(heldout),
     )
-
-
-def _normalise(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "d"], float]:
-    """x centred at its mean over its largest norm (1 where that is 0), the mean, and that norm."""
-    x = x.to(torch.float64)
-    mean = x.mean(dim=0)
-    largest = float((x - mean).norm(dim=-1).max()) or 1.0
-    return (x - mean) / largest, mean, largest
 
 
 def read_layer(source: Source, layer: int) -> LayerCapture:

@@ -64,8 +64,13 @@ def plain_layers(model, tokens: int) -> list[int]:
     return [layer for layer, kind in enumerate(kinds) if kind in reaching]
 
 
+def altered_softmax(options: Mapping) -> list[str]:
+    """What an attention layer is given that makes its weights other than a softmax of <q, k>."""
+    return [name for name in _ALTERED_SOFTMAX if options.get(name) is not None]
+
+
 def _refuse_other_attention(layer: int, tokens: int, options: Mapping, wanted: bool) -> None:
-    altered = [name for name in _ALTERED_SOFTMAX if options.get(name) is not None]
+    altered = altered_softmax(options)
     window = options.get("sliding_window")
     if wanted and window is not None and window < tokens:
         altered.append(f"sliding_window = {window} < {tokens} tokens")

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache
-from attention_coresets.coresets.eviction.scores import attention_weights, check_queries, position_rank
+from attention_coresets.attention import Cache, attention_weights
+from attention_coresets.coresets.eviction.scores import check_queries, position_rank
 from attention_coresets.coresets.query_bank import weighted_moment
 
 MARGINALS = ("rms", "max", "smoothed")

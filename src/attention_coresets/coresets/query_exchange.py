@@ -10,10 +10,10 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.calibration import Calibration, calibration, error_moment
+from attention_coresets.coresets.eviction.scores import check_request
 from attention_coresets.coresets.exchange import exchange
-from attention_coresets.coresets.size import check_plain, check_size, everything
-from attention_coresets.coresets.uniforms import Generators, draw
-from attention_coresets.theory import check_rho
+from attention_coresets.coresets.size import everything
+from attention_coresets.coresets.uniforms import Generators
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ class QueryExchange:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
-        check_rho(rho)
-        check_size(size)
-        check_plain(cache)
-        draw(generator, cache.heads.numel(), 0)
+        check_request(cache, size, rho, generator)
         if size >= cache.n:
             return everything(cache)
         found = calibration(cache, queries, positions, self.moved, "query_exchange")

@@ -9,13 +9,12 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.calibration import MARGINALS, calibration, gram, log_sensitivities
-from attention_coresets.coresets.eviction.scores import first, position_rank
+from attention_coresets.coresets.eviction.scores import check_request, first, position_rank
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.size import check_plain, check_sinks, check_size, everything, kept_tokens
+from attention_coresets.coresets.size import check_sinks, everything, kept_tokens
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.coresets.walk import walk_signs
-from attention_coresets.theory import check_rho
 
 REFINEMENTS = ("none", "kernel_swaps")
 _CERTAIN = 50.0  # nats above every other token: capped at pi = 1
@@ -60,9 +59,7 @@ class QueryWalk:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
-        check_rho(rho)
-        check_size(size)
-        check_plain(cache)
+        check_request(cache, size, rho, generator)
         uniforms = draw(generator, cache.heads.numel(), 2, cache.n)
         if size >= cache.n:
             return everything(cache)
@@ -75,16 +72,13 @@ class QueryWalk:
         marginals = capped_marginals(log_p, size)
         log_weights = -marginals.clamp_min(1e-300).log()
         weighted = _weighted(gram(found), log_weights)
-        target = (weighted @ marginals.unsqueeze(-1)).squeeze(-1)
         uniforms = uniforms.to(weighted.device)
         place = uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)
         swaps = self.refinement == "kernel_swaps"
-        start = 2 * marginals - 1
-        kept = walk_signs(
-            weighted.clone() if swaps else weighted, start, uniforms[:, 0].contiguous(), self.ridge, place=place
-        )
+        walked = weighted.clone() if swaps else weighted  # the walk overwrites it
+        kept = walk_signs(walked, 2 * marginals - 1, uniforms[:, 0].contiguous(), self.ridge, place=place)
         if swaps:
-            kept = kernel_swaps(weighted, kept, target)
+            kept = kernel_swaps(weighted, kept, (weighted @ marginals.unsqueeze(-1)).squeeze(-1))
         indices = kept_tokens(kept, size)
         shape = (*cache.heads, size)
         return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).to(cache.keys.dtype).reshape(shape))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,11 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
     if len(generator) != heads:
         raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
     return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed for a torch generator, as good as random in each of these numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seeded(numbers: Tensor) -> list[torch.Generator]:

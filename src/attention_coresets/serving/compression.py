@@ -1,8 +1,6 @@
 """From a prefilled cache to one that holds a coreset for each sample and KV head of the layers with full attention."""
 
-import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.caches.heads import normalised
 from attention_coresets.coresets.size import everything
-from attention_coresets.serving.layer import CoresetLayer, ModelCache
+from attention_coresets.coresets.uniforms import seed_of
+from attention_coresets.serving.layer import CoresetLayer, ModelCache, branch
 from attention_coresets.serving.prefill import Prefilled
 
 
@@ -75,16 +75,15 @@ def compress(
     with `model_units` or `needs_queries` get keys, values and queries as the model computes them: all the queries kept
     by the prefill, carried to right after the context, where the construction has `moved`; otherwise as they were
     asked, without those of the `keep_recent` last positions, so that the causal convention holds for the tokens the
-    coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample
-    is the same in any batch; a generator gives the seed. dtype: what constructions compute in, at least float32.
-    ValueError for sizes that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every
-    token, and the construction is not called.
+    coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample is the same in
+    any batch; a generator gives the seed. dtype: what constructions compute in, at least float32. ValueError for sizes
+    that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every token, and the
+    construction is not called.
     """
     tokens = Layout(size, keep_recent).tokens(prefilled.context)
     if isinstance(seed, torch.Generator):
         seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
-    cache = prefilled.cache if in_place else copy.copy(prefilled.cache)
-    cache.layers = cache.layers if in_place else [copy.copy(layer) for layer in prefilled.cache.layers]
+    cache = prefilled.cache if in_place else branch(prefilled.cache)
     for index in prefilled.layers:
         keys, values = cache.layers[index].keys, cache.layers[index].values
         try:
@@ -100,12 +99,7 @@ def compress(
 
 def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator]:
     """One a sample and head, sample after sample; each a function of seed, layer, sample and head."""
-
-    def states() -> Iterator[int]:
-        for sample, head in np.ndindex(*heads):
-            yield int(np.random.SeedSequence([seed, layer, sample, head]).generate_state(1, np.uint64)[0] >> 1)
-
-    return [torch.Generator().manual_seed(state) for state in states()]
+    return [torch.Generator().manual_seed(seed_of(seed, layer, *place)) for place in np.ndindex(*heads)]
 
 
 def _queries(prefilled: Prefilled, layer: int, construct, keep_recent: int) -> Tensor | None:
@@ -142,7 +136,7 @@ class _Heads:
         cache = Cache(whole.keys[..., :old, :], whole.values[..., :old, :])
         extra = {} if self.queries is None else {"queries": self.queries.to(dtype)}
         if not extra and not getattr(construct, "model_units", False):
-            cache = Cache(_normalised(cache.keys), _normalised(cache.values))
+            cache = Cache(normalised(cache.keys)[0], normalised(cache.values)[0])
         coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
         wanted = (*cache.heads, size - self.keep_recent)
         if tuple(coreset.indices.shape) != wanted:
@@ -167,10 +161,3 @@ def _stored(keys: Float[Tensor, "b kv n d"], values: Float[Tensor, "b kv n dv"],
     k, v = (x.gather(-2, kept.expand(*coreset.indices.shape, x.shape[-1])) for x in (keys, values))
     weights = None if coreset.log_weights is None else coreset.log_weights.to(keys.dtype)
     return CoresetLayer(k, v, coreset.indices, weights, keys.shape[-2])
-
-
-def _normalised(x: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads n d"]:
-    """x about its mean over its largest norm (1 where that is 0), head by head."""
-    x = x - x.mean(dim=-2, keepdim=True)
-    largest = x.norm(dim=-1).amax(dim=-1)[..., None, None]
-    return x / torch.where(largest > 0, largest, 1.0)

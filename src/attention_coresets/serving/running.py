@@ -19,11 +19,11 @@ from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from attention_coresets.caches.recording import altered_softmax
 from attention_coresets.serving.layer import CoresetLayer, ModelCache
 
 _INTERFACE = "attention_coresets_serving"
 Decoder = Any  # a PreTrainedModel: what it has beside a module's attributes differs by family
-_ALTERED_SOFTMAX = ("softcap", "s_aux", "position_bias")  # attention that a log-weighted softmax does not describe
 
 
 @dataclass
@@ -138,8 +138,7 @@ def _coresets(cache: ModelCache | None) -> list[CoresetLayer]:
 def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
     """`sdpa`, with the log-weights of the layer's coreset added to its logits; a prefill's last queries are kept."""
     run, layer = _RUNS[module], module.layer_idx
-    altered = [name for name in _ALTERED_SOFTMAX if options.get(name) is not None]
-    if altered:
+    if altered := altered_softmax(options):
         raise ValueError(f"layer {layer} has attention other than a plain softmax ({', '.join(altered)}): no coresets")
     if options.get("sliding_window") is not None:
         run.windowed.add(layer)

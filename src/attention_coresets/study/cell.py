@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.bodies import QueryBody, ellipsoid
 from attention_coresets.caches import CACHES, make_cache, token_order
+from attention_coresets.caches.coverage import total_sensitivity
 from attention_coresets.caches.heads import RealHead, heldout_errors
 from attention_coresets.caches.model import load_head
 from attention_coresets.coresets import make_coreset
+from attention_coresets.coresets.uniforms import seed_of
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.study.identity import cell_hash, has_floors
 from attention_coresets.study.provenance import provenance
@@ -40,7 +41,7 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     if config.get("task", "errors") == "language":
         return _language(config)
     device, dtype = device_of(config), getattr(torch, config["compute"]["dtype"])
-    name, parameters = _named(config["cache"])
+    name, parameters = named(config["cache"])
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
     head = _real_head(name, parameters)
     body = _body(config, head, cache)
@@ -52,8 +53,8 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     floors = _floors(config, cache)
     rows: list[dict[str, Any]] = []
     for size in config["sizes"]:
-        coreset, construct_seconds = _timed(lambda size=size: construct(size))
-        worst, adversary_seconds = _timed(lambda c=coreset, size=size: _attack(config, cache, c, size, body))
+        coreset, construct_seconds = timed(lambda size=size: construct(size))
+        worst, adversary_seconds = timed(lambda c=coreset, size=size: _attack(config, cache, c, size, body))
         shared = {
             "size": size,
             "seconds_construct": construct_seconds / config["heads"],
@@ -93,24 +94,24 @@ def _construction(
     Of a real head, constructions defined on keys and values as the model computes them get these, and those that ask
     for queries the calibration queries and the tokens' positions. Those that take a WeightedCache get the body's view.
     """
-    name, parameters = _named(config["coreset"])
+    name, parameters = named(config["coreset"])
     construct, extra = make_coreset(name, **parameters), {}
     whole = cache
     if head is not None and getattr(construct, "model_units", False):
-        order = torch.from_numpy(token_order(CACHES["model"](**_named(config["cache"])[1]), cache.n, config["seed"]))
+        order = torch.from_numpy(token_order(CACHES["model"](**named(config["cache"])[1]), cache.n, config["seed"]))
         original, queries = head.in_model_units(moved=getattr(construct, "moved", False))
         cache = Cache(original.keys[order][None], original.values[order][None]).to(cache.keys)
         if hasattr(construct, "needs_queries"):
             extra = {"queries": queries[None].to(cache.keys), "positions": order[None].to(cache.keys.device)}
 
-    seen = body is not None and getattr(construct, "weighted", False)
-    if body is not None and seen:
-        cache = body.view(cache)
+    viewed = body if getattr(construct, "weighted", False) else None  # the body in whose view it works, if any
+    if viewed is not None:
+        cache = viewed.view(cache)
 
     def build(size: int) -> Coreset:
         generators = [_generator(config["seed"], h, _CONSTRUCTION, size) for h in range(config["heads"])]
         coreset = construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
-        return body.outside(coreset, whole) if body is not None and seen else coreset
+        return coreset if viewed is None else viewed.outside(coreset, whole)
 
     return build
 
@@ -121,8 +122,7 @@ def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int
 
 
 def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
-    entropy = np.random.SeedSequence([seed, head, stream, size]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+    return torch.Generator().manual_seed(seed_of(seed, head, stream, size))
 
 
 def _facts(
@@ -133,7 +133,7 @@ def _facts(
     seen = cache if body is None else body.view(cache)
     sigma = tilt(seen.keys, rho, base_weights(seen)).sigma.tolist()
     R = radius(seen.keys).tolist()
-    (family, cache_params), (construction, coreset_params) = _named(config["cache"]), _named(config["coreset"])
+    (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])
     shared = {
         "cell": cell_hash(config),
         "cache": family,
@@ -187,10 +187,8 @@ def _found(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, A
 
 def _of_head(head: RealHead) -> dict[str, float]:
     """Total sensitivity of the calibration queries moved behind the cache, and the weight of the sink."""
-    keys = head.cache.keys
-    sensitivity = (head.moved @ keys.mT).softmax(dim=-1).amax(dim=0).sum()
-    sink = (head.heldout @ keys.mT).softmax(dim=-1)[:, 0].mean()
-    return {"total_sensitivity": float(sensitivity), "sink_weight": float(sink)}
+    moved, heldout = ((queries @ head.cache.keys.mT).softmax(dim=-1) for queries in (head.moved, head.heldout))
+    return {"total_sensitivity": total_sensitivity(moved), "sink_weight": float(heldout[:, 0].mean())}
 
 
 def _real_head(family: str, parameters: dict[str, Any]) -> RealHead | None:
@@ -221,15 +219,16 @@ def _floors(config: Mapping[str, Any], cache: Cache) -> Callable[[Coreset], list
 
 def _model(config: Mapping[str, Any]) -> str:
     """The coreset model: every construction has it as `model`, a parameter or what its other parameters make it."""
-    name, parameters = _named(config["coreset"])
+    name, parameters = named(config["coreset"])
     return make_coreset(name, **parameters).model
 
 
-def _named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of a configuration's part: a cache, a coreset."""
     return part["name"], {key: value for key, value in part.items() if key != "name"}
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
+def timed(work: Callable[[], T]) -> tuple[T, float]:
     """The result and its wall-clock seconds, with a GPU's queue emptied before and after."""
     _wait_for_gpu()
     start = time.perf_counter()

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,20 +15,16 @@ from attention_coresets.caches.capture import Source, segment
 from attention_coresets.caches.language_models import load_model
 from attention_coresets.caches.model import Model
 from attention_coresets.coresets import make_coreset
-from attention_coresets.lower_bound import FLOORS
+from attention_coresets.coresets.uniforms import seed_of
 from attention_coresets.serving import Answer, Prefilled, agreement, ask, cache_bytes, compress, continuation, prefill
 from attention_coresets.serving.layer import ModelCache
 from attention_coresets.serving.needle import Needle, draw, plant
-from attention_coresets.study.cell import _named, _timed, device_of
+from attention_coresets.study.cell import device_of, named, timed
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.provenance import provenance
-from attention_coresets.study.table import HEADS
+from attention_coresets.study.table import COLUMNS
 
-_NO_ERRORS = (
-    *("error", "certificate", "ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap"),
-    *("sigma", "radius", "exponent", "constant", "seconds_adversary", "heldout_mean", "heldout_p99", "heldout_max"),
-    *("layer", "kv_head", *FLOORS, *HEADS),
-)
+_NUMBERS = [name for name, kind in COLUMNS.items() if kind == "float64"]  # NaN but for what a running model has
 _COMPRESSION = 3  # stream of random numbers, apart from those of `study.cell`
 
 
@@ -41,19 +36,18 @@ def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     cache.layer and cache.kv_head play no part. What does not depend on the construction is computed once a process for
     the last few texts. Memory of SmolLM2-135M at n = 2048: 0.2 GB a text beside the model's 0.5 GB.
     """
-    _, parameters = _named(config["cache"])
+    _, parameters = named(config["cache"])
     read = _read(Model(**parameters).source, device_of(config))
-    (name, own), facts = _named(config["coreset"]), _facts(config, read)
+    (name, own), facts = named(config["coreset"]), _facts(config, read)
     construct, rows = make_coreset(name, **own), []
     for size in config["sizes"]:
-        entropy = np.random.SeedSequence([config["seed"], _COMPRESSION, size]).generate_state(1, np.uint64)[0]
         options = {
             "keep_recent": config["keep_recent"],
             "rho": config["rho"],
-            "seed": int(entropy >> np.uint64(1)),
+            "seed": seed_of(config["seed"], _COMPRESSION, size),
             "dtype": getattr(torch, config["compute"]["dtype"]),
         }
-        cache, seconds = _timed(lambda size=size, o=options: compress(read.prefilled, construct, size, **o))
+        cache, seconds = timed(lambda size=size, o=options: compress(read.prefilled, construct, size, **o))
         found = read.measured(cache)
         rows.append(facts | {"size": size, "seconds_construct": seconds / read.heads} | found)
     return rows
@@ -121,8 +115,8 @@ def _loaded(name: str, device: torch.device):
 
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
     """What all sizes share."""
-    (family, cache_params), (construction, coreset_params) = _named(config["cache"]), _named(config["coreset"])
-    return dict.fromkeys(_NO_ERRORS, math.nan) | {
+    (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])
+    return dict.fromkeys(_NUMBERS, math.nan) | {
         "cell": cell_hash(config),
         "cache": family,
         "coreset": construction,

@@ -7,14 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, attention_weights, seen
 from attention_coresets.coresets.eviction.scores import (
-    attention_weights,
     check_queries,
     check_request,
     last,
     position_rank,
-    seen,
     top_scores,
 )
 from attention_coresets.coresets.uniforms import Generators

@@ -41,28 +41,6 @@ def check_queries(queries: Tensor | None, cache: Cache, name: str) -> Float[Tens
     return queries.to(cache.keys)
 
 
-def attention_weights(
-    queries: Float[Tensor, "*heads group b d"], keys: Float[Tensor, "*heads n d"], rank: Tensor | None = None
-) -> Float[Tensor, "*heads group b n"]:
-    """softmax over tokens of <q, k_i>, query by query. Cost O(group b n d) time and O(group b n) memory a head.
-
-    `rank` ``[*heads, n]``: the queries are those of the cache's last b places, and each sees its own and what is before
-    it; ValueError for more queries than tokens. None: each sees every token.
-    """
-    logits = queries @ keys.unsqueeze(-3).mT
-    if rank is not None:
-        logits = logits.masked_fill(~seen(rank, queries.shape[-2]).unsqueeze(-3), -torch.inf)
-    return logits.softmax(dim=-1)
-
-
-def seen(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads count n"]:
-    """Which tokens each of the queries of the last `count` places sees."""
-    n = rank.shape[-1]
-    if count > n:
-        raise ValueError(f"{count} queries of a cache of {n} tokens; pass those of its last {n} positions at most")
-    return rank.unsqueeze(-2) <= torch.arange(n - count, n, device=rank.device).unsqueeze(-1)
-
-
 def position_rank(positions: Tensor | None, cache: Cache) -> Int[Tensor, "*heads n"]:
     """Each token's place in the text among those of its cache, 0 the first; without positions, the tokens' own order.
 

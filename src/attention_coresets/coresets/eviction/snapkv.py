@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, attention_weights
 from attention_coresets.checks import positive
 from attention_coresets.coresets.eviction.scores import (
-    attention_weights,
     check_queries,
     check_request,
     in_order,

@@ -6,9 +6,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, attention_weights
 from attention_coresets.coresets.eviction.scores import (
-    attention_weights,
     check_queries,
     check_request,
     top_scores,
