@@ -171,7 +171,8 @@ def _league(rng: np.random.Generator) -> list[dict]:
             row = _row("league", cache, 1024, d, rho, arm, 4001, 128)
             seconds = 2.0 if "minimax" in arm else 0.1
             rows.append(row | {"head": head, "error": unit * error, "seconds_construct": seconds})
-    return rows
+    more = {"experiment": "league_unseen", "seed": 4005}
+    return rows + [row | more for row in rows if row["cache"] in ("product", "low_rank")]
 
 
 REAL = {"sinks_uniform": 4.0, "h2o": 2.0, "snapkv": 3.0, "walk_tilted": 1.5, "query_walk": 1.0, "query_walk_max": 1.4}

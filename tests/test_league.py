@@ -43,6 +43,7 @@ def table(errors: dict[str, dict[str, list[float]]], **columns) -> pd.DataFrame:
         for head, error in enumerate(found)
     ]
     fixed = {"experiment": "league", "n": 64, "d": 8, "rho": 1.0, "size": 16, "seconds_construct": 1.0}
+    fixed["floor_iv"] = math.nan
     return pd.DataFrame(lines).assign(**{**fixed, **columns})
 
 
@@ -103,13 +104,28 @@ def test_cells_whose_best_error_is_tiny_are_left_out(arm, error, counted):
     assert np.isfinite(found["log_ratio"]).all()
 
 
+def test_the_best_published_over_its_floor():
+    """Cells with bound (iv): the rival's error over it, geometric mean over heads; others have no line."""
+    rows = table(
+        {
+            "signed_clusters": {"minimax_tilted": [0.1, 0.1], "a_tilted": [0.2, 0.8], "b_tilted": [0.9, 0.9]},
+            "sphere": {"minimax_tilted": [0.1, 0.1], "a_tilted": [0.2, 0.2]},
+        }
+    )
+    assert not len(league.best_over_floor(rows.assign(floor_iv=math.nan), "tilted"))
+    assert "floor (iv)" not in league_section(results_of(rows.assign(floor_iv=math.nan)))
+    rows["floor_iv"] = np.where(rows["cache"] == "signed_clusters", np.where(rows["head"] == 0, 0.1, 0.2), math.nan)
+    assert league.best_over_floor(rows, "tilted") == pytest.approx([math.sqrt(8)])
+    assert "In 1 cells of signed clusters the best published arm errs by 2.83" in league_section(results_of(rows))
+
+
 # what has not run -------------------------------------------------------------------------------------------------
 
 
 def test_claims_on_our_arms_are_not_run_without_them(rows):
     others = results_of(rows.loc[~rows["arm"].str.startswith("minimax")])
-    mine = [claim for claim in CLAIMS if claim.experiment == league.EXPERIMENT]
-    assert len(mine) == 6
+    mine = [claim for claim in CLAIMS if claim.experiment in (league.EXPERIMENT, league.MORE)]
+    assert len(mine) == 9
     assert {evaluate(claim, others).status for claim in mine} == {"not run"}
     assert "minimax" not in league_section(others)
     assert "No league yet" in league_block(results_of(rows.iloc[:0]))
@@ -250,6 +266,9 @@ def test_the_league_has_all_families_and_seeds_of_its_own():
         assert set(at[tier].cache.split(",")) == synthetic
     assert set(league.UNSEEN) <= synthetic
     assert (at.reduced.d, at.reduced.rho) == ("8,32,64", "1,2,3")
+    more = OmegaConf.load(CONF / "experiment" / "league_unseen.yaml")["at"]
+    assert set(at) == set(more)
+    assert set(more.reduced.cache.split(",")) == set(league.UNSEEN)
     other = [path for path in (CONF / "experiment").glob("*.yaml") if path.stem != "league"]
     seeds = {str(tier.seed) for path in other for tier in OmegaConf.load(path)["at"].values() if "seed" in tier}
     assert not seeds & {str(tier.seed) for tier in at.values()}

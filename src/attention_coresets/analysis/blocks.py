@@ -130,7 +130,9 @@ def _optimum(results: Results) -> str:
 
 
 def _league(results: Results) -> str:
-    found = {model: (_parts(results, f"league_{model}"), _parts(results, f"league_{model}_unseen")) for model in MODELS}
+    found = {
+        model: (_parts(results, f"league_{model}"), _parts(results, f"league_{model}_unseen_more")) for model in MODELS
+    }
     words = [
         f"{_span(parts)} ({model}" + (f"; on families it had not met {_span(unseen)})" if unseen else ")")
         for model, (parts, unseen) in found.items()

@@ -23,8 +23,17 @@ _HEAD = [
 def league_section(results: Results) -> str:
     """Ours against the best published, then the places of every arm, model by model."""
     rows = results.rows(league.EXPERIMENT)
-    ahead = [text for model in league.MODELS if (text := _advantage(rows, model))]
-    return "\n\n".join([*ahead, *(_places(rows, model) for model in league.MODELS if _competed(rows, model))])
+    places = (_places(rows, model) for model in league.MODELS if _competed(rows, model))
+    return "\n\n".join(text for text in (_ahead(rows), *places) if text)
+
+
+def unseen_section(results: Results) -> str:
+    """Ours against the best published on the families not met, at more dimensions."""
+    return _ahead(results.rows(league.MORE))
+
+
+def _ahead(rows: pd.DataFrame) -> str:
+    return "\n\n".join(text for model in league.MODELS if (text := _advantage(rows, model)))
 
 
 def league_block(results: Results, first: int = 5) -> str:
@@ -79,4 +88,12 @@ def _advantage(rows: pd.DataFrame, model: str) -> str:
         words = ", ".join(f"{rival} {count}" for rival, count in rivals.items())
         lines.append([name, interval(by_caches), span, worst, words])
     head = ["Family", "Ours / best published, 95 % over caches", "95 % over families", "Worst cell", "Best published"]
-    return f"**{league.our_arm(model)} against the best published arm of each cell**\n\n" + table(head, lines)
+    text = f"**{league.our_arm(model)} against the best published arm of each cell**\n\n" + table(head, lines)
+    over = league.best_over_floor(rows, model)
+    if not len(over):
+        return text
+    return text + (
+        f"\n\nIn {len(over)} cells of signed clusters the best published arm errs by {number(over.min())} to"
+        f" {number(over.max())} times floor (iv) of docs/lower_bound.md: no choice of tokens with its cluster weights"
+        f" errs by less than {number(1 / over.max())} to {number(1 / over.min())} times what it does."
+    )
