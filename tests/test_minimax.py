@@ -10,6 +10,7 @@ from scipy.optimize import minimize, nnls
 
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import branch_and_bound
+from attention_coresets.coresets import exchange as exchange_module
 from attention_coresets.coresets import minimax as minimax_module
 from attention_coresets.coresets import minimax_swaps as swaps_module
 from attention_coresets.coresets.exchange import _Support, exchange
@@ -95,6 +96,16 @@ def test_random_queries_lie_on_the_sphere_and_follow_their_head():
 # --- exchanges
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def either(request, monkeypatch):
+    """Both searches for the best pair; without numba there is one."""
+    if request.param == "torch":
+        monkeypatch.setattr(exchange_module, "compiled", None)
+    elif exchange_module.compiled is None:
+        pytest.skip("needs numba")
+
+
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("seed", range(6))
 def test_one_exchange_is_the_best_of_all_pairs(seed):
     gram, total = moments(seed=seed)
@@ -112,6 +123,7 @@ def test_one_exchange_is_the_best_of_all_pairs(seed):
     np.testing.assert_allclose(weights[0], w / value, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize(("n", "m", "seed"), [(9, 3, 0), (12, 5, 1), (30, 8, 2), (24, 12, 3), (16, 1, 4), (8, 7, 5)])
 def test_exchanges_end_where_none_gains(n, m, seed):
     gram, total = moments(n, 3, 3, seed)
@@ -129,6 +141,33 @@ def test_exchanges_end_where_none_gains(n, m, seed):
     # the same weights as non-negative least squares on the subset, and no better than on all tokens
     assert value <= _nnls_tau(g, c, range(n)) * (1 + 1e-9)
     assert value == pytest.approx(_nnls_tau(g, c, used), rel=1e-6)
+
+
+@pytest.mark.skipif(exchange_module.compiled is None, reason="needs numba")
+@pytest.mark.parametrize(
+    ("n", "m", "seed", "crowded"),
+    [(60, 20, 0, True), (150, 70, 1, True), (150, 10, 2, True), (40, 1, 3, False), (40, 39, 4, False)],
+)
+def test_compiled_and_torch_exchanges_are_one(n, m, seed, crowded, monkeypatch):
+    """Exchange for exchange: the same tokens and weights, also where many pairs would make a weight negative."""
+    gram, total = moments(n, 4, 3, seed)
+    compiled, refused = exchange_module.compiled, []
+    keep = _Support._stay_positive
+
+    def spy(*arguments):
+        fine = keep(*arguments)
+        refused.append(int((~fine).sum()))
+        return fine
+
+    monkeypatch.setattr(_Support, "_stay_positive", spy)
+    found = []
+    for search in (compiled, None):
+        monkeypatch.setattr(exchange_module, "compiled", search)
+        found.append(exchange(gram, total, torch.arange(m)[None], moves=50))
+    (tokens, weights), (others, expected) = found
+    assert torch.equal(tokens, others)
+    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=0)
+    assert (sum(refused) > 0) == crowded
 
 
 def _nnls_tau(g, c, tokens):

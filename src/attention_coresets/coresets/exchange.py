@@ -4,6 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+try:
+    from attention_coresets.coresets import exchange_compiled as compiled
+except ImportError:  # numba is not installed: the torch lines below find the same exchange, slower
+    compiled = None
+
 _RIDGE = 1e-9  # of the mean diagonal: duplicates share their weight
 _TRIES = 64  # additions that are looked at, best first, for one that keeps every weight positive
 _PAIRS, _CHUNK = 4096, 512  # exchanges, likewise; so many at once
@@ -26,7 +31,8 @@ def exchange(
     kappa (c^T w - 1)^2 in place of the constraint gives the same direction for every kappa > 0, and kappa /
     (1 + kappa tau).) With P = G_SS^-1 and w = P c_S, taking token i out lowers tau by w_i^2 / P_ii, and putting j in
     then raises it by r_j^2 / D_j, r_j = c_j - G_jS w and D_j = G_jj - G_jS P G_Sj, both without i. All m x n pairs cost
-    O(m n); the best one that keeps w > 0 is made, by rank-one updates of P and P G_S, O(m n) too.
+    O(m n), one compiled pass where numba is; the best one that keeps w > 0 is made, by rank-one updates of P and P G_S,
+    O(m n) too.
 
     Stops when no pair gains `gain` of tau, or after `moves` (default m) of them. First, tokens whose weight is not
     positive are taken out and others put in; where none helps, tokens of negligible weight fill the size. Returns
@@ -112,6 +118,22 @@ class _Support:
 
     def swap(self, gain: float) -> bool:
         """The best exchange that keeps every weight positive, or False where none gains `gain` of tau."""
+        least = gain * float(self.w @ self.total[self.tokens])
+        if compiled and self.P.device.type == "cpu":
+            P, M, w, r, s, used, inside, diagonal = (
+                x.numpy() for x in (self.P, self.M, self.w, self.r, self.s, self.used, self.inside, self.diagonal)
+            )
+            i, j = compiled.best_pair(P, M, w, r, diagonal - s, used, inside, _LEAST_ROOM, least, _PAIRS)
+        else:
+            i, j = self._best_pair(least)
+        if i < 0:
+            return False
+        self.remove(i)
+        self.insert(i, j)
+        return True
+
+    def _best_pair(self, least: float) -> tuple[int, int]:
+        """`compiled.best_pair`: slot and token, -1 where none gains `least`."""
         spread = self.P.diagonal().clamp_min(1e-300)  # [m]
         residual = torch.addcmul(self.r, (self.w / spread).unsqueeze(-1), self.M)  # [m, n], r without token i
         room = torch.addcdiv(self.diagonal - self.s, self.M.square(), spread.unsqueeze(-1))
@@ -120,16 +142,14 @@ class _Support:
         loss = torch.where(self.used, self.w.square() / spread, 0.0)
         net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
         best = net.flatten().topk(min(_PAIRS, net.numel()))
-        pairs = best.indices[best.values > gain * float(self.w @ self.total[self.tokens])]
+        pairs = best.indices[best.values > least]
         for some in pairs.split(_CHUNK):
             i, j = some // len(self.total), some % len(self.total)
             fine = self._stay_positive(i, j, step[i, j], spread)
             if bool(fine.any()):
                 first = int(fine.to(torch.uint8).argmax())
-                self.remove(int(i[first]))
-                self.insert(int(i[first]), int(j[first]))
-                return True
-        return False
+                return int(i[first]), int(j[first])
+        return -1, -1
 
     def _stay_positive(self, i: Tensor, j: Tensor, step: Tensor, spread: Tensor) -> Tensor:
         """Whether every other weight is positive after each exchange: the two rank-one updates of w, pair by pair."""

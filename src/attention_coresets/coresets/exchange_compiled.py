@@ -1,0 +1,78 @@
+"""The search of `exchange.py` for the best exchange, compiled: one pass over the table in place of a dozen.
+
+`no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def best_pair(P, M, w, r, room, used, inside, least_room, gain, most):
+    """Slot and token of the exchange with the largest gain above `gain` that keeps every weight positive; -1 for none.
+
+    P [m, m], M [m, n], w and used [m], r and inside [n] as in `_Support`; room = G_jj - s_j [n]. At most `most`
+    exchanges are looked at, best first, of equal ones the first.
+    """
+    m, n = M.shape
+    spread = np.maximum(np.diag(P), 1e-300)
+    net, best, token = np.empty(n), np.empty(m), np.empty(m, np.int64)
+    for i in range(m):
+        _net(M[i], w[i], spread[i], used[i], r, room, inside, least_room, net)
+        token[i] = _largest(net)
+        best[i] = net[token[i]]
+    for _ in range(most):
+        i = _largest(best)
+        if not best[i] > gain:
+            return -1, -1
+        if _stays_positive(P, M, w, r, room, spread, used, i, token[i]):
+            return i, token[i]
+        _net(M[i], w[i], spread[i], used[i], r, room, inside, least_room, net)
+        value, after = best[i], token[i]
+        for j in range(n):  # what has been looked at
+            if net[j] > value or (net[j] == value and j <= after):
+                net[j] = -np.inf
+        token[i] = _largest(net)
+        best[i] = net[token[i]]
+    return -1, -1
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _net(row, weight, spread, used, r, room, inside, least_room, net):
+    """What tau gains when the slot of this row gives way to each token; -inf where it cannot."""
+    ratio, loss = weight / spread, weight * weight / spread if used else 0.0
+    for j in range(row.size):
+        residual = r[j] + ratio * row[j]
+        left = room[j] + row[j] * row[j] / spread
+        fine = (residual > 0) & (left > least_room) & ~inside[j]
+        net[j] = residual * (residual / left) - loss if fine else -np.inf
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _largest(x):
+    """Where the largest is, the first of equal ones."""
+    largest = -np.inf
+    for k in range(x.size):
+        largest = max(largest, x[k])
+    for k in range(x.size):
+        if x[k] == largest:
+            return k
+    return 0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _stays_positive(P, M, w, r, room, spread, used, i, j):
+    ratio = w[i] / spread[i]
+    step = (r[j] + ratio * M[i, j]) / (room[j] + M[i, j] * M[i, j] / spread[i])
+    drop = (w[i] - step * M[i, j]) / spread[i]
+    fine = True
+    for k in range(w.size):
+        if used[k] and k != i:
+            fine &= w[k] - P[i, k] * drop - step * M[k, j] > 0
+    return fine
