@@ -154,7 +154,7 @@ LEAGUE_RATIO = {"unweighted": 0.6, "tilted": 0.5, "free": 0.4}
 
 
 def _league(rng: np.random.Generator) -> list[dict]:
-    """Ours LEAGUE_RATIO of the cell's best published, give or take 10 %; greedy signs are the best tilted ones at d =
+    """Ours LEAGUE_RATIO of the cell's best other, give or take 10 %; greedy signs are the best tilted ones at d =
     32 alone. On equal_keys the tilted walk is as good as exact."""
     rows = []
     families = ("sphere", "clusters", "product", "low_rank", "equal_keys")

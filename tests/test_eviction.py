@@ -178,6 +178,9 @@ def test_exact_size_in_every_head_and_the_same_in_every_batch(name, parameters, 
             positions=positions.unflatten(0, (2, 2)),
         )
         assert torch.equal(folded.indices.flatten(0, 1), coreset.indices)
+    tiny = Cache(cache.keys[:, :3], cache.values[:, :3])  # fewer tokens than sinks: all are kept
+    every = construct(tiny, 3, RHO, *generators(1), queries=queries[..., :3, :], positions=positions[:, :3])
+    assert every.indices.tolist() == [[0, 1, 2]] * 4
     single = Cache(*(x.float() for x in (cache.keys, cache.values)))
     found = construct(single, SIZE, RHO, *generators(1), queries=queries, positions=positions)
     assert found.indices.shape == (4, SIZE)

@@ -63,7 +63,7 @@ EXPECTED = {
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
     "league": (3, "", set(), "free: every arm"),
-    "league_map": (3, "", set(), r"minimax_tilted / best published: 0\.5 "),
+    "league_map": (3, "", set(), r"minimax_tilted / best other: 0\.5 "),
     "real_errors": (6, "xy", {"h2o", "walk_tilted", "sinks_uniform", "query_exchange"}, "no sink: 8 heads"),
     "real_geometry": (6, "", set(), "log T, code"),
     "real_language": (3, "x", {"h2o", "query_exchange"}, "facts found"),

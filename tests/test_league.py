@@ -42,8 +42,7 @@ def table(errors: dict[str, dict[str, list[float]]], **columns) -> pd.DataFrame:
         for arm, found in arms.items()
         for head, error in enumerate(found)
     ]
-    fixed = {"experiment": "league", "n": 64, "d": 8, "rho": 1.0, "size": 16, "seconds_construct": 1.0}
-    fixed["floor_iv"] = math.nan
+    fixed = {"experiment": "league", "n": 64, "d": 8, "rho": 1.0, "size": 16}
     return pd.DataFrame(lines).assign(**{**fixed, **columns})
 
 
@@ -104,21 +103,6 @@ def test_cells_whose_best_error_is_tiny_are_left_out(arm, error, counted):
     assert np.isfinite(found["log_ratio"]).all()
 
 
-def test_the_best_published_over_its_floor():
-    """Cells with bound (iv): the rival's error over it, geometric mean over heads; others have no line."""
-    rows = table(
-        {
-            "signed_clusters": {"minimax_tilted": [0.1, 0.1], "a_tilted": [0.2, 0.8], "b_tilted": [0.9, 0.9]},
-            "sphere": {"minimax_tilted": [0.1, 0.1], "a_tilted": [0.2, 0.2]},
-        }
-    )
-    assert not len(league.best_over_floor(rows.assign(floor_iv=math.nan), "tilted"))
-    assert "floor (iv)" not in league_section(results_of(rows.assign(floor_iv=math.nan)))
-    rows["floor_iv"] = np.where(rows["cache"] == "signed_clusters", np.where(rows["head"] == 0, 0.1, 0.2), math.nan)
-    assert league.best_over_floor(rows, "tilted") == pytest.approx([math.sqrt(8)])
-    assert "In 1 cells of signed clusters the best published arm errs by 2.83" in league_section(results_of(rows))
-
-
 # what has not run -------------------------------------------------------------------------------------------------
 
 
@@ -160,8 +144,6 @@ def test_places_have_ranks_wins_errors_and_costs(rows):
     assert 2 <= greedy.rank.low < 2.5 < greedy.rank.high <= 3.1
     assert greedy.error.value == pytest.approx(math.sqrt(1.2 * 0.8))
     assert found["tilted_draws"].error.value == pytest.approx(3)
-    assert found["minimax_tilted"].cost == pytest.approx(20)
-    assert found["greedy_tilted"].cost == pytest.approx(1)
 
 
 def test_ties_share_their_rank_and_the_win():
@@ -171,13 +153,12 @@ def test_ties_share_their_rank_and_the_win():
         ("b_tilted", 1.5, 1),
         ("c_tilted", 3.0, 0),
     ]
-    assert math.isnan(league.places(rows, "tilted")[0].cost)  # walk_tilted has not run
 
 
 def test_section_and_block_name_every_arm_once_a_table(rows):
     section = league_section(results_of(rows))
     assert "**minimax_tilted (tilted)** | 1 [1, 1] | 16 |" in section
-    assert "**minimax_free against the best published arm of each cell**" in section
+    assert "**minimax_free against the best other arm of each cell**" in section
     assert section.count("| 1 | **minimax_") == 3
     assert "some error is at most 1e-6: 4)" in section
     assert "walk_tilted 8" in section  # the rival in half of the tilted cells

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -208,6 +209,10 @@ def test_as_many_heads_at_once_as_threads_leaves_the_thread_count_alone():
         torch.set_num_threads(2)
         np.testing.assert_array_equal(signs(grams, x, uniforms), expected)
         assert torch.get_num_threads() == 2
+        with pytest.raises(RuntimeError):
+            signs(np.full_like(grams, np.nan), x, uniforms)
+        with ThreadPoolExecutor(1) as pool:  # a new thread starts from what any thread set last
+            assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
 

@@ -242,6 +242,11 @@ def test_balanced_coresets_of_a_weighted_cache_carry_its_weights(name, rng):
     assert attention_error(q, cache, coreset).mean() < attention_error(q, cache, lone).mean()
 
 
+def test_a_construction_says_whether_it_takes_a_weighted_cache():
+    """By this a cell hands over a query body's view."""
+    assert {name for name, construct in CORESETS.items() if getattr(construct, "weighted", False)} == {*BALANCED}
+
+
 @pytest.mark.parametrize("name", sorted(CORESETS.keys() - {*BALANCED}))
 def test_constructions_that_know_no_weights_refuse_them(name, rng):
     cache = weighted_cache(rng, (2,), 20, 3, 2)

@@ -21,6 +21,6 @@ def axis_of(arm: str) -> str:
     return next((axis for part, axis in _PARTS.items() if part in arm), RULE)
 
 
-def published(arm: str) -> bool:
-    """Whether the arm is someone else's construction, not ours nor a variant of ours."""
+def not_ours(arm: str) -> bool:
+    """Whether the arm is no minimax coreset: a published rule, maybe with this project's tilt, scale or combination."""
     return not arm.startswith(OURS)

@@ -141,7 +141,7 @@ def _league(results: Results) -> str:
     if not words:
         return ""
     return (
-        "**League** of all constructions, fresh seed: error of our own over that of the best published construction of"
+        "**League** of all constructions, fresh seed: error of our own over that of the best other of"
         f" each cell: {', '.join(words)}."
     )
 

@@ -73,7 +73,7 @@ def _ceiling(rho: float, band: str) -> Claim:
 
 def _league(model: str) -> tuple[Claim, ...]:
     statement = (
-        f"League on a fresh seed: {league.our_arm(model)} errs by at most 0.7 times what the best published"
+        f"League on a fresh seed: {league.our_arm(model)} errs by at most 0.7 times what the best other"
         f" {'construction of any model' if model == 'free' else f'{model} construction'} errs by, found cell by cell"
     )
     unseen = f"{statement}; families not used while it was developed"

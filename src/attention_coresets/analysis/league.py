@@ -1,4 +1,4 @@
-"""The league of all constructions: in every cell their errors at one size, ranks, and ours over the best published.
+"""The league of all constructions: in every cell their errors at one size, ranks, and ours over the best of the others.
 
 A cell is a (family, n, d, rho, size); an arm's error there is the geometric mean over the cell's heads. The cells of
 one family and dimension at several rho are the same caches, so intervals resample these, not cells; resampling whole
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from attention_coresets.analysis.axes import OURS, published
+from attention_coresets.analysis.axes import OURS, not_ours
 from attention_coresets.analysis.frames import column, distinct
 from attention_coresets.analysis.measures import Measure, Measured
 from attention_coresets.analysis.results import Results
@@ -39,14 +39,13 @@ class Standings:
 
 @dataclass(frozen=True)
 class Place:
-    """An arm's line in a league table: mean rank, cells won, error and seconds over walk_tilted's, cells it ran in.
-    `error` is a geometric mean over cells, `cost` a median."""
+    """An arm's line in a league table: mean rank, cells won, error over walk_tilted's, cells it ran in; `error` is a
+    geometric mean over cells."""
 
     arm: str
     rank: Estimate
     won: int
     error: Estimate
-    cost: float
     cells: int
 
 
@@ -72,29 +71,16 @@ def standings(rows: pd.DataFrame, model: str) -> Standings:
 
 
 def against_best(rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The cells that our arm ran in: those of `CELL`, rival, the published arm with the least error there, and
+    """The cells that our arm ran in: those of `CELL`, rival, the other arm with the least error there, and
     log_ratio = log(our error / the rival's). No rows where ours or all others are missing."""
     errors = standings(rows, model).errors
-    ours, rivals = our_arm(model), [arm for arm in errors if published(str(arm))]
+    ours, rivals = our_arm(model), [arm for arm in errors if not_ours(str(arm))]
     if ours not in errors or not rivals:
         return pd.DataFrame(columns=[*CELL, "rival", "log_ratio"])
     both = errors.loc[errors[ours].notna() & errors[rivals].notna().any(axis=1)]
     best = both[rivals].idxmin(axis=1).to_numpy()
     log_ratio = column(both, ours) - both[rivals].min(axis=1).to_numpy()
     return both.index.to_frame(index=False).assign(rival=best, log_ratio=log_ratio)
-
-
-def best_over_floor(rows: pd.DataFrame, model: str) -> Float[np.ndarray, "cells"]:
-    """Error of the best published arm over bound (iv) of lower_bound.py, in the cells of `against_best` that have it.
-
-    The bound holds for all choices of tokens with the same weight in each cluster: none of them errs by less than
-    1 / this times what that arm does. Geometric means over heads.
-    """
-    cells = against_best(rows, model)
-    best = rows.merge(cells, left_on=[*CELL, "arm"], right_on=[*CELL, "rival"])
-    best = best.loc[column(best, "floor_iv") > 0]
-    over = best.assign(over=np.log(column(best, "error")) - np.log(column(best, "floor_iv")))
-    return np.exp(over.groupby(CELL)["over"].mean().to_numpy())
 
 
 def mean_ratio(cells: pd.DataFrame, clusters: Sequence[str] = CACHES) -> Estimate:
@@ -105,7 +91,7 @@ def mean_ratio(cells: pd.DataFrame, clusters: Sequence[str] = CACHES) -> Estimat
 def advantage(
     model: str, families: Iterable[str] = (), clusters: Sequence[str] = CACHES, experiment: str = EXPERIMENT
 ) -> Measure:
-    """Geometric mean over cells of our error over that of the cell's best published arm, in one coreset model.
+    """Geometric mean over cells of our error over that of the cell's best other arm, in one coreset model.
 
     `families`: only these, else all. The rival is picked cell by cell, after the fact, which favours the others.
     """
@@ -127,14 +113,13 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
     errors = standings(rows, model).errors
     ranks = errors.rank(axis=1)
     first = ranks.eq(ranks.min(axis=1), axis=0)
-    over, caches, seconds = _over_reference(rows, errors), _clusters(errors.reset_index()), relative_seconds(rows)
+    over, caches = _over_reference(rows, errors), _clusters(errors.reset_index())
     found = [
         Place(
             arm,
             _at_least_one(_over_cells(column(ranks, arm), caches)),
             int(column(first, arm).sum()),
             _over_cells(column(over, arm), caches).exp(),
-            seconds.get(arm, np.nan),
             int(np.isfinite(column(errors, arm)).sum()),
         )
         for arm in errors.columns.tolist()
@@ -145,15 +130,6 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
 def _at_least_one(rank: Estimate) -> Estimate:
     """No rank is below 1, though an interval made wider for few caches may reach there."""
     return replace(rank, low=max(rank.low, 1.0) if rank.caches >= LEAST else rank.low)
-
-
-def relative_seconds(rows: pd.DataFrame) -> dict[str, float]:
-    """Seconds of construction over those of walk_tilted in the same cell of the same sweep, median over cells."""
-    seconds = rows.pivot_table("seconds_construct", CELL, "arm")
-    if REFERENCE not in seconds:
-        return {}
-    over = seconds.div(column(seconds, REFERENCE), axis=0)
-    return {arm: float(np.nanmedian(column(over, arm))) for arm in over.columns.tolist()}
 
 
 def _over_reference(rows: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:

@@ -137,7 +137,9 @@ SECTIONS: tuple[Section, ...] = (
         "League table",
         "Every construction on every synthetic family, a seed that was not used while ours was made. A cell is one"
         " family, d, ρ and m, an arm's error there the geometric mean over heads. Intervals resample caches: the cells"
-        " of one family and d at all ρ together.",
+        " of one family and d at all ρ together. The best other is picked cell by cell, after the fact, which favours"
+        " it, among published rules as they are and with this project's tilt and combinations. Construction times side"
+        " by side are in docs/benchmarks.md.",
         league_section,
     ),
     Section(

@@ -38,27 +38,36 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
     one_walk: one round. halving: one bucket a round, O(n^2) kernel values. merge_reduce: buckets of 2 * size tokens,
     halved and merged two by two; O(n * size). compress: Compress(g) of Shetty, Dwivedi and Mackey (2111.07941), buckets
     of 4^(g+1) tokens that double from round to round as four halved ones merge, until there is one; O(4^g n log n).
-    compress_pp: the same to 2^g * size tokens in one bucket, of which one walk keeps `size`;
-    O(4^g (n + size^2) log n).
+    compress_pp: the same to 2^g * size tokens in one bucket, which are then halved to `size`; O(4^g (n + size^2)
+    log n). Where that leaves no round of several buckets (size above about sqrt(n) / 2^g) the largest smaller g that
+    does is taken; for size above n / 4 there is none, and it is halving.
     """
     if recursion == "one_walk":
         return [Round(n, size, 1)]
-    middle = 2**g * size if recursion == "compress_pp" else size
-    if middle >= n:
-        return [Round(n, size, 1)]
-    targets = [middle]
+    if recursion == "compress_pp":
+        made = [Round(n, size, 1)]
+        for k in range(g, -1, -1):
+            made = _halvings(n, size, recursion, k)
+            if made[0].buckets > 1:
+                break
+        return made
+    return _halvings(n, size, recursion, g)
+
+
+def _halvings(n: int, size: int, recursion: str, g: int) -> list[Round]:
+    targets = [size]
     while 2 * targets[0] < n:
         targets.insert(0, 2 * targets[0])
-    made = []
+    middle, made = 2**g * size, []
     for left, target in zip([n, *targets], targets, strict=False):
         width = {
             "halving": n,
             "merge_reduce": 2 * size,
             "compress": 2 * 4**g * n / target,  # the paper's: bucket outputs times tokens left are 4^g n in every round
-            "compress_pp": 2 * max(4**g * n, middle**2) / target,
+            "compress_pp": n if target < middle else 2 * max(4**g * n, middle**2) / target,
         }[recursion]
         made.append(Round(left, target, max(1, round(left / width))))
-    return [*made, Round(middle, size, 1)] if middle > size else made
+    return made
 
 
 def deal(

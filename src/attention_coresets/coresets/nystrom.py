@@ -23,9 +23,9 @@ class Nystrom:
     features of norm 1, weights w >= 0 that minimise |sum_i phi_i - sum_j w_j phi_j| (refit.py's "kernel" objective).
 
     Each pivot is drawn with probability proportional to the part of |psi_i|^2 outside the span of the earlier ones;
-    uniformly among the rest once nothing is left. WildCat (arXiv 2602.10056) so chooses, on a Gaussian kernel of the
-    keys, and gives signed Nystrom weights, which no log-weight can hold. Cost a head: O(n m (m + d + dv)) and
-    some 15 solves of m equations; memory O(n m).
+    uniformly among the rest once nothing is left. After WildCat (arXiv 2602.10056), which draws by what is left of
+    exp<k, k> itself, norms and all, and gives signed Nystrom weights, which no log-weight can hold (reference.WildCat).
+    Cost a head: O(n m (m + d + dv)) and some 15 solves of m equations; memory O(n m).
     """
 
     model: ClassVar[str] = "free"

@@ -1,6 +1,7 @@
 """One of each consecutive pair by a fair coin: balanced sampling without looking at the discrepancy."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from attention_coresets.coresets.uniforms import Generators
 class PairedCoin:
     """Pivotal sampling over consecutive pairs (pairs.py) at the model's marginals. Cost O(n log n)."""
 
+    weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: str = "tilted"
     recursion: str = "halving"
     refinement: str = "none"

@@ -12,7 +12,7 @@ from attention_coresets.coresets.calibration import MARGINALS, calibration, gram
 from attention_coresets.coresets.eviction.scores import check_request, first, position_rank
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.size import check_sinks, everything, kept_tokens
+from attention_coresets.coresets.size import everything, kept_tokens
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.coresets.walk import walk_signs
 
@@ -59,14 +59,13 @@ class QueryWalk:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator)
+        check_request(cache, size, rho, generator, self.sinks)
         uniforms = draw(generator, cache.heads.numel(), 2, cache.n)
         if size >= cache.n:
             return everything(cache)
         found = calibration(cache, queries, positions, self.moved, "query_walk")
         log_p = log_sensitivities(found, self.marginals)
         if self.sinks:
-            check_sinks(self.sinks, size)
             sinks = first(position_rank(positions, cache), self.sinks).reshape(log_p.shape)
             log_p = log_p.masked_fill(sinks, log_p.max() + _CERTAIN)
         marginals = capped_marginals(log_p, size)

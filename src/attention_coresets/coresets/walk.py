@@ -54,9 +54,11 @@ def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
     together = len(heads) - len(heads) % threads
     kept = []
     if threads > 1 and together:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            kept += pool.map(lambda head: walk(*head), heads[:together])
-        torch.set_num_threads(threads)  # a count set in any thread is what later threads start from
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                kept += pool.map(lambda head: walk(*head), heads[:together])
+        finally:
+            torch.set_num_threads(threads)  # a count set in any thread is what later threads start from
     else:
         together = 0
     return torch.stack(kept + [walk(*head) for head in heads[together:]])

@@ -1,4 +1,4 @@
-"""The league: ranks of all arms, model by model, and ours against the best published arm, cell by cell."""
+"""The league: ranks of all arms, model by model, and ours against the best other arm, cell by cell."""
 
 import numpy as np
 import pandas as pd
@@ -7,14 +7,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis import league
-from attention_coresets.analysis.axes import published
+from attention_coresets.analysis.axes import not_ours
 from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, look, model_legend
 from attention_coresets.analysis.figures.style import GREY, new_figure
 from attention_coresets.analysis.frames import distinct
 from attention_coresets.analysis.markdown import number
 from attention_coresets.analysis.results import Results
 
-_RANGE = 4.0  # the colours end at 1 / 4 and 4 times the best published error
+_RANGE = 4.0  # the colours end at 1 / 4 and 4 times the best other error
 _COLUMN = ["d", "n", "size", "rho"]  # what sets apart the columns of the map
 _LINE, _CELL = 0.2, (0.5, 0.3)  # inches: of a line of ranks, of a cell of the map
 
@@ -49,13 +49,13 @@ def _ranks(ax: Axes, places: list[league.Place], models: dict[str, str], names: 
     ax.annotate("won", (1.01, -1.2), xycoords=ax.get_yaxis_transform(), color="0.4", va="center", fontsize=7)
     ax.set_yticks(range(len(places)), names, fontsize=7.5)
     for tick, place in zip(ax.get_yticklabels(), places, strict=True):
-        tick.set_fontweight("bold" if not published(place.arm) else "normal")
+        tick.set_fontweight("normal" if not_ours(place.arm) else "bold")
     ax.set_xlim(0.5, len(places) + 0.5)
     ax.grid(True, axis="x", color="0.92", linewidth=0.6)
 
 
 def league_map(results: Results) -> Figure:
-    """Our error over that of the best published arm in every cell: families down, (d, rho) across, a panel for each
+    """Our error over that of the best other arm in every cell: families down, (d, rho) across, a panel for each
     model that we entered; blue is ours ahead. Grey cells count for nothing: some coreset is as good as exact there."""
     rows = results.rows(league.EXPERIMENT)
     found = {model: cells for model in league.MODELS if len(cells := league.against_best(rows, model))}
@@ -71,7 +71,7 @@ def league_map(results: Results) -> Figure:
     for ax, (model, cells) in zip(axes, found.items(), strict=False):
         _map(ax, cells, families, columns)
         mean = league.mean_ratio(cells)
-        ax.set_title(f"{league.our_arm(model)} / best published: {number(mean.value)} (geometric mean)")
+        ax.set_title(f"{league.our_arm(model)} / best other: {number(mean.value)} (geometric mean)")
     return figure
 
 

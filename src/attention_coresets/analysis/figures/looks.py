@@ -63,6 +63,12 @@ LOOKS = {
     "walk_tilted_merge_reduce": Look("Gram–Schmidt walk, merge-reduce (tilted)", TILTED, "v"),
     "kernel_halving_tilted_compress": Look("kernel halving, Compress (tilted)", TILTED, "v"),
     "kernel_halving_unweighted_compress_pp": Look("kernel halving, Compress++ (unweighted)", UNWEIGHTED, "v"),
+    "kernel_halving_unweighted_compress_pp_kernel_swaps": Look(
+        "kernel thinning: Compress++, kernel swaps (unweighted)", UNWEIGHTED, "v"
+    ),
+    "kernel_halving_tilted_compress_pp_kernel_swaps": Look(
+        "kernel thinning: Compress++, kernel swaps (tilted)", TILTED, "v"
+    ),
     "walk_tilted_pivoted_cholesky": Look("Gram–Schmidt walk on 256 pivoted columns (tilted)", TILTED, "v"),
     "walk_tilted_random_features": Look("Gram–Schmidt walk on 256 random features (tilted)", TILTED, "v"),
     "minimax_unweighted": Look("ours: minimax swaps (unweighted)", UNWEIGHTED, "s"),

@@ -17,7 +17,6 @@ from attention_coresets.coresets.eviction.scores import (
     position_rank,
     top_scores,
 )
-from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators, draw
 
 LEVERAGES = ("local", "projected", "exact")
@@ -58,8 +57,7 @@ class CurDKV:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head; queries play no part, and the generator only in "projected"."""
-        check_request(cache, size, rho, generator)
-        check_sinks(self.sinks, size)
+        check_request(cache, size, rho, generator, self.sinks)
         rank = position_rank(positions, cache)
         scores = self._leverage(cache.keys, rank, generator) * self._leverage(cache.values, rank, generator)
         return top_scores(scores.masked_fill(first(rank, self.sinks), torch.inf), size)

@@ -15,7 +15,6 @@ from attention_coresets.coresets.eviction.scores import (
     position_rank,
     top_scores,
 )
-from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators
 
 
@@ -51,8 +50,7 @@ class ExpectedAttention:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator)
-        check_sinks(self.sinks, size)
+        check_request(cache, size, rho, generator, self.sinks)
         logits = _expected_logits(check_queries(queries, cache, "expected_attention"), cache.keys)
         sinks = first(position_rank(positions, cache), self.sinks)
         weights = logits.masked_fill(sinks.unsqueeze(-2), -torch.inf).softmax(dim=-1).mean(dim=-2)  # [*heads, n]

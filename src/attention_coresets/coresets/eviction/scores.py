@@ -10,17 +10,22 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.size import check_plain, check_size
+from attention_coresets.coresets.size import check_plain, check_sinks, check_size
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
 
 
-def check_request(cache: Cache, size: int, rho: float, generator: Generators) -> None:
-    """ValueError for a size, rho or number of generators that no construction takes; nothing is drawn."""
+def check_request(cache: Cache, size: int, rho: float, generator: Generators, sinks: int = 0) -> None:
+    """ValueError for a size, rho or number of generators that no construction takes; nothing is drawn.
+
+    `sinks`: tokens that are always kept, below a size that is less than everything.
+    """
     check_rho(rho)
     check_size(size)
     check_plain(cache)
     draw(generator, cache.heads.numel(), 0)
+    if size < cache.n:
+        check_sinks(sinks, size)
 
 
 def top_scores(scores: Float[Tensor, "*heads n"], size: int) -> Coreset:

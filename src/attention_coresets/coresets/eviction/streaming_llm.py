@@ -9,7 +9,6 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.eviction.scores import check_request, first, position_rank, top_scores
-from attention_coresets.coresets.size import check_sinks
 from attention_coresets.coresets.uniforms import Generators
 
 
@@ -41,8 +40,7 @@ class StreamingLLM:
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
         """Exactly `size` tokens a head; only the positions (default: the order of the tokens) play a part."""
-        check_request(cache, size, rho, generator)
-        check_sinks(self.sinks, size)
+        check_request(cache, size, rho, generator, self.sinks)
         rank = position_rank(positions, cache)
         recency = rank.to(torch.float64)
         return top_scores(recency.masked_fill(first(rank, self.sinks), torch.inf), size)
