@@ -46,7 +46,7 @@ def _limits(measured: Measured) -> str:
 
 def _errors(measured: Measured) -> str:
     """Seconds, memory and error of ours and of the peers at the sizes that have an error."""
-    names = ("walk", "halving", "thin", "compress")
+    names = ("walk", "halving", "thin", "compress", "minimax")
     found: list[Row] = [
         row
         for name in names

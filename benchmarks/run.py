@@ -1,7 +1,7 @@
 """Times, memory and errors of this package beside its peers and the machine's limits, measured in one run.
 
     python benchmarks/run.py                 # about a minute
-    python benchmarks/run.py --full          # every size, variant and variable, the million-token stream: half an hour
+    python benchmarks/run.py --full          # all sizes, variants and variables, minimax, the stream: half an hour
     python benchmarks/run.py --part walk     # one part, the others' results stay
 
 Prints tables with the project's targets, and writes benchmarks/results/<machine>.json and .md (a quick run:
@@ -28,7 +28,7 @@ from benchmarks.records import Part  # noqa: E402
 from benchmarks.tables import aligned, ratios, tables_of  # noqa: E402
 
 PARTS = ("limits", "walk", "halving", "thin", "compress", "adversary", "constructions")
-FULL_ONLY = ("streaming",)
+FULL_ONLY = ("minimax", "streaming")
 TIERS = ("smoke", "quick", "full")
 
 

@@ -19,6 +19,7 @@ from benchmarks import (
     limits,
     machine,
     memory,
+    minimax,
     page,
     store,
     streaming,
@@ -40,13 +41,14 @@ MEASURED = {
     "thin": thin,
     "compress": compress,
     "adversary": adversary,
+    "minimax": minimax,
 }
 
 
 @pytest.fixture
 def no_memory_run(monkeypatch):
     """Every peak 1 MiB, without the process that measures it."""
-    for part in (walk, halving, thin, compress, constructions):
+    for part in (walk, halving, thin, compress, minimax, constructions):
         monkeypatch.setattr(part, "peaks", lambda wanted: [None if one is None else 2**20 for one in wanted])
 
 
