@@ -130,14 +130,13 @@ def _optimum(results: Results) -> str:
 
 
 def _league(results: Results) -> str:
-    found = {
-        model: (_parts(results, f"league_{model}"), _parts(results, f"league_{model}_unseen_more")) for model in MODELS
-    }
-    words = [
-        f"{_span(parts)} ({model}" + (f"; on families it had not met {_span(unseen)})" if unseen else ")")
-        for model, (parts, unseen) in found.items()
-        if parts
-    ]
+    words = []
+    for model in MODELS:
+        every, unseen, more = (_parts(results, f"league_{model}{part}") for part in ("", "_unseen", "_unseen_more"))
+        if every:
+            own = f"; on families it had not met {_span(unseen)}" if unseen else ""
+            own += f", at more dimensions {_span(more)}" if more else ""
+            words.append(f"{_span(every)} ({model}{own})")
     if not words:
         return ""
     return (

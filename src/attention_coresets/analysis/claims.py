@@ -77,7 +77,8 @@ def _league(model: str) -> tuple[Claim, ...]:
         f" {'construction of any model' if model == 'free' else f'{model} construction'} errs by, found cell by cell"
     )
     unseen = f"{statement}; families not used while it was developed"
-    more, further = league.advantage(model, experiment=league.MORE), f"{unseen}, more dimensions, another fresh seed"
+    further = f"{unseen}, more dimensions and another seed, added after the former had left the free model open"
+    more = league.advantage(model, experiment=league.MORE)
     name, band = f"league_{model}", "league"
     return (
         Claim(name, statement, model, league.EXPERIMENT, band, league.advantage(model)),
