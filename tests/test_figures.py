@@ -14,6 +14,7 @@ from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.looks import LOOKS
 from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
 from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
+from attention_coresets.analysis.hard_instances import EPSILONS, antipodal_floor
 from attention_coresets.analysis.results import Results, ResultsError, load
 from attention_coresets.analysis.sizes import size_table
 from command_line import script
@@ -103,6 +104,80 @@ def test_sandwich_joins_the_best_construction_to_its_floor(results):
         assert squares.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / error)
         assert ticks.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / floor)
         assert squares.get_ydata()[k] == d * d / 2
+
+
+def test_sandwich_draws_the_largest_constant_over_the_sizes_measured_alone(results):
+    ax = draw("sandwich", results).axes[0]
+    line = next(line for line in ax.lines if str(line.get_label()).startswith("largest constant measured (n = 2048"))
+    sizes = results.rows("constant")["size"]
+    assert list(line.get_ydata()) == [sizes.min(), sizes.max()]
+
+
+def test_headline_dashes_are_the_floor_of_the_sandwich(results):
+    """At equal cluster weights and m = n/2: A sqrt(d), x = sqrt(d) e^{rho sigma} / floor with sigma = 1."""
+    ax = draw("headline", results).axes[0]
+    dashes = next(line for line in ax.lines if line.get_marker() == "_")
+    ticks = next(line for line in draw("sandwich", results).axes[0].lines if line.get_marker() == "|")
+    drawn = set(zip(np.round(dashes.get_xdata(), 6), dashes.get_ydata(), strict=True))
+    assert set(zip(np.round(ticks.get_xdata(), 6), ticks.get_ydata(), strict=True)) <= drawn
+
+
+def test_headline_names_its_triangles(results):
+    figure = draw("headline", results)
+    kinds = {
+        line.get_marker() for line in figure.axes[0].lines if line.get_label().startswith("_") and len(line.get_xdata())
+    }
+    assert ("above the largest size tried" in legend(figure)) == ("^" in kinds)
+    assert ("at most the smallest size tried" in legend(figure)) == ("v" in kinds)
+    assert kinds & {"^", "v"}
+
+
+def antipodal_caches(n: int, rho: float) -> pd.DataFrame:
+    """Rows of one unweighted subset a size, with the least error that any subset of the size has."""
+    plus = round(n / (1 + math.exp(2 * rho)))
+    t = math.tanh(rho + math.log(plus / (n - plus)) / 2)
+    rows = []
+    for size in (4, 8, 16, 32, 64, 128, 256, 512):
+        kept = range(1, min(size, plus + 1))
+        errors = [abs(math.tanh(rho + math.log(k / (size - k)) / 2) - t) for k in kept]
+        rows.append({"size": size, "rho": rho, "error": min(errors)})
+    return pd.DataFrame(rows)
+
+
+def test_no_mark_of_an_unweighted_arm_lies_below_its_floor():
+    """The best subsets there are, at sizes a factor 2 apart, where the number of keys at +u is rounded a lot."""
+    n, d = 1024, 8
+    rows = pd.concat([antipodal_caches(n, rho) for rho in (1.0, 1.5, 2.0, 2.5, 3.0)])
+    rows = rows.assign(experiment="lower_bound_antipodal", arm="walk_unweighted", n=n, d=d, sigma=0.9)
+    rows = rows.assign(cache_params='{"values": "keys"}')
+    for ax, epsilon in zip(draw("antipodal", Results("quick", rows, [])).axes, EPSILONS, strict=True):
+        x, y = ax.containers[0][0].get_data()
+        assert len(x) >= 3
+        assert all(m >= antipodal_floor(n, rho, epsilon) for rho, m in zip(x, y, strict=True))
+
+
+def test_arms_are_drawn_at_an_epsilon_of_their_own_fit(results):
+    """The label says how many epsilons the fit rests on; there is none, and no guide, where sizes are censored."""
+    words = texts(draw("n_independence", results))
+    for record in results.laws("n_independence"):
+        epsilons = "|".join(re.escape(f"{epsilon:.2g}") for epsilon in record["epsilons"])
+        assert re.search(rf"fit: {len(record['epsilons'])} ε; drawn: ε = ({epsilons})(\n|$)", words)
+    rows = results.rows("n_independence")
+    ax = draw("n_independence", Results("quick", rows.assign(error=1.9), [])).axes[0]
+    assert not ax.texts
+    assert "independent of n" not in {line.get_label() for line in ax.lines}
+
+
+def test_language_shows_every_segment_and_keeps_equal_arms_apart(results):
+    rows = results.rows("real_language")
+    rows = rows.assign(loss=2.49)  # less than the full cache's, of every arm
+    ax = draw("real_language", Results("quick", rows, [])).axes[0]
+    arms = rows["arm"].nunique()
+    dots = [line for line in ax.lines if line.get_marker() == "." and len(line.get_xdata())]
+    assert len(dots) == arms
+    assert {len(line.get_xdata()) for line in dots} == {4 * 2}  # segments x sizes
+    assert len({line.get_xdata()[0] for line in dots}) == arms
+    assert ax.get_ylim()[0] < -0.01
 
 
 def test_error_curves_are_the_medians(results):

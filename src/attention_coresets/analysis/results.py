@@ -20,7 +20,7 @@ NEEDED = (
 )
 HEAD_COLUMNS = (
     *("text", "layer", "kv_head", "n", "rho_uncentred", "rho_centred", "rho_query_linear", "exponent_query_linear"),
-    *("half_range", "gamma", "log_total_sensitivity", "log_total_sensitivity_heldout"),
+    *("half_range", "gamma", "gamma_sensitivity", "log_total_sensitivity", "log_total_sensitivity_heldout"),
     *("uncovered_2", "uncovered_10", "sink_weight"),
 )
 

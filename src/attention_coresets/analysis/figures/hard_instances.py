@@ -1,6 +1,7 @@
 """The hard instances: signed clusters against their bounds, the antipodal pair against its floor, and the controls."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import in_order, look
-from attention_coresets.analysis.figures.sizes import draw_sizes, quantile_curves, sizes_at
+from attention_coresets.analysis.figures.sizes import (
+    CACHES_BAND,
+    draw_band,
+    draw_sizes,
+    name_bands,
+    name_censored,
+    quantile_curves,
+    sizes_at,
+)
 from attention_coresets.analysis.figures.style import (
     GREY,
     guide,
@@ -29,6 +38,9 @@ from attention_coresets.analysis.hard_instances import (
 )
 from attention_coresets.analysis.results import Results
 
+_ASIDE = 0.03  # in rho, to the left: the floor grows with rho
+_FLOOR = r"unweighted floor, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$, keys rounded"
+_OPEN = {"walk_unweighted": {"linestyle": "--", "markerfacecolor": "none", "markersize": 7}}  # where it hides another
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
@@ -97,7 +109,8 @@ def _forbid(ax: Axes, text: str) -> None:
 
 def antipodal(results: Results) -> Figure:
     """m(epsilon) against rho on the antipodal pair with values = keys, a panel for each epsilon, with the floor of
-    unweighted subsets and the tilted bound."""
+    unweighted subsets and the tilted bound. Bars hold m(epsilon), marks are at their upper ends: sizes that were seen
+    to do, so that none lies below a proven floor. Arms stand side by side, the last left of the floor's rho."""
     rows = antipodal_rows(results)
     figure = new_figure(3.5 * len(EPSILONS) + 0.4, 3.4)
     axes = figure.subplots(1, len(EPSILONS), squeeze=False, sharey=True)[0]
@@ -105,24 +118,26 @@ def antipodal(results: Results) -> Figure:
     rhos = column(tilted, "rho")
     places = list(zip(tilted["n"].astype(int).tolist(), rhos.tolist(), strict=True))
     for ax, epsilon in zip(axes, EPSILONS, strict=True):
-        for arm in in_order(set(rows["arm"])):
+        for place, arm in enumerate(in_order(set(rows["arm"]))):
             sizes = sizes_at(rows.loc[rows["arm"] == arm], ["rho"], [epsilon], everywhere=True)
-            draw_sizes(ax, sizes, "rho", look(arm))
-        floor = np.array([antipodal_floor(n, rho, epsilon) for n, rho in places])
-        guide(ax, rhos, floor, r"floor of unweighted subsets, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$")
+            draw_sizes(ax, sizes.assign(rho=sizes["rho"] - _ASIDE * place), "rho", look(arm), at="hi")
+            name_censored(ax, sizes)
+        floor = np.array([antipodal_floor(n, rho, epsilon) or np.nan for n, rho in places])
+        guide(ax, rhos, floor, _FLOOR)
         bound = np.sqrt(column(tilted, "d")) * np.exp(rhos * column(tilted, "sigma")) / epsilon
         guide(ax, rhos, bound, r"tilted bound with constant 1, $\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ":")
         log_axes(ax, x=False)
         plain_ticks(ax, "x", rhos.tolist())
         ax.set(title=f"antipodal, values = keys: ε = {epsilon:g}", xlabel="query radius ρ")
-    axes[0].set_ylabel("size m(ε)")
+    axes[0].set_ylabel("size m(ε): bar, its upper end marked")
     shared_legend(figure, axes)
     return figure
 
 
 def controls(results: Results) -> Figure:
     """Error against size where theory has no e^rho (equal keys) and where it lies between (product): a panel for each
-    family and rho, medians and 10-90 % bands over caches."""
+    family and rho, medians and 10-90 % bands over caches. The unweighted walk is dashed and open, for it often
+    equals the tilted one."""
     rows = results.rows("lower_bound_controls")
     panels = list(groups(rows, ["cache", "n", "d", "rho"]))
     figure, axes = panel_grid(len(panels), len(distinct(rows, "rho")), (2.9, 2.4), share=True)
@@ -130,12 +145,14 @@ def controls(results: Results) -> Figure:
         for arm in in_order(set(panel["arm"])):
             style = look(arm)
             x, (low, middle, high) = quantile_curves(panel.loc[panel["arm"] == arm], "error", (0.1, 0.5, 0.9))
-            ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
-            ax.plot(x, middle, color=style.color, marker=style.marker, label=style.label, zorder=3)
+            draw_band(ax, x, low, high, style.color)
+            how: dict[str, Any] = {"color": style.color, "marker": style.marker} | _OPEN.get(arm, {})
+            ax.plot(x, middle, label=style.label, zorder=3, **how)
         sizes = column(panel, "size")
         sizes = np.array([sizes.min(), sizes.max()])
         guide(ax, sizes, np.sqrt(names["d"]) / sizes, r"$\sqrt{d}/m$")
         guide(ax, sizes, np.sqrt(1 / sizes - 1 / names["n"]), r"$\sqrt{1/m-1/n}$", ":")
+        name_bands(ax, CACHES_BAND)
         log_axes(ax)
         plain_ticks(ax, "x", distinct(panel, "size"))
         ax.set(title=f"{names['cache']}, d = {names['d']}, ρ = {names['rho']:g}")

@@ -26,7 +26,7 @@ def league_ranks(results: Results) -> Figure:
     found = {model: places for model in league.MODELS if (places := league.places(rows, model))}
     models = dict(zip(rows["arm"], rows["model"], strict=True))
     longest = max(len(places) for places in found.values())
-    figure = new_figure(3.6 * len(found), _LINE * longest + 0.9)
+    figure = new_figure(4.2 * len(found), _LINE * longest + 0.9)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     for ax, (model, places) in zip(axes, found.items(), strict=True):
         names = [look(place.arm).label for place in places]
@@ -35,7 +35,8 @@ def league_ranks(results: Results) -> Figure:
         _ranks(ax, places, models, names)
         cells = len(league.standings(rows, model).errors)
         title = "free: every arm" if model == "free" else model
-        ax.set(title=title, xlabel=f"mean rank over {cells} cells", ylim=(longest - 0.4, -0.6))
+        ax.set(xlabel=f"mean rank over {cells} cells", ylim=(longest - 0.4, -0.6))
+        ax.set_title(title, pad=14)  # above the heading of the counts
     model_legend(figure, set(models.values()))
     return figure
 
@@ -45,12 +46,12 @@ def _ranks(ax: Axes, places: list[league.Place], models: dict[str, str], names: 
         color = MODEL_COLORS[models[place.arm]]
         ax.plot([place.rank.low, place.rank.high], [y, y], color=color, linewidth=1.2)
         ax.plot(place.rank.value, y, MODEL_MARKERS[models[place.arm]], color=color)
-        ax.annotate(f"{place.won}", (1.01, y), xycoords=ax.get_yaxis_transform(), color="0.4", va="center", fontsize=7)
-    ax.annotate("won", (1.01, -1.2), xycoords=ax.get_yaxis_transform(), color="0.4", va="center", fontsize=7)
+        ax.annotate(f"{place.won}", (1.03, y), xycoords=ax.get_yaxis_transform(), color="0.4", va="center", fontsize=7)
+    ax.annotate("won", (1.03, -1.2), xycoords=ax.get_yaxis_transform(), color="0.4", va="center", fontsize=7)
     ax.set_yticks(range(len(places)), names, fontsize=7.5)
     for tick, place in zip(ax.get_yticklabels(), places, strict=True):
         tick.set_fontweight("normal" if not_ours(place.arm) else "bold")
-    ax.set_xlim(0.5, len(places) + 0.5)
+    ax.set_xlim(0, max(len(places), *(place.rank.high for place in places)) + 1)
     ax.grid(True, axis="x", color="0.92", linewidth=0.6)
 
 

@@ -8,19 +8,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED, in_order, look
-from attention_coresets.analysis.figures.sizes import quantile_curves
+from attention_coresets.analysis.figures.sizes import draw_band, name_bands, quantile_curves
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, panel_grid, plain_ticks, shared_legend
-from attention_coresets.analysis.frames import column, distinct, groups, medians
-from attention_coresets.analysis.real_heads import ERRORS, HEAD, HEADS, HEURISTICS, LANGUAGE, OURS, has_sink, named
+from attention_coresets.analysis.frames import column, distinct, groups, means, medians
+from attention_coresets.analysis.real_heads import (
+    ERRORS,
+    HEAD,
+    HEADS,
+    HEURISTICS,
+    LANGUAGE,
+    OURS,
+    SEGMENT,
+    has_sink,
+    named,
+)
 from attention_coresets.analysis.results import Results
 
 SHOWN = (*HEURISTICS, "sinks_uniform", "walk_tilted", "query_walk", OURS)
 COLUMNS = ("heldout_mean", "heldout_p99", "error")
 _THICK = ("walk_tilted", "query_walk", OURS)
+_ASIDE = 0.13  # how far the outermost arms stand from their size, in its logarithm
+_LINEAR, _LOSSES = 0.02, (0, 0.02, 0.05, 0.1, 0.3, 1, 3)  # up to where the axis of losses is linear, and its ticks
 
 
 def real_errors(results: Results) -> Figure:
-    """Median error over heads against size: a row of panels for heads with an attention sink and one for the others."""
+    """Median error over heads against size: a row of panels for heads with an attention sink and one for the others;
+    ours has a band over the middle half of the heads."""
     rows = named(results.rows(HEADS))
     rows = rows.loc[rows["arm"].isin(SHOWN)]
     sink = has_sink(rows)
@@ -38,8 +51,11 @@ def real_errors(results: Results) -> Figure:
 def _errors(ax: Axes, rows: pd.DataFrame, name: str) -> None:
     per_head = medians(rows, [*HEAD, "arm", "size"], [name])
     for arm in in_order(set(per_head["arm"])):
-        x, (middle,) = quantile_curves(per_head.loc[per_head["arm"] == arm], name, (0.5,))
+        x, (low, middle, high) = quantile_curves(per_head.loc[per_head["arm"] == arm], name, (0.25, 0.5, 0.75))
         _line(ax, arm, x, middle)
+        if arm == OURS:
+            draw_band(ax, x, low, high, look(arm).color)
+    name_bands(ax, "band: ours, middle half of the heads")
     log_axes(ax)
     plain_ticks(ax, "x", distinct(rows, "size"))
     ax.set(xlabel="tokens kept m", ylabel="error, values of norm ≤ 1")
@@ -80,14 +96,15 @@ _CURVES = (
     ("rho_query_linear", "ρ, best map, queries centred", "#ca9161", "s"),
     ("exponent_query_linear", "ρσ of the tilt there", "#cc78bc", "P"),
     ("half_range", "half-range of logits", "#56b4e9", "d"),
-    ("log_gamma", "log Γ (512 queries)", "#029e73", "D"),
-    ("log_total_sensitivity", "log T", TILTED, "o"),
+    ("log_gamma", "log Γ, 512 calibration queries", "#029e73", "D"),
+    ("log_gamma_sensitivity", "log T, the same 512", "black", "o"),
+    ("log_total_sensitivity", "log T, all calibration queries", TILTED, "o"),
 )
 
 
 def _exponents(ax: Axes, heads: pd.DataFrame) -> None:
     """Median over KV heads and texts of each candidate, by layer."""
-    heads = heads.assign(log_gamma=np.log(heads["gamma"]))
+    heads = heads.assign(**{f"log_{name}": np.log(heads[name]) for name in ("gamma", "gamma_sensitivity")})
     for name, label, color, marker in _CURVES:
         by_layer = medians(heads, ["layer"], [name])
         ax.plot(
@@ -113,18 +130,21 @@ def _covered(ax: Axes, heads: pd.DataFrame) -> None:
 
 
 def real_language(results: Results) -> Figure:
-    """Loss added, divergence and facts found against the share of the cache kept, means over texts."""
+    """Loss added, divergence and facts found against the share of the cache kept: means over segments of text, each
+    segment a faint dot; arms stand side by side at every size, so that equal lines stay apart."""
     rows = named(results.rows(LANGUAGE))
     rows = rows.assign(added=rows["loss"] - rows["loss_full"])
     panels = [("added", "loss added, nats a token"), ("kl", "KL from the full cache, nats a token")]
     if not np.isnan(column(rows, "needle_found")).all():
         panels.append(("needle_found", "share of planted facts found"))
-    figure, axes = panel_grid(len(panels), 3, (3.4, 2.8))
+    figure, axes = panel_grid(len(panels), 3, (3.8, 3.2))
     for ax, (name, label) in zip(axes, panels, strict=True):
-        for arm in in_order(set(rows["arm"])):
-            mine = rows.loc[rows["arm"] == arm].groupby("size", as_index=False)[[name]].mean()
-            _line(ax, arm, column(mine, "size"), column(mine, name))
-        log_axes(ax, y=name != "needle_found")
+        _segments(ax, rows, name)
+        log_axes(ax, y=name == "kl")
+        if name == "added":  # some segments lose less than nothing
+            ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
+            ax.set_ylim(min(0, column(rows, name).min()) - _LINEAR / 4, 1.4 * column(rows, name).max())
+            plain_ticks(ax, "y", _LOSSES)
         plain_ticks(ax, "x", distinct(rows, "size"))
         ax.set(title=label, xlabel="tokens kept a KV head", ylabel=label.split(",")[0])
     if "needle_found" in dict(panels):
@@ -132,3 +152,16 @@ def real_language(results: Results) -> Figure:
         axes[-1].axhline(full, color=GREY, linestyle="--", linewidth=1.1, label="the full cache")
     shared_legend(figure, axes)
     return figure
+
+
+def _segments(ax: Axes, rows: pd.DataFrame, name: str) -> None:
+    """A line of means for each arm and a dot for each segment, arms of one size side by side."""
+    arms = in_order(set(rows["arm"]))
+    for aside, arm in zip(np.linspace(-_ASIDE, _ASIDE, len(arms)), arms, strict=True):
+        found = medians(rows.loc[rows["arm"] == arm], [*SEGMENT, "size"], [name])
+        x = column(found, "size") * np.exp(aside)
+        ax.plot(x, column(found, name), ".", color=look(arm).color, alpha=0.5, markersize=5, markeredgewidth=0)
+        mean = means(found, ["size"], [name])
+        _line(ax, arm, column(mean, "size") * np.exp(aside), column(mean, name))
+    count = len(rows[list(SEGMENT)].drop_duplicates())
+    ax.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"dots: segments of text ({count})")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.rates import slope_text
-from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, sizes_at
+from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, name_censored, sizes_at
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
@@ -44,6 +44,7 @@ def rho_rate(results: Results) -> Figure:
 def _family(ax: Axes, results: Results, names: dict, panel: pd.DataFrame) -> None:
     epsilon = best_epsilon(panel, ["rho"])
     sizes = sizes_at(panel, ["rho"], [epsilon])
+    name_censored(ax, sizes)
     ends = []
     for arm in in_order(set(panel["arm"])):
         mine = sizes.loc[sizes["arm"] == arm]

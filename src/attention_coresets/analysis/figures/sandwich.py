@@ -23,8 +23,8 @@ _RHOS = 3
 
 def sandwich(results: Results) -> Figure:
     """Size against sqrt(d) e^rho / error, a panel for each rho: the lower bounds on signed clusters (n = d^2, m = n/2),
-    exact optima, the best construction on signed clusters, the tilted walk on every other family, and the upper
-    bound's line with the largest constant measured."""
+    exact optima, the best construction on signed clusters, the tilted walk on every other family, and the line of the
+    largest constant measured, over the sizes measured: no bound beyond them."""
     hard, easy = over_floor(results), with_constants(results.rows("constant"))
     easy = easy.loc[easy["arm"] == "walk_tilted"]
     rhos = distinct(hard, "rho")[:_RHOS]
@@ -34,7 +34,7 @@ def sandwich(results: Results) -> Figure:
         _walks(ax, easy.loc[easy["rho"] == rho])
         _best(ax, hard.loc[hard["rho"] == rho])
         _optima(ax, results.rows(OPTIMUM), rho)
-        _ceiling(ax, easy.loc[easy["rho"] == rho])
+        _largest_constant(ax, easy.loc[easy["rho"] == rho])
         log_axes(ax)
         ax.set(title=f"ρ = {rho:g}", xlabel=r"$\sqrt{d}\,e^{\rho}/\varepsilon$")
     axes[0].set_ylabel("size m")
@@ -47,14 +47,14 @@ def rate(d: float, rho: float, error: float) -> float:
     return math.sqrt(d) * math.exp(rho) / error
 
 
-def _equal_weights_floor(d: int, clusters: int, rho: float) -> float:
+def equal_weights_floor(d: int, clusters: int, rho: float) -> float:
     """Bound (iv) of docs/lower_bound.md with equal cluster weights at m = n/2."""
     return math.sqrt(2) * signed_clusters_floor(d, clusters, rho)
 
 
 def _floors(ax: Axes, rho: float) -> None:
     kinds = (
-        (_equal_weights_floor, "--", "signed clusters, n = d²: floor, equal weights"),
+        (equal_weights_floor, "--", "signed clusters, n = d²: floor, equal weights"),
         (any_weights_floor, "-", "signed clusters, n = d²: floor, any weights"),
     )
     for floor, line, label in kinds:
@@ -75,7 +75,7 @@ def _best(ax: Axes, rows: pd.DataFrame) -> None:
     least = pd.DataFrame(found.groupby(["n", "d", "clusters", "rho", "size"], as_index=False)["error"].min())
     places = list(zip(*(column(least, name).tolist() for name in ("d", "clusters", "rho", "error")), strict=True))
     x = [rate(d, rho, error) for d, _, rho, error in places]
-    floor = [rate(d, rho, _equal_weights_floor(int(d), int(r), rho)) for d, r, rho, _ in places]
+    floor = [rate(d, rho, equal_weights_floor(int(d), int(r), rho)) for d, r, rho, _ in places]
     size = column(least, "size")
     ax.hlines(size, x, floor, color="black", linewidth=0.8)
     ax.plot(floor, size, "|", color="black", markersize=7)
@@ -100,20 +100,14 @@ def _optima(ax: Axes, rows: pd.DataFrame, rho: float) -> None:
         ax.plot(x, y, "*", color=color, markersize=6, linestyle="none", label=label, zorder=3 if hard else 2)
 
 
-def _ceiling(ax: Axes, rows: pd.DataFrame) -> None:
+def _largest_constant(ax: Axes, rows: pd.DataFrame) -> None:
+    """m = constant sqrt(d) e^rho / error over the sizes at which the constant was measured."""
     if rows.empty:
         return
     constant = column(medians(rows, ["cache", "n", "d", "size"], ["constant_rho"]), "constant_rho").max()
-    x = np.array(ax.get_xlim())
-    x = np.geomspace(max(x[0], 10.0), x[1], 2)
-    ax.plot(
-        x,
-        constant * x,
-        ":",
-        color=GREY,
-        linewidth=1.4,
-        label="upper bound, largest constant measured",
-    )
-    ax.annotate(
-        f"{constant:.2f} √d e^ρ/ε", (x[1], constant * x[1]), color="0.35", ha="right", va="bottom", fontsize=7.5
-    )
+    sizes = np.array([column(rows, "size").min(), column(rows, "size").max()])
+    where = "; ".join(f"{name} = {', '.join(f'{value:g}' for value in distinct(rows, name))}" for name in ("n", "d"))
+    label = f"largest constant measured ({where})"
+    ax.plot(sizes / constant, sizes, color=GREY, linewidth=1.6, zorder=1, label=label)
+    place = (sizes[-1] / constant, sizes[-1] * 1.2)
+    ax.annotate(f"{constant:.2f} √d e^ρ/ε", place, color="0.35", ha="right", va="bottom", fontsize=7.5)

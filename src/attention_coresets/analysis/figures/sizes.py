@@ -12,6 +12,10 @@ from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
 from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table
 
+BAND_ALPHA = 0.18
+# status of a censored size -> its open triangle and what it says
+CENSORED = {RIGHT: ("^", "above the largest size tried"), LEFT: ("v", "at most the smallest size tried")}
+CACHES_BAND = "bands: 10 to 90 % of caches"
 LATTICE = tuple((EPSILON_MAX * 2.0 ** (-np.arange(40) / 2)).tolist())
 
 
@@ -31,26 +35,43 @@ def sizes_at(
     return crossings(sizes, pd.DataFrame(curve), keys)
 
 
-def best_epsilon(rows: pd.DataFrame, by: Sequence[str]) -> float:
-    """Of a fixed lattice the error that the measured sizes resolve for most arms and values; of equals the middle."""
-    sizes = sizes_at(rows, by, LATTICE)
-    resolved = [int((sizes.loc[sizes["epsilon"] == e, "status"] == INTERVAL).sum()) for e in LATTICE]
+def best_epsilon(rows: pd.DataFrame, by: Sequence[str], epsilons: Sequence[float] = LATTICE) -> float:
+    """Of `epsilons` the error that the measured sizes resolve for most arms and values; of equals the middle."""
+    sizes = sizes_at(rows, by, epsilons)
+    resolved = [int((sizes.loc[sizes["epsilon"] == e, "status"] == INTERVAL).sum()) for e in epsilons]
     best = np.flatnonzero(np.array(resolved) == max(resolved))
-    return float(LATTICE[best[len(best) // 2]])
+    return float(epsilons[best[len(best) // 2]])
 
 
-def draw_sizes(ax: Axes, sizes: pd.DataFrame, x: str, look: Look) -> None:
-    """One arm's sizes against the column x: a bar over each interval, open triangles at the end of a censored one."""
+def draw_sizes(ax: Axes, sizes: pd.DataFrame, x: str, look: Look, at: str = "middle") -> None:
+    """One arm's sizes against the column x: a bar over each interval with a mark at its column `at`, open triangles at
+    the finite end of a censored one."""
     inside = sizes.loc[sizes["status"] == INTERVAL]
-    middle = column(inside, "middle")
-    spread = np.stack([middle - column(inside, "lo"), column(inside, "hi") - middle]).clip(0)
+    marks = column(inside, at)
+    spread = np.stack([marks - column(inside, "lo"), column(inside, "hi") - marks]).clip(0)
     ax.errorbar(
-        column(inside, x), middle, yerr=spread, color=look.color, marker=look.marker, linewidth=1.4,
+        column(inside, x), marks, yerr=spread, color=look.color, marker=look.marker, linewidth=1.4,
         elinewidth=0.8, label=look.label, zorder=3,
     )  # fmt: skip
-    for status, marker in ((RIGHT, "^"), (LEFT, "v")):
+    for status, (marker, _) in CENSORED.items():
         off = sizes.loc[sizes["status"] == status]
         ax.plot(column(off, x), column(off, "middle"), marker, color=look.color, markerfacecolor="none", zorder=3)
+
+
+def name_censored(ax: Axes, sizes: pd.DataFrame) -> None:
+    """An entry of the legend for each kind of triangle that `sizes` has."""
+    for status, (marker, words) in CENSORED.items():
+        if status in set(sizes["status"]):
+            ax.plot([], [], marker, color="0.35", markerfacecolor="none", label=words)
+
+
+def draw_band(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> None:
+    ax.fill_between(x, low, high, color=color, alpha=BAND_ALPHA, linewidth=0)
+
+
+def name_bands(ax: Axes, words: str) -> None:
+    """An entry of the legend for the bands of all colours."""
+    ax.fill([], [], color="0.35", alpha=2 * BAND_ALPHA, linewidth=0, label=words)
 
 
 def quantile_curves(rows: pd.DataFrame, name: str, shares: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
