@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
@@ -221,6 +222,14 @@ def test_median_interval_is_repeatable_and_covers():
     assert math.isnan(median(samples[0][:2]).low)
     with pytest.raises(ValueError, match="no NaN"):
         median(np.array([1.0, np.nan, 2.0]))
+
+
+@pytest.mark.parametrize("caches", [3, 5, 10])
+def test_intervals_of_medians_cover_with_few_caches(caches):
+    """Plain percentiles would cover with 0.75 at three caches, where they are the least and the largest value."""
+    samples = np.random.default_rng(1).standard_normal((400, caches))
+    covered = sum(e.low <= 0 <= e.high for e in map(median, samples))
+    assert covered >= binom.ppf(1e-3, 400, 0.9)
 
 
 def test_paired_ratio_is_paired():
