@@ -10,10 +10,12 @@ import pytest
 from attention_coresets.analysis import real_tables
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.markdown import fill, interval, number, table
-from attention_coresets.analysis.report import paper_repro
+from attention_coresets.analysis.measures import Measured
+from attention_coresets.analysis.report import paper_repro, remark
 from attention_coresets.analysis.results import Results, load, present
 from attention_coresets.analysis.sections import SECTIONS
 from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.tolerances import Band, about
 from command_line import script
 from synthetic_results import synthetic_table, write_fits, write_results
 
@@ -108,6 +110,33 @@ def test_check_catches_changed_results(root, tmp_path):
     rows.assign(error=rows["error"] * 1.5).to_parquet(folder / "table.parquet")
     write_fits(folder, json.loads((root / "results" / "quick" / "fits.json").read_text())["fits"])
     assert run(tmp_path, "--check") == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.97, 1.08, ""),
+        (1.01, 1.08, ", interval excludes 1"),
+        (1.2, 1.3, " (above)"),
+        (0.5, 0.8, " (below)"),
+        (NAN, NAN, ""),
+    ],
+)
+def test_rows_say_where_an_interval_lies(low, high, words):
+    assert remark(Measured("", Estimate(1.05, low, high, 5)), about(1.0, 0.1, 1.5)) == words
+    assert "excludes" not in remark(Measured("", Estimate(1.05, low, high, 5)), Band(0.9, 1.1))
+
+
+def test_tolerances_set_after_a_run_are_marked(results):
+    page = paper_repro([results])
+    late = [claim for claim in CLAIMS if claim.expected.after]
+    assert [claim.id for claim in late] == ["antipodal_floor"]
+    assert all(f"† `{claim.id}`: set after a run, {claim.expected.after}." in page for claim in late)
+    assert page.count("≥ 1 †") == 2  # in the table and in its section
+
+
+def test_real_heads_are_named(results):
+    assert "KV head 0 of layers " in paper_repro([results])
 
 
 def test_smoke_is_left_out_where_there_is_more(results):
