@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from attention_coresets.analysis.results import Results, load, present
 from attention_coresets.analysis.sections import SECTIONS
 from attention_coresets.analysis.summary import Estimate
 from attention_coresets.analysis.tolerances import Band, about
+from attention_coresets.study.table import COLUMNS
 from command_line import script
 from synthetic_results import synthetic_table, write_fits, write_results
 
@@ -151,6 +153,21 @@ def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results)
     assert real_tables.language(Results("full", twice, results.fits)) == page
     without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
     assert "– of the planted facts" in real_tables.language(Results("smoke", without, results.fits))
+
+
+def test_every_column_of_the_table_is_explained():
+    section = (ROOT / "docs" / "results.md").read_text().partition("## table.parquet")[2].partition("\n## ")[0]
+    assert set(COLUMNS) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_the_page_of_the_tables_shows_code_that_runs(monkeypatch, capsys):
+    if not (ROOT / "results" / "reduced").exists():
+        pytest.skip("no results in this checkout")
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.DOTALL)
+    assert code is not None
+    exec(code[1], {})
+    assert "sphere" in capsys.readouterr().out
 
 
 def test_without_results_nothing_is_written(tmp_path, capsys):
