@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.hard_instances import antipodal_floor
+from attention_coresets.analysis.hard_instances import antipodal_floor, distinct_rules
 from attention_coresets.analysis.optimum import against
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.sections import SECTIONS
@@ -221,6 +222,33 @@ def test_median_interval_is_repeatable_and_covers():
     assert math.isnan(median(samples[0][:2]).low)
     with pytest.raises(ValueError, match="no NaN"):
         median(np.array([1.0, np.nan, 2.0]))
+
+
+@pytest.mark.parametrize("caches", [3, 5, 10])
+def test_intervals_of_medians_cover_with_few_caches(caches):
+    """Plain percentiles would cover with 0.75 at three caches, where they are the least and the largest value."""
+    samples = np.random.default_rng(1).standard_normal((400, caches))
+    covered = sum(e.low <= 0 <= e.high for e in map(median, samples))
+    assert covered >= binom.ppf(1e-3, 400, 0.9)
+
+
+def test_arms_that_err_alike_row_for_row_are_one_rule():
+    rows = pd.DataFrame({"arm": list("aabbcc"), "size": [8, 16] * 3, "error": [0.4, 0.2, 0.4, 0.2 + 1e-16, 0.4, 0.3]})
+    rows = rows.assign(cache_params="{}", rho=1.0, seed=0, head=0)
+    assert distinct_rules(rows) == 2
+
+
+def test_predicted_values_are_the_middle_of_their_band():
+    middles = [(band.predicted, (band.low + band.high) / 2) for band in BANDS.values() if band.predicted is not None]
+    assert middles
+    assert [value for value, _ in middles] == pytest.approx([middle for _, middle in middles])
+
+
+def test_units_are_what_intervals_resample(results):
+    units = {claim.id: {part.unit for part in claim.measure(results)} for claim in CLAIMS}
+    expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "heads", "real_mean": "layers"}
+    expected |= {"real_t_slope": "layers", "real_constant": "heads", "real_loss_8": "texts", "optimum_below": "rows"}
+    assert {name: units[name] for name in expected} == {name: {unit} for name, unit in expected.items()}
 
 
 def test_paired_ratio_is_paired():

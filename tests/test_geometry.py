@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,8 @@ def test_script_writes_a_row_a_head(captured, tmp_path, monkeypatch, capsys):
     assert table[["text", "layer", "kv_head"]].values.tolist() == [["random", a, b] for a in (0, 1) for b in (0, 1)]
     assert table[["n", "queries", "calibration"]].drop_duplicates().values.tolist() == [[64, 32, 16]]
     assert table.notna().all(axis=None)
+    page = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
+    assert set(table.columns) <= set(re.findall(r"`(\w+)`", page.partition("## heads.parquet")[2]))
     monkeypatch.setattr("sys.argv", [*arguments, "0"])
     assert script.main() == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: workers must be at least 1, got 0"

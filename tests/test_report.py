@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,13 @@ import pytest
 from attention_coresets.analysis import real_tables
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.markdown import fill, interval, number, table
-from attention_coresets.analysis.report import paper_repro
+from attention_coresets.analysis.measures import Measured
+from attention_coresets.analysis.report import paper_repro, remark
 from attention_coresets.analysis.results import Results, load, present
 from attention_coresets.analysis.sections import SECTIONS
 from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.tolerances import Band, about
+from attention_coresets.study.table import COLUMNS
 from command_line import script
 from synthetic_results import synthetic_table, write_fits, write_results
 
@@ -110,6 +114,33 @@ def test_check_catches_changed_results(root, tmp_path):
     assert run(tmp_path, "--check") == 1
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.97, 1.08, ""),
+        (1.01, 1.08, ", interval excludes 1"),
+        (1.2, 1.3, " (above)"),
+        (0.5, 0.8, " (below)"),
+        (NAN, NAN, ""),
+    ],
+)
+def test_rows_say_where_an_interval_lies(low, high, words):
+    assert remark(Measured("", Estimate(1.05, low, high, 5)), about(1.0, 0.1, 1.5)) == words
+    assert "excludes" not in remark(Measured("", Estimate(1.05, low, high, 5)), Band(0.9, 1.1))
+
+
+def test_tolerances_set_after_a_run_are_marked(results):
+    page = paper_repro([results])
+    late = [claim for claim in CLAIMS if claim.expected.after]
+    assert [claim.id for claim in late] == ["antipodal_floor"]
+    assert all(f"† `{claim.id}`: set after a run, {claim.expected.after}." in page for claim in late)
+    assert page.count("≥ 1 †") == 2  # in the table and in its section
+
+
+def test_real_heads_are_named(results):
+    assert "KV head 0 of layers " in paper_repro([results])
+
+
 def test_smoke_is_left_out_where_there_is_more(results):
     smoke = Results("smoke", results.table, results.fits, results.heads)
     assert "tier=smoke" in paper_repro([smoke])
@@ -122,6 +153,21 @@ def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results)
     assert real_tables.language(Results("full", twice, results.fits)) == page
     without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
     assert "– of the planted facts" in real_tables.language(Results("smoke", without, results.fits))
+
+
+def test_every_column_of_the_table_is_explained():
+    section = (ROOT / "docs" / "results.md").read_text().partition("## table.parquet")[2].partition("\n## ")[0]
+    assert set(COLUMNS) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_the_page_of_the_tables_shows_code_that_runs(monkeypatch, capsys):
+    if not (ROOT / "results" / "reduced").exists():
+        pytest.skip("no results in this checkout")
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.DOTALL)
+    assert code is not None
+    exec(code[1], {})
+    assert "sphere" in capsys.readouterr().out
 
 
 def test_without_results_nothing_is_written(tmp_path, capsys):

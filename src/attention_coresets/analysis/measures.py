@@ -14,11 +14,13 @@ from attention_coresets.analysis.summary import NOTHING, Estimate, median_of
 
 @dataclass(frozen=True)
 class Measured:
-    """An estimate, the setting it belongs to, and why there is none where the value is NaN."""
+    """An estimate, the setting it belongs to, why there is none where the value is NaN, and what its interval is over:
+    the unit that `estimate.caches` counts."""
 
     setting: str
     estimate: Estimate
     reason: str = ""
+    unit: str = "caches"
 
 
 Measure = Callable[[Results], list[Measured]]
@@ -103,7 +105,11 @@ def constant_at(
 
 
 def worst_constant(arm: str) -> Measure:
-    """m err / (sqrt(d) e^{rho sigma}): of each family, its setting (n, d, rho, size) with the largest median."""
+    """m err / (sqrt(d) e^{rho sigma}): of each family, its setting (n, d, rho, size) with the largest median.
+
+    The setting is picked on the rows it is then measured on, and the interval is that setting's alone, without the luck
+    of the pick: the value is too large if anything, which does not favour a claim that it is small.
+    """
 
     def measure(results: Results) -> list[Measured]:
         rows = with_constants(_where(results.rows("constant"), {"arm": [arm]}))

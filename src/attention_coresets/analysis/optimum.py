@@ -96,7 +96,7 @@ def never_below() -> Measure:
     def measure(results: Results) -> list[Measured]:
         rows = against(results)
         ratios = column(rows.loc[rows["error_ratio"].notna()], "error_ratio") if len(rows) else np.array([])
-        return [Measured("least of all", exactly(float(ratios.min()), len(ratios)))] if len(ratios) else []
+        return [Measured("least of all", exactly(float(ratios.min()), len(ratios)), unit="rows")] if len(ratios) else []
 
     return measure
 
@@ -108,6 +108,7 @@ def error_over_optimum(arm: str) -> Measure:
     def measure(results: Results) -> list[Measured]:
         rows = against(results)
         rows = rows.loc[(rows["arm"] == arm) & rows["error_ratio"].notna()] if len(rows) else rows
-        return [Measured(names["cache"], _over_caches(group)) for names, group in groups(rows, ["cache"])]
+        units = "caches × ρ"
+        return [Measured(names["cache"], _over_caches(group), unit=units) for names, group in groups(rows, ["cache"])]
 
     return measure

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.bootstrap import stretch
 from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.measures import Measure, Measured, setting
 from attention_coresets.analysis.results import Results
@@ -17,6 +16,7 @@ from attention_coresets.analysis.summary import (
     median,
     median_of,
     paired_log_ratio,
+    stretched,
 )
 
 HEADS, LANGUAGE = "real_errors", "real_language"
@@ -49,7 +49,9 @@ def head_median(name: str) -> Measure:
             return []
         return [
             Measured(
-                f"{names['text']}, {len(heads)} heads, n = {column(heads, 'n').max():.0f}", median(column(heads, name))
+                f"{names['text']}, {len(heads)} heads, n = {column(heads, 'n').max():.0f}",
+                median(column(heads, name)),
+                unit="heads",
             )
             for names, heads in groups(results.heads, ["text"])
         ]
@@ -66,7 +68,8 @@ def beats(arm: str, rivals: Sequence[str], name: str, share: int) -> Measure:
     def measure(results: Results) -> list[Measured]:
         rows = at_share(results.rows(HEADS), share)
         return [
-            Measured(f"over {rival}, m = n/{share}", pooled(rows, arm, rival, name)) for rival in _met(rows, rivals)
+            Measured(f"over {rival}, m = n/{share}", pooled(rows, arm, rival, name), unit="layers")
+            for rival in _met(rows, rivals)
         ]
 
     return measure
@@ -94,7 +97,8 @@ def constants(arm: str, name: str = "heldout_p99") -> Measure:
         rows = rows.loc[rows["arm"] == arm]
         rows = rows.assign(constant=rows["size"] * rows[name] / (np.sqrt(rows["d"]) * rows["total_sensitivity"]))
         return [
-            Measured(setting(names), median_of(group, "constant", HEAD)) for names, group in groups(rows, ["n", "size"])
+            Measured(setting(names), median_of(group, "constant", HEAD), unit="heads")
+            for names, group in groups(rows, ["n", "size"])
         ]
 
     return measure
@@ -109,7 +113,8 @@ def slope(arm: str, name: str = "heldout_p99", share: int = 8) -> Measure:
         if rows.empty:
             return []
         x, y = np.log(column(rows, "total_sensitivity")), np.log(column(rows, name))
-        return [Measured(f"{len(rows)} heads, m = n/{share}", _slope(x, y, column(rows, "layer").astype(int)))]
+        found = _slope(x, y, column(rows, "layer").astype(int))
+        return [Measured(f"{len(rows)} heads, m = n/{share}", found, unit="layers")]
 
     return measure
 
@@ -124,9 +129,7 @@ def _slope(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> Estimate:
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         if np.ptp(x[rows]) > 0:
             found.append(np.polyfit(x[rows], y[rows], 1)[0])
-    ends = np.quantile(found, [0.025, 0.975])
-    low, high = value + stretch(len(members), 0.95) * (ends - value)
-    return Estimate(value, float(low), float(high), len(members))
+    return stretched(value, np.array(found), len(members))
 
 
 def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") -> Measure:
@@ -134,7 +137,10 @@ def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") 
 
     def measure(results: Results) -> list[Measured]:
         rows = at_share(results.rows(LANGUAGE), share)
-        return [Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name)) for rival in _met(rows, rivals)]
+        return [
+            Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name), unit="texts")
+            for rival in _met(rows, rivals)
+        ]
 
     return measure
 

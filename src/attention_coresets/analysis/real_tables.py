@@ -95,9 +95,20 @@ def errors(results: Results) -> str:
 def _about(rows: pd.DataFrame) -> str:
     heads, texts = len(rows[list(HEAD)].drop_duplicates()), len(distinct(rows, "text"))
     return (
-        f"m = n/{SHARE} = {rows['size'].max()} of {rows['n'].max()} tokens, {heads} heads on {texts} texts: medians;"
-        " last columns geometric means of ratios on the same heads, intervals over layers.\n\n"
+        f"m = n/{SHARE} = {rows['size'].max()} of {rows['n'].max()} tokens, {heads} heads on {texts} texts"
+        f" ({_which(rows)}): medians; last columns geometric means of ratios on the same heads, intervals over"
+        " layers.\n\n"
     )
+
+
+def _which(rows: pd.DataFrame) -> str:
+    """Which heads of the model the rows are of."""
+    swept = {
+        names["text"]: set(zip(part["layer"], part["kv_head"], strict=True)) for names, part in groups(rows, ["text"])
+    }
+    kv_heads, layers = (", ".join(f"{x:g}" for x in distinct(rows, name)) for name in ("kv_head", "layer"))
+    same = len(swept) > 1 and all(heads == next(iter(swept.values())) for heads in swept.values())
+    return f"KV head {kv_heads} of layers {layers}{', the same ones on every text' if same else ''}"
 
 
 def errors_by_share(results: Results) -> str:

@@ -18,7 +18,8 @@ _REPLICATES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval over `caches` caches; the ends are NaN where there are too few caches for one."""
+    """A value with its 95 % interval over `caches` caches (or what else `Measured.unit` names); the ends are NaN where
+    there are too few for one."""
 
     value: float
     low: float
@@ -35,19 +36,20 @@ NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
 
 
 def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estimate:
-    """The median over caches, one value a cache, with the percentile interval of 2000 resamples.
+    """The median over caches, one value a cache, with the percentile interval of 2000 resamples, its distances from the
+    median made longer for few caches (`bootstrap.stretch`): of three, plain percentiles are the least and the largest
+    value, which hold the true median with probability 0.75. The ends may leave the range of the values.
 
     The resampling is seeded by the values themselves: the same numbers always give the same interval.
     """
     x = np.sort(values)
     if len(x) == 0 or np.isnan(x).any():
         raise ValueError("a median needs at least one value and no NaN")
-    if len(x) < LEAST:
-        return Estimate(float(np.median(x)), np.nan, np.nan, len(x))
+    k, value = len(x), float(np.median(x))
+    if k < LEAST:
+        return Estimate(value, np.nan, np.nan, k)
     rng = np.random.default_rng(zlib.crc32(np.round(x, 12).tobytes()))
-    drawn = np.median(x[rng.integers(len(x), size=(_REPLICATES, len(x)))], axis=1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(np.median(x)), float(low), float(high), len(x))
+    return stretched(value, np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1), k, level)
 
 
 def clustered_mean(
@@ -67,9 +69,14 @@ def clustered_mean(
         return Estimate(value, np.nan, np.nan, k)
     rng = np.random.default_rng(zlib.crc32(np.round(np.sort(sums), 12).tobytes()))
     drawn = rng.multinomial(k, np.full(k, 1 / k), size=_REPLICATES)  # [replicates, k]
-    ends = np.quantile(drawn @ sums / (drawn @ counts), [(1 - level) / 2, (1 + level) / 2])
-    low, high = value + stretch(k, level) * (ends - value)
-    return Estimate(value, float(low), float(high), k)
+    return stretched(value, drawn @ sums / (drawn @ counts), k, level)
+
+
+def stretched(value: float, drawn: Float[np.ndarray, "replicates"], clusters: int, level: float = 0.95) -> Estimate:
+    """The estimate with the percentile interval of its resamples, made wider for few clusters."""
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = value + stretch(clusters, level) * (ends - value)
+    return Estimate(value, float(low), float(high), clusters)
 
 
 def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC) -> Estimate:
