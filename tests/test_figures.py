@@ -127,8 +127,8 @@ def test_headline_names_its_triangles(results):
     kinds = {
         line.get_marker() for line in figure.axes[0].lines if line.get_label().startswith("_") and len(line.get_xdata())
     }
-    assert ("above the largest size tried" in legend(figure)) == ("^" in kinds)
-    assert ("at most the smallest size tried" in legend(figure)) == ("v" in kinds)
+    assert ("above the largest size used" in legend(figure)) == ("^" in kinds)
+    assert ("at most the smallest size used" in legend(figure)) == ("v" in kinds)
     assert kinds & {"^", "v"}
 
 

@@ -13,8 +13,8 @@ from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
 from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table
 
 BAND_ALPHA = 0.18
-# status of a censored size -> its open triangle and what it says
-CENSORED = {RIGHT: ("^", "above the largest size tried"), LEFT: ("v", "at most the smallest size tried")}
+# status of a censored size -> its open triangle and what it says; used are the sizes inside the regime of the fits
+CENSORED = {RIGHT: ("^", "above the largest size used"), LEFT: ("v", "at most the smallest size used")}
 CACHES_BAND = "bands: 10 to 90 % of caches"
 LATTICE = tuple((EPSILON_MAX * 2.0 ** (-np.arange(40) / 2)).tolist())
 
