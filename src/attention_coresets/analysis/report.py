@@ -34,7 +34,7 @@ which is the one shown. Worst-case errors come from gradient ascent: lower bound
 
 **Units.** Intervals are bootstraps over the units that the sections count beside each claim: caches, or heads, layers
 or texts of a real model. Where both ends are the value (a least value, a number of rows), it is these rows' alone.
-Few units make an interval wide, and its ends may leave what is possible: a ratio's may be negative."""
+Few units make an interval wide, and its ends may leave what was seen."""
 
 
 def paper_repro(tiers: Sequence[Results]) -> str:

@@ -38,7 +38,8 @@ NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
 def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estimate:
     """The median over caches, one value a cache, with the percentile interval of 2000 resamples, its distances from the
     median made longer for few caches (`bootstrap.stretch`): of three, plain percentiles are the least and the largest
-    value, which hold the true median with probability 0.75. The ends may leave the range of the values.
+    value, which hold the true median with probability 0.75. The distances are those of logarithms where all values are
+    positive, so that the ends are too; they may leave the range of the values.
 
     The resampling is seeded by the values themselves: the same numbers always give the same interval.
     """
@@ -49,7 +50,10 @@ def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estim
     if k < LEAST:
         return Estimate(value, np.nan, np.nan, k)
     rng = np.random.default_rng(zlib.crc32(np.round(x, 12).tobytes()))
-    return stretched(value, np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1), k, level)
+    drawn = np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1)
+    if x[0] > 0:
+        return stretched(float(np.log(value)), np.log(drawn), k, level).exp()
+    return stretched(value, drawn, k, level)
 
 
 def clustered_mean(
