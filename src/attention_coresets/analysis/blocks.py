@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from attention_coresets.analysis import real_tables
 from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.hard_instances import over_floor
+from attention_coresets.analysis.hard_instances import distinct_rules, over_floor
 from attention_coresets.analysis.league import MODELS
 from attention_coresets.analysis.league_tables import league_block
 from attention_coresets.analysis.markdown import interval, number, table
@@ -99,12 +99,12 @@ def _floor(results: Results) -> str:
     least, equal, best = (_parts(results, name) for name in ("floor", "floor_equal", "floor_factor"))
     if not least or not equal or not best:
         return ""
-    arms = over_floor(results)["arm"].nunique()
+    rules = distinct_rules(over_floor(results))
     return (
-        f"**Lower bound** (signed clusters): none of {arms} arms errs by less than"
+        f"**Lower bound** (signed clusters): none of {rules} distinct rules errs by less than"
         f" {number(least[0].estimate.value)} × the bound proven for its own weights, nor, with m ≤ n/2, by less than"
-        f" {number(equal[0].estimate.value)} × A√(d/2), the bound for equal cluster weights; the best arm at m = n/2"
-        f" over A√(d/2): {_span(best)}."
+        f" {number(equal[0].estimate.value)} × A√(d/2), the bound for equal cluster weights; the best arm at m = n/2,"
+        f" picked on these rows, over A√(d/2): {_span(best)}."
     )
 
 

@@ -129,8 +129,8 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "ablation",
         "Balancing rules × recursion × refinement × kernel scale × model",
-        "Every arm on the same caches. At n = 1024 the rounds of Compress++ are those of Compress(3): four buckets, then"
-        " one.",
+        "Every arm on the same caches. At n = 1024 the rounds of Compress++ are those of Compress(3): four buckets,"
+        " then one.",
         tables.ablation,
     ),
     Section(
