@@ -228,8 +228,10 @@ def test_median_interval_is_repeatable_and_covers():
 def test_intervals_of_medians_cover_with_few_caches(caches):
     """Plain percentiles would cover with 0.75 at three caches, where they are the least and the largest value."""
     samples = np.random.default_rng(1).standard_normal((400, caches))
-    covered = sum(e.low <= 0 <= e.high for e in map(median, samples))
-    assert covered >= binom.ppf(1e-3, 400, 0.9)
+    for found, truth in (([median(x) for x in samples], 0), ([median(np.exp(x), positive=True) for x in samples], 1)):
+        assert sum(e.low <= truth <= e.high for e in found) >= binom.ppf(1e-3, 400, 0.9)
+    assert all(e.low > 0 for e in found)
+    assert median(np.array([0.0, 1.0, 2.0]), positive=True) == median(np.array([0.0, 1.0, 2.0]))
 
 
 def test_arms_that_err_alike_row_for_row_are_one_rule():

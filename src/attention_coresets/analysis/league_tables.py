@@ -80,7 +80,8 @@ def _advantage(rows: pd.DataFrame, model: str) -> str:
     for name, group in groups.items():
         by_caches = league.mean_ratio(group)
         by_families = league.mean_ratio(group, league.FAMILIES)
-        span = f"{number(by_families.low)} to {number(by_families.high)}" if name == "all" else "–"
+        known = name == "all" and np.isfinite(by_families.low)  # two families give no interval
+        span = f"{number(by_families.low)} to {number(by_families.high)}" if known else "–"
         worst = number(float(np.exp(column(group, "log_ratio").max())))
         rivals = group["rival"].value_counts()
         words = ", ".join(f"{rival} {count}" for rival, count in rivals.items())

@@ -73,7 +73,7 @@ def sizes_table(results: Results) -> str:
 
 
 def _over_caches(rows: pd.DataFrame) -> Estimate:
-    return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"))
+    return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"), positive=True)
 
 
 def models(results: Results) -> str:

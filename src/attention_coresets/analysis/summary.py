@@ -35,11 +35,12 @@ class Estimate:
 NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
 
 
-def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estimate:
+def median(values: Float[np.ndarray, "caches"], *, positive: bool = False, level: float = 0.95) -> Estimate:
     """The median over caches, one value a cache, with the percentile interval of 2000 resamples, its distances from the
     median made longer for few caches (`bootstrap.stretch`): of three, plain percentiles are the least and the largest
-    value, which hold the true median with probability 0.75. The distances are those of logarithms where all values are
-    positive, so that the ends are too; they may leave the range of the values.
+    value, which hold the true median with probability 0.75. They may leave the range of the values. `positive`: of a
+    quantity that cannot be negative; the distances are those of logarithms, where no value is 0, so that the ends are
+    positive too.
 
     The resampling is seeded by the values themselves: the same numbers always give the same interval.
     """
@@ -51,7 +52,7 @@ def median(values: Float[np.ndarray, "caches"], *, level: float = 0.95) -> Estim
         return Estimate(value, np.nan, np.nan, k)
     rng = np.random.default_rng(zlib.crc32(np.round(x, 12).tobytes()))
     drawn = np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1)
-    if x[0] > 0:
+    if positive and x[0] > 0:
         return stretched(float(np.log(value)), np.log(drawn), k, level).exp()
     return stretched(value, drawn, k, level)
 
@@ -84,8 +85,8 @@ def stretched(value: float, drawn: Float[np.ndarray, "replicates"], clusters: in
 
 
 def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC) -> Estimate:
-    """The median over caches of each cache's own median of a column over whatever else varies."""
-    return median(column(medians(rows, caches, [name]), name))
+    """The median over caches of each cache's own median of a column, nowhere negative, over whatever else varies."""
+    return median(column(medians(rows, caches, [name]), name), positive=True)
 
 
 def paired_log_ratio(

@@ -83,7 +83,10 @@ def judged(results: Results) -> str:
                 *(names["cache"], f"{names['d']}"),
                 number(np.nanmin(share)) if np.isfinite(share).any() else "–",
                 f"{np.median(needed):.0f} ({needed.max():.0f})",
-                *(interval(median(column(part, "kernel_over_ascent"))) if len(part) else "–" for part in factors),
+                *(
+                    interval(median(column(part, "kernel_over_ascent"), positive=True)) if len(part) else "–"
+                    for part in factors
+                ),
             ]
         )
     head = ["Family", "d", "Ascent / proven upper, least", "Restarts needed, median (most)"]
