@@ -71,9 +71,9 @@ def minimax(
     numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
 
     Cost a head and round: the ascent's 6 steps restarts + 4000 queries, n (d + dv) multiply-adds each, and that of a
-    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, one core, in walks of the
-    same cache: some 15 (d = 8) to 25 (d = 64) in the free model, 30 to 40 with fixed weights; fewer where n is larger,
-    for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
+    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, two cores, in walks of
+    the same cache: 15 (d = 8) to 21 (d = 64) in the free model, 32 to 41 with fixed weights (docs/benchmarks.md); fewer
+    where n is larger, for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
     """
     check_rho(rho)
     check_name(model, MODELS, "model")
