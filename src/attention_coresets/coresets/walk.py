@@ -17,7 +17,7 @@ try:
 except ImportError:  # numba is not installed: the torch loop does the same, at a third of the speed
     blocked_walk = None
 
-BLOCK = 64
+BLOCK = 96
 FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 
 
