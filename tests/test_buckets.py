@@ -53,6 +53,8 @@ def test_compress_pp_has_buckets_at_the_sizes_of_the_experiments(n, size):
     """A g of 3 would leave it without any there: halving, under another name."""
     assert rounds(n, size, "compress_pp")[0].buckets > 1
     assert rounds(64, 40, "compress_pp") == rounds(64, 40, "halving")
+    assert rounds(n, n // 2, "compress_pp") == rounds(n, n // 2, "halving")
+    assert rounds(n, n // 2 - 1, "compress_pp")[0].buckets > 1
 
 
 @given(st.integers(2, 300), st.data(), st.integers(0, 10**6))

@@ -102,7 +102,7 @@ KNOWN = {
     "league_tilted": (0.5, "reproduced"),
     "league_free": (0.4, "reproduced"),
     "league_free_unseen": (0.4, "reproduced"),
-    "league_free_unseen_more": (0.4, "reproduced"),
+    "league_free_unseen_more": (0.4 * 0.4, "reproduced"),
     "real_log_t": (3.0, "reproduced"),
     "real_uncovered": (0.01, "reproduced"),
     "real_constant": (0.3, "reproduced"),

@@ -134,7 +134,7 @@ def test_an_arm_counts_only_where_all_heads_ran():
 # places -----------------------------------------------------------------------------------------------------------
 
 
-def test_places_have_ranks_wins_errors_and_costs(rows):
+def test_places_have_ranks_wins_and_errors(rows):
     found = {place.arm: place for place in league.places(rows, "tilted")}
     assert list(found) == ["minimax_tilted", "greedy_tilted", "walk_tilted", "tilted_draws"]
     assert (found["minimax_tilted"].rank.value, found["minimax_tilted"].won) == (1.0, 16)

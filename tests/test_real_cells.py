@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from attention_coresets.adversary import worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.bodies import ellipsoid
 from attention_coresets.caches import CACHES, make_cache
@@ -90,9 +91,16 @@ def test_sensitivity_and_sink_from_the_raw_capture():
 
 
 @pytest.mark.parametrize("name", ["gram_schmidt_walk", "uniform", "query_exchange"])
-def test_an_ellipsoid_cell_has_the_worst_query_of_the_body(name, spied):
-    """No query of the body, of thousands on its boundary and inside, errs more; the ellipsoid is of the moved queries,
-    and what takes weighted caches gets its view."""
+def test_an_ellipsoid_cell_has_the_worst_query_of_the_body(name, spied, monkeypatch):
+    """No query of the body, of thousands on its boundary and inside, errs more, and one errs so much; the ellipsoid is
+    of the moved queries, and what takes weighted caches gets its view."""
+    found = []
+
+    def kept(*arguments, **options):
+        found.append(worst_query(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr("attention_coresets.study.cell.worst_query", kept)
     spy, rows = spied(name, body="ellipsoid")
     head = load_head(HEAD)
     body = ellipsoid(head.moved)
@@ -102,15 +110,19 @@ def test_an_ellipsoid_cell_has_the_worst_query_of_the_body(name, spied):
     u = u / u.norm(dim=-1, keepdim=True) * torch.linspace(0.5, 1, len(u), dtype=u.dtype).unsqueeze(-1)
     queries = body.queries(u).numpy()
     center = keys @ body.center.numpy()
-    for row, gave in zip(rows, spy.gave, strict=True):
-        kept = gave.indices[0].numpy()
-        weights = np.zeros(len(kept)) if gave.log_weights is None else gave.log_weights[0].numpy()
+    for row, gave, worst in zip(rows, spy.gave, found, strict=True):
+        kept_tokens = gave.indices[0].numpy()
+        weights = np.zeros(len(kept_tokens)) if gave.log_weights is None else gave.log_weights[0].numpy()
         if name == "gram_schmidt_walk":
-            weights = weights - center[kept]  # of the view, in whose logits <center, k> is a weight
-        apart = attention(queries, keys, values) - attention(queries, keys[kept], values[kept], weights)
+            weights = weights - center[kept_tokens]  # of the view, in whose logits <center, k> is a weight
+        apart = attention(queries, keys, values) - attention(queries, keys[kept_tokens], values[kept_tokens], weights)
         sampled = np.linalg.norm(apart, axis=1).max()
         assert sampled * (1 - 1e-6) <= row["error"] <= 20 * sampled
         assert row["error"] > 0
+        assert float(body.radii(worst.query)) <= 1 + 1e-6
+        at = worst.query.numpy()
+        there = attention(at, keys, values) - attention(at, keys[kept_tokens], values[kept_tokens], weights)
+        assert row["error"] == pytest.approx(np.linalg.norm(there), rel=1e-6)
     assert all(isinstance(seen, WeightedCache) == (name == "gram_schmidt_walk") for seen in spy.given)
     if name == "gram_schmidt_walk":
         assert all(seen.d == body.axes.shape[-1] for seen in spy.given)

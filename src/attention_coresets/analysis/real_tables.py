@@ -135,7 +135,7 @@ def language(results: Results) -> str:
     for arm in sorted(distinct(here, "arm"), key=lambda arm: column(here.loc[here["arm"] == arm], "added").mean()):
         mine = rows.loc[rows["arm"] == arm]
         added = [interval(_mean(mine.loc[mine["size"] == size], "added")) for size in sizes]
-        there = at_share(mine, SHARE)
+        there = here.loc[here["arm"] == arm]
         rest = [number(_mean(there, name).value) for name in ("kl", "needle_found")]
         against = ["–" if arm == OURS else interval(less(here, OURS, arm, name)) for name in ("loss", "kl")]
         lines.append([model_of(rows, arm), *added, *rest, *against])

@@ -39,18 +39,14 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
     halved and merged two by two; O(n * size). compress: Compress(g) of Shetty, Dwivedi and Mackey (2111.07941), buckets
     of 4^(g+1) tokens that double from round to round as four halved ones merge, until there is one; O(4^g n log n).
     compress_pp: the same to 2^g * size tokens in one bucket, which are then halved to `size`; O(4^g (n + size^2)
-    log n). Where that leaves no round of several buckets (size above about sqrt(n) / 2^g) the largest smaller g that
-    does is taken; for size above n / 4 there is none, and it is halving.
+    log n). Where that leaves no round of several buckets (2^g * size above about n / 2) the largest smaller g that does
+    is taken; for size from n / 2 on there is none, and it is halving.
     """
     if recursion == "one_walk":
         return [Round(n, size, 1)]
     if recursion == "compress_pp":
-        made = [Round(n, size, 1)]
-        for k in range(g, -1, -1):
-            made = _halvings(n, size, recursion, k)
-            if made[0].buckets > 1:
-                break
-        return made
+        options = [_halvings(n, size, recursion, k) for k in range(g, -1, -1)]
+        return next((made for made in options if made[0].buckets > 1), options[-1])
     return _halvings(n, size, recursion, g)
 
 
