@@ -2,21 +2,20 @@
 
 import datetime
 import os
-import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from attention_coresets.study.provenance import provenance
+from attention_coresets.compiled import NUMBA_MISSING
+from attention_coresets.study.provenance import processor, provenance
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory in GiB, GPU or None."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": _cores(),
         "memory_gib": _memory_gib(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -34,17 +33,11 @@ def how() -> dict[str, Any]:
     """Date, git revision, dirty flag, versions, BLAS, threads: what a part's numbers depend on beside the machine."""
     return provenance() | {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "numba": _version("numba"),
+        "numba": None if NUMBA_MISSING else _version("numba"),
         "goodpoints": _version("goodpoints"),
         "blas": _blas(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _cores() -> int:

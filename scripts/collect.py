@@ -75,7 +75,7 @@ def _notes(gathered: Sequence[Gathered], kept: Sequence[str]) -> list[str]:
         old = [revision for revision in set(rows["revision"]) if not same_code(revision)]
         other = rows.loc[rows["dirty"] | rows["revision"].isin(old), "cell"].nunique()
         if other:
-            notes.append(f"{name}: {other} cells were computed with other or uncommitted code")
+            notes.append(f"{name}: {other} cells were computed with other, uncommitted or unknown code")
     return notes
 
 

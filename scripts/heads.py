@@ -59,6 +59,7 @@ def measure_heads(tier: str, workers: int = 1) -> pd.DataFrame:
     """One row a (text, layer, KV head) of the tier's model; the same whatever the number of processes."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    origin = provenance()  # refuses a wrong revision before the work
     asked = dict(OmegaConf.select(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml"), tier))
     heads = [head for text in asked.pop("texts") for head in _heads(Model(text=text, **asked))]
     bar = {"total": len(heads), "desc": f"heads of {heads[0].model}", "unit": "head"}
@@ -67,7 +68,7 @@ def measure_heads(tier: str, workers: int = 1) -> pd.DataFrame:
     else:
         with multiprocessing.get_context("spawn").Pool(min(workers, len(heads)), torch.set_num_threads, (1,)) as pool:
             rows = list(tqdm(pool.imap(_row, heads), **bar))
-    return pd.DataFrame(rows).assign(**provenance())
+    return pd.DataFrame(rows).assign(**origin)
 
 
 def _heads(first: Model) -> list[Model]:

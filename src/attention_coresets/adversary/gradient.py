@@ -13,6 +13,7 @@ from torch import Tensor
 from attention_coresets.adversary.portions import spread
 from attention_coresets.adversary.sides import Sides
 from attention_coresets.adversary.steps import compiled, rows
+from attention_coresets.compiled import runs_compiled
 
 Rooms = tuple[Tensor, Tensor]
 
@@ -56,7 +57,7 @@ def _sums(query: Tensor, sides: Sides, room: Rooms) -> tuple[Tensor, Tensor]:
 
 def _contrast(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """|D| ``[H, b]`` and, for each side, +-(D, -<A,D>) over its sum of weights ``[H, b, dv + 1]``."""
-    if compiled and ours.device.type == "cpu":
+    if runs_compiled(compiled, ours):
         out = torch.empty_like(ours[..., 0]), torch.empty_like(ours), torch.empty_like(theirs)
         compiled.contrast(*rows(ours, theirs, *out))
         return out

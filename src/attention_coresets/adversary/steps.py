@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-try:
-    from attention_coresets.adversary import steps_compiled as compiled
-except ImportError:  # numba is not installed: the torch lines below do the same in many small operations
-    compiled = None
+from attention_coresets.compiled import compiled_module, runs_compiled
+
+# None without numba: the torch lines below do the same in many small operations
+compiled = compiled_module("attention_coresets.adversary.steps_compiled")
 
 _MOST_TURN = 3.0  # of the last direction kept in the next
 _ON_SPHERE = 1e-6
@@ -35,7 +35,7 @@ def begin(query: Float[Tensor, "H b d"], error: Float[Tensor, "H b"], gradient: 
 
 def trial(now: Climbs, rho: float) -> Float[Tensor, "H b d"]:
     """The query to try next: along the direction, then back into the ball."""
-    if compiled and now.query.device.type == "cpu":
+    if runs_compiled(compiled, now.query):
         out = torch.empty_like(now.query)
         compiled.propose(*rows(now.query, now.direction, now.length), *_scalars(now, rho, _TINY), *rows(out))
         return out
@@ -49,7 +49,7 @@ def judged(now: Climbs, query: Tensor, error: Tensor, gradient: Tensor, rho: flo
     A gain is taken, turns the direction to the conjugate one (Polak-Ribiere) and lengthens the next step; a loss is
     not, and the climb starts anew from its gradient with a shorter step.
     """
-    if compiled and query.device.type == "cpu":
+    if runs_compiled(compiled, query):
         scalars = _scalars(now, rho, _TINY, _MOST_TURN, _ON_SPHERE)
         compiled.judge(*rows(*now, query, error, gradient), *scalars)
         return now

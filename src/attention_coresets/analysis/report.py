@@ -103,9 +103,13 @@ def provenance(results: Results) -> str:
     dirty = " (some from a working tree with uncommitted changes)" if column(rows, "dirty").any() else ""
     revisions = ", ".join(revision[:12] for revision in distinct(rows, "revision"))
     versions = ", ".join(f"{name} {_joined(rows, name)}" for name in ("python", "torch", "numpy"))
+    machines = ""
+    if "processor" in rows:  # older tables do not say
+        names = {*distinct(rows, "processor"), *distinct(rows, "device_name")}
+        machines = f"; on {', '.join(sorted(names))}; loops in {_joined(rows, 'fast_path')}"
     return (
         f"Provenance: {rows['cell'].nunique()} cells, {len(rows)} rows; {_censored(results)}; revision {revisions}"
-        f"{dirty}; {versions}; device {_joined(rows, 'device')}, {_joined(rows, 'dtype')}."
+        f"{dirty}; {versions}; device {_joined(rows, 'device')}, {_joined(rows, 'dtype')}{machines}."
     )
 
 

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-try:
-    from attention_coresets.coresets import exchange_compiled as compiled
-except ImportError:  # numba is not installed: the torch lines below find the same exchange, slower
-    compiled = None
+from attention_coresets.compiled import compiled_module, runs_compiled
+
+# None without numba: the torch lines below find the same exchange, slower
+compiled = compiled_module("attention_coresets.coresets.exchange_compiled")
 
 _RIDGE = 1e-9  # of the mean diagonal: duplicates share their weight
 _TRIES = 64  # additions that are looked at, best first, for one that keeps every weight positive
@@ -119,7 +119,7 @@ class _Support:
     def swap(self, gain: float) -> bool:
         """The best exchange that keeps every weight positive, or False where none gains `gain` of tau."""
         least = gain * float(self.w @ self.total[self.tokens])
-        if compiled and self.P.device.type == "cpu":
+        if runs_compiled(compiled, self.P):
             P, M, w, r, s, used, inside, diagonal = (
                 x.numpy() for x in (self.P, self.M, self.w, self.r, self.s, self.used, self.inside, self.diagonal)
             )

@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attention_coresets.compiled import compiled_module, runs_compiled
 from attention_coresets.coresets.feature_loop import FeatureLoop
-from attention_coresets.coresets.walk import FREEZE, each_head
+from attention_coresets.coresets.walk import each_head
 
-try:
-    from attention_coresets.coresets.feature_compiled import feature_steps
-except ImportError:  # numba is not installed: the torch loop does the same
-    feature_steps = None
-
+_fast = compiled_module("attention_coresets.coresets.feature_compiled")
+feature_steps = _fast.feature_steps if _fast else None  # None without numba: the torch loop does the same
+FREEZE = 1e-8  # as walk.FREEZE; features may be far from orthogonal, and equal tokens then part by 2e-10
 REFACTOR = 64  # steps between two fresh inverses of M: Sherman-Morrison loses digits
 
 
@@ -38,7 +37,7 @@ def feature_signs(
         raise ValueError(f"the ridge of a feature walk must be above 0, got {ridge.min().item()}")
     if place is None:
         place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
-    if not (feature_steps and x.device.type == "cpu"):
+    if not runs_compiled(feature_steps, x):
         return FeatureLoop(features, x, ridge, place, exact, FREEZE).run(uniforms, REFACTOR)
     heads = zip(features, x, uniforms, ridge.tolist(), place, strict=True)
     return each_head(_compiled, [(*head, exact) for head in heads])

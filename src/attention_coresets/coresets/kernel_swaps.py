@@ -4,11 +4,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-try:
-    from attention_coresets.coresets.swaps_compiled import swap
-except ImportError:  # numba is not installed: the torch loop below does the same, slower
-    swap = None
+from attention_coresets.compiled import compiled_module, runs_compiled
 
+_fast = compiled_module("attention_coresets.coresets.swaps_compiled")
+swap = _fast.swap if _fast else None  # None without numba: the torch loop below does the same, slower
 _TIE = 1e-11  # of the largest inner product: a gain this small is none
 
 
@@ -33,7 +32,7 @@ def kernel_swaps(
     for _ in range(passes):
         before = kept.clone()
         tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
-        if swap and gram.device.type == "cpu":
+        if runs_compiled(swap, gram):
             for h in range(len(gram)):
                 g, diag, products, mask, aim = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
                 swap(g, diag, products, mask, aim, float(tie[h]), tokens[h].numpy())

@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attention_coresets.compiled import compiled_module, runs_compiled
 from attention_coresets.coresets.law import kernel_panel
 
-try:
-    from attention_coresets.coresets import pairs_compiled
-except ImportError:  # numba is not installed: the torch loop below does the same
-    pairs_compiled = None
+# None without numba: the torch loop below does the same
+pairs_compiled = compiled_module("attention_coresets.coresets.pairs_compiled")
 
 Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
@@ -52,7 +51,7 @@ def pair_signs(
     with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
     is formed a panel at a time and never whole: O(n) memory.
     """
-    if pairs_compiled and rule.compiled and x.device.type == "cpu":
+    if rule.compiled and runs_compiled(pairs_compiled, x):
         if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
             return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)
         return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)

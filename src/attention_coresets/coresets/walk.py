@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attention_coresets.compiled import compiled_module, runs_compiled
 from attention_coresets.coresets.walk_loop import WalkLoop
 
-try:
-    from attention_coresets.coresets.walk_blocked import blocked_walk
-except ImportError:  # numba is not installed: the torch loop does the same, at a third of the speed
-    blocked_walk = None
-
+_fast = compiled_module("attention_coresets.coresets.walk_blocked")
+# None without numba: the torch loop does the same, at a third of the speed
+blocked_walk = _fast.blocked_walk if _fast else None
 BLOCK = 96
 FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 
@@ -41,7 +40,7 @@ def walk_signs(
     """
     if place is None:
         place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
-    if not (blocked_walk and gram.device.type == "cpu"):
+    if not runs_compiled(blocked_walk, gram):
         return WalkLoop(gram, x, place, ridge, exact, block, FREEZE).run(uniforms)
     return each_head(
         blocked_walk, [(*head, ridge, exact, block, FREEZE) for head in zip(gram, x, uniforms, place, strict=True)]

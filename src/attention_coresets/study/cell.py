@@ -18,11 +18,12 @@ from attention_coresets.caches import CACHES, make_cache, token_order
 from attention_coresets.caches.coverage import total_sensitivity
 from attention_coresets.caches.heads import RealHead, heldout_errors
 from attention_coresets.caches.model import load_head
+from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.uniforms import seed_of
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.study.identity import cell_hash, has_floors
-from attention_coresets.study.provenance import provenance
+from attention_coresets.study.provenance import device_name, fast_path, provenance
 from attention_coresets.theory import radius, tilt
 
 T = TypeVar("T")
@@ -53,12 +54,14 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     floors = _floors(config, cache)
     rows: list[dict[str, Any]] = []
     for size in config["sizes"]:
+        before = compiled_runs()
         coreset, construct_seconds = timed(lambda size=size: construct(size))
         worst, adversary_seconds = timed(lambda c=coreset, size=size: _attack(config, cache, c, size, body))
         shared = {
             "size": size,
             "seconds_construct": construct_seconds / config["heads"],
             "seconds_adversary": adversary_seconds / config["heads"],
+            "fast_path": fast_path(before),
         }
         own = zip(facts, _found(config, worst, facts, size), floors(coreset), strict=True)
         rows += [fact | shared | found | floor | heldout(coreset) for fact, found, floor in own]
@@ -148,6 +151,7 @@ def _facts(
         "layer": float(cache_params.get("layer", math.nan)),
         "kv_head": float(cache_params.get("kv_head", math.nan)),
         "device": str(device),
+        "device_name": device_name(device),
         "dtype": config["compute"]["dtype"],
         **provenance(),
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from attention_coresets.caches.capture import Source, segment
 from attention_coresets.caches.language_models import load_model
 from attention_coresets.caches.model import Model
+from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.uniforms import seed_of
 from attention_coresets.serving import Answer, Prefilled, agreement, ask, cache_bytes, compress, continuation, prefill
@@ -21,7 +22,7 @@ from attention_coresets.serving.layer import ModelCache
 from attention_coresets.serving.needle import Needle, draw, plant
 from attention_coresets.study.cell import device_of, named, timed
 from attention_coresets.study.identity import cell_hash
-from attention_coresets.study.provenance import provenance
+from attention_coresets.study.provenance import device_name, fast_path, provenance
 from attention_coresets.study.table import COLUMNS
 
 _NUMBERS = [name for name, kind in COLUMNS.items() if kind == "float64"]  # NaN but for what a running model has
@@ -47,9 +48,10 @@ def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             "seed": seed_of(config["seed"], _COMPRESSION, size),
             "dtype": getattr(torch, config["compute"]["dtype"]),
         }
+        before = compiled_runs()
         cache, seconds = timed(lambda size=size, o=options: compress(read.prefilled, construct, size, **o))
-        found = read.measured(cache)
-        rows.append(facts | {"size": size, "seconds_construct": seconds / read.heads} | found)
+        made = {"size": size, "seconds_construct": seconds / read.heads, "fast_path": fast_path(before)}
+        rows.append(facts | made | read.measured(cache))
     return rows
 
 
@@ -116,6 +118,7 @@ def _loaded(name: str, device: torch.device):
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
     """What all sizes share."""
     (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])
+    device = device_of(config)
     return dict.fromkeys(_NUMBERS, math.nan) | {
         "cell": cell_hash(config),
         "cache": family,
@@ -131,7 +134,8 @@ def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
         "certified_by": "",
         "cache_params": json.dumps(cache_params, sort_keys=True),
         "coreset_params": json.dumps(coreset_params, sort_keys=True),
-        "device": str(device_of(config)),
+        "device": str(device),
+        "device_name": device_name(device),
         "dtype": config["compute"]["dtype"],
         **provenance(),
     }

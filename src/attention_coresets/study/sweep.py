@@ -21,6 +21,7 @@ from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.job import run_posted
 from attention_coresets.study.progress import Board, Monitor
+from attention_coresets.study.provenance import provenance
 from attention_coresets.study.store import Manifest, Member, Store, StudyError
 
 # overrides that leave an experiment's grid what its file says
@@ -42,6 +43,7 @@ class Planned:
 def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext, task: Task, batch: int | None) -> None:
     """Run every cell of the grid that is not done. StudyError, after a summary, where any of them failed."""
     refuse_arm_with_coreset(arguments)
+    provenance()  # refuses a wrong revision now, not in every cell
     plan = _plan(arguments, config, context)
     store = Store(Path(config.paths.results))
     store.prepare()

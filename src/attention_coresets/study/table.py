@@ -18,6 +18,8 @@ LANGUAGE = (
 )
 # of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
 HEADS = ("total_sensitivity", "sink_weight")
+# names of GPU or CPU and of the CPU; which loops ran (`provenance.fast_path`)
+MACHINE = ("device_name", "processor", "fast_path")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
@@ -31,10 +33,11 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
     **dict.fromkeys((*HEADS, *LANGUAGE), "float64"),
     **{"revision": "str", "dirty": "bool"},
-    **dict.fromkeys(("torch", "numpy", "python", "device", "dtype"), "str"),
+    **dict.fromkeys(("torch", "numpy", "python", "device", "dtype", *MACHINE), "str"),
 }
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), "certified_by": ""}
+_WORDS = {"certified_by": "", **dict.fromkeys(MACHINE, "unknown")}
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), **_WORDS}
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 
@@ -75,7 +78,8 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame})
+    """Older rows completed, also where they stand beside younger ones."""
+    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame}).fillna(_WORDS)
 
 
 def merge(gathered: Sequence[Gathered], path: Path, keep: bool = True) -> tuple[pd.DataFrame, list[str]]:

@@ -1,0 +1,76 @@
+"""The loops that numba compiles: had from here, asked for here, and missed here in one line.
+
+`compiled_module` gives a module that needs numba; `runs_compiled` says whether its loop runs on a tensor, or torch's in
+its place. Where that is for want of numba, the first such loop of a process warns, and no other: a process that works
+on a GPU alone hears nothing.
+"""
+
+import importlib
+import threading
+import warnings
+from types import ModuleType
+from typing import TypeGuard, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class SlowLoopWarning(RuntimeWarning):
+    """A loop ran in torch on the CPU because numba cannot be imported."""
+
+
+def _missing() -> str | None:
+    """Why numba cannot be imported, None where it can."""
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # not installed, or of a version that refuses this NumPy or Python
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+NUMBA_MISSING = _missing()
+_LOCK = threading.Lock()  # loops run side by side in threads
+_runs, _said = 0, False
+
+
+def compiled_module(name: str) -> ModuleType | None:
+    """The module of that name, which needs numba; None where numba cannot be imported. Any other failure is raised."""
+    return None if NUMBA_MISSING else importlib.import_module(name)
+
+
+def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
+    """Whether `loop`, compiled for the CPU, runs on `x`; asked right before it does, for this is what counts loops.
+
+    False on another device and where there is no such loop. SlowLoopWarning, once a process, where numba is to blame.
+    """
+    if x.device.type != "cpu":
+        return False
+    if loop is None:
+        _say_once()
+        return False
+    global _runs
+    with _LOCK:
+        _runs += 1
+    return True
+
+
+def compiled_runs() -> int:
+    """How many compiled loops any thread of this process has begun: one ran meanwhile where the number has grown."""
+    return _runs
+
+
+def _say_once() -> None:
+    global _said
+    if NUMBA_MISSING is None:  # somebody put None for a loop that is there
+        return
+    with _LOCK:
+        if _said:
+            return
+        warnings.warn(
+            f"numba cannot be imported ({NUMBA_MISSING}): loops on the CPU run in torch, to the same results but"
+            ' slower; pip install "attention-coresets[fast]"',
+            SlowLoopWarning,
+            stacklevel=3,
+        )
+        _said = True
