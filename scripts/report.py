@@ -1,10 +1,12 @@
-"""Writes paper_repro.md and the generated numbers of README.md and docs/real_caches.md from the tiers in results/.
+"""Writes paper_repro.md and the generated numbers of README.md and docs/ from the tiers in results/.
 
     python scripts/report.py            # rewrite them
-    python scripts/report.py --check    # write nothing; exit 1 where they differ from what the results give
+    python scripts/report.py --check    # write nothing; exit 1 where they differ from what the results give, and
+                                        # where a page states a number by hand (analysis/typed_numbers.py has the rule)
 
-Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`. Exit code 2, and nothing
-written, where results are missing or damaged.
+Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, on lines of its own or
+inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exit code 2, and nothing written, where
+results are missing or damaged.
 """
 
 import argparse
@@ -16,8 +18,10 @@ from attention_coresets.analysis.blocks import page_blocks
 from attention_coresets.analysis.markdown import fill
 from attention_coresets.analysis.report import paper_repro
 from attention_coresets.analysis.results import ResultsError, load, present
+from attention_coresets.analysis.typed_numbers import LIST, complaints
 
 ROOT = Path(__file__).resolve().parent.parent
+ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,9 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if options.check:
-        for path in stale:
-            print(f"report: {path.name} differs from the results; run `python scripts/report.py`", file=sys.stderr)
-        return 1 if stale else 0
+        wrong = [f"{path.name} differs from the results; run `python scripts/report.py`" for path in stale]
+        wrong += typed_by_hand(options.root)
+        for line in wrong:
+            print(f"report: {line}", file=sys.stderr)
+        return 1 if wrong else 0
     for path in stale:
         _write(path, pages[path])
     print("\n".join(f"{path.name}: {'written' if path in stale else 'up to date'}" for path in pages))
@@ -39,13 +45,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pages(results: Path, root: Path) -> dict[Path, str]:
-    """What each page should hold; those with blocks only where they are."""
+    """What each page should hold."""
     tiers = [load(results / tier) for tier in present(results)]
     if not tiers:
         raise ResultsError(f"no tier has a table in {results}: run `bash scripts/reproduce.sh`")
-    pages = {root / "paper_repro.md": paper_repro(tiers)}
-    filled = [path for path in (root / "README.md", root / "docs" / "real_caches.md") if path.exists()]
-    return pages | {path: fill(path.read_text(), page_blocks(tiers)) for path in filled}
+    blocks = page_blocks(tiers)
+    filled = {path: fill(path.read_text(), blocks) for name, path in _by_hand(root).items() if name != ELSEWHERE}
+    return {root / "paper_repro.md": paper_repro(tiers)} | filled
+
+
+def typed_by_hand(root: Path) -> list[str]:
+    """A line for each line of README.md or docs/ that states a number by hand which is not listed."""
+    listed = root / LIST
+    pages = {name: path.read_text() for name, path in _by_hand(root).items()}
+    return complaints(pages, listed.read_text() if listed.exists() else "")
+
+
+def _by_hand(root: Path) -> dict[str, Path]:
+    """The pages that people write, by their names from the root."""
+    paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return {path.relative_to(root).as_posix(): path for path in paths if path.exists()}
 
 
 def _write(path: Path, text: str) -> None:

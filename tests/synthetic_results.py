@@ -22,9 +22,20 @@ RADIUS = {"cap_outliers": 1.6, "antipodal": 1.9}
 SIZES = (32, 64, 128, 256, 512)
 
 
-def synthetic_table(seed: int = 0, caches: int = 5) -> pd.DataFrame:
-    """Every experiment: err = C sqrt(d) e^{rho sigma or rho R} m^-1 for walks, m^-1/2 for draws, with 5 % noise."""
-    rng = np.random.default_rng(seed)
+class Noise(np.random.Generator):
+    """Normal draws times a scale."""
+
+    def __init__(self, seed: int, scale: float) -> None:
+        super().__init__(np.random.PCG64(seed))
+        self.scale = scale
+
+    def standard_normal(self, *args, **kwargs):
+        return self.scale * super().standard_normal(*args, **kwargs)
+
+
+def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.DataFrame:
+    """Every experiment: err = C sqrt(d) e^{rho sigma or rho R} m^-1 for walks, m^-1/2 for draws, with 5 % * noise."""
+    rng = Noise(seed, noise)
     walks = ["walk_tilted", "walk_unweighted", "uniform"]
     grids = {
         "epsilon_rate": (["clusters"], [4096], [8], [1.0], ["walk_tilted", "walk_unweighted", "uniform"]),
@@ -227,9 +238,9 @@ def synthetic_heads() -> pd.DataFrame:
 
 
 @functools.cache
-def synthetic_results() -> Results:
-    """What `load` makes of the folder that `write_results` writes."""
-    table = synthetic_table()
+def synthetic_results(noise: float = 1.0) -> Results:
+    """What `load` makes of the folder that `write_results` writes, at noise 1."""
+    table = synthetic_table(noise=noise)
     return Results("quick", table, fit_all(table, replicates=25), synthetic_heads())
 
 

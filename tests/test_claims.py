@@ -27,6 +27,12 @@ def results() -> Results:
     return synthetic_results()
 
 
+@pytest.fixture(scope="module")
+def quiet() -> Results:
+    """The same laws under a tenth of the noise: estimates are then the laws' own values, to within 1 %."""
+    return synthetic_results(noise=0.1)
+
+
 def outcome(results: Results, claim_id: str):
     return evaluate(next(claim for claim in CLAIMS if claim.id == claim_id), results)
 
@@ -82,7 +88,7 @@ KNOWN = {
     "gamma_walk_tilted": (1.0, "reproduced"),
     "gamma_uniform": (2.0, "reproduced"),
     "alpha_walk_tilted_sphere": (0.5, "reproduced"),
-    "beta_walk_tilted_cap_outliers": (1.0, "reproduced"),
+    "beta_walk_tilted_cap_outliers": (0.926, "reproduced"),  # 1 but for the grid: a step of rho is 1.08 of its steps
     "beta_walk_unweighted_antipodal": (1.0, "reproduced"),
     "constant_issue": (0.2, "reproduced"),
     "constant_sigma": (0.2, "reproduced"),
@@ -91,7 +97,7 @@ KNOWN = {
     "floor": (1.25, "reproduced"),
     "floor_equal": (1.65, "reproduced"),
     "floor_factor": (1.65, "reproduced"),
-    "antipodal_rate": (2.0, "reproduced"),
+    "antipodal_rate": (2.04, "reproduced"),  # 2 as rho grows: m is twice 1 + e^{2 rho}, of rho from 1 to 2
     "antipodal_rate_tilted": (1.0, "reproduced"),
     "equal_keys_decay": (1.0, "reproduced"),
     "equal_keys_decay_uniform": (0.5, "reproduced"),
@@ -123,17 +129,16 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("claim_id", KNOWN)
-def test_claims_recover_known_laws(claim_id, results):
+def test_claims_recover_known_laws(claim_id, results, quiet):
     value, word = KNOWN[claim_id]
-    found = outcome(results, claim_id)
-    assert found.status == word
-    if value is not None:
-        assert found.deciding[0].estimate.value == pytest.approx(value, abs=0.16)
+    assert outcome(results, claim_id).status == word
+    found = outcome(quiet, claim_id).deciding[0].estimate.value
+    assert found == pytest.approx(value, rel=0.01, abs=0.0 if value else 3e-3)
 
 
-def test_models_apart_is_the_difference_of_exponents(results):
-    parts = {part.setting: part.estimate for part, _ in outcome(results, "models_apart").parts}
-    assert parts["cap_outliers"].value == pytest.approx(1.6 - 0.75, abs=0.05)
+def test_models_apart_is_the_difference_of_exponents(quiet):
+    parts = {part.setting: part.estimate for part, _ in outcome(quiet, "models_apart").parts}
+    assert parts["cap_outliers"].value == pytest.approx(1.6 - 0.75, rel=0.01)
     assert parts["antipodal"].low < 1.0  # the unweighted errors saturate at 2 there
 
 
@@ -170,8 +175,8 @@ def test_one_contradiction_between_two_sides_is_seen(results, column, factor):
 def test_size_over_the_optimum_is_read_off_its_own_model(results):
     rows = against(results)
     walk, uniform = (rows.loc[rows["arm"] == arm] for arm in ("walk_tilted", "uniform"))
-    assert np.nanmedian(walk["error_ratio"]) == pytest.approx(2, rel=0.1)
-    assert np.nanmedian(uniform["error_ratio"]) == pytest.approx(4, rel=0.1)
+    assert np.nanmedian(walk["error_ratio"]) == pytest.approx(2, rel=0.01)
+    assert np.nanmedian(uniform["error_ratio"]) == pytest.approx(4, rel=0.01)
     # twice the error of 1 / m costs 2 to 4 times the size on a grid of powers of 2; the largest sizes are not measured
     assert set(walk.loc[walk["size"] <= 4, "size_ratio"]) <= {2.0, 4.0}
     assert np.isinf(walk.loc[walk["size"] == 16, "size_ratio"]).all()
@@ -209,7 +214,7 @@ def test_antipodal_floor_holds_for_every_subset_and_is_nearly_attained(n, rho):
     errors = np.abs(attention(a, b) - attention(np.array(plus), np.array(n - plus)))
     ratios = [m / floor for m, e in zip(a + b, errors, strict=True) if (floor := antipodal_floor(n, rho, float(e))) > 0]
     assert min(ratios) >= 1
-    assert min(ratios) < 1.05 + 2 * math.exp(-2 * rho)
+    assert min(ratios) < 1.02 + math.exp(-2 * rho)  # one token at +u beside the e^{2 rho} at -u, which are rounded up
 
 
 def test_median_interval_is_repeatable_and_covers():
@@ -217,6 +222,9 @@ def test_median_interval_is_repeatable_and_covers():
     samples = rng.standard_normal((300, 15))
     found = [median(x) for x in samples]
     assert median(samples[0]) == found[0] == median(samples[0][::-1].copy())
+    for x, estimate in zip(samples, found, strict=True):  # on another processor
+        other = median(x * (1 + 1e-15 * rng.uniform(-1, 1, 15)))
+        assert (other.low, other.high) == pytest.approx((estimate.low, estimate.high), rel=1e-9, abs=1e-12)
     covered = np.mean([e.low <= 0 <= e.high for e in found])
     assert 0.9 <= covered <= 0.99
     assert math.isnan(median(samples[0][:2]).low)

@@ -195,6 +195,9 @@ def test_clustered_mean_is_repeatable_and_weighs_cells_alike():
     found = clustered_mean(values, clusters)
     assert found == clustered_mean(values[::-1].copy(), clusters[::-1].copy())
     assert (found.value, found.caches) == (4.0, 3)
+    for level in np.geomspace(1e-16, 1e-12, 50):  # on another processor
+        other = clustered_mean(values * (1 + level), clusters)
+        assert (other.low, other.high) == pytest.approx((found.low, found.high), rel=1e-9)
     assert found.low < 1.5
     assert math.isnan(clustered_mean(values, np.array([1, 1, 2, 2])).low)
     with pytest.raises(ValueError, match="no NaN"):

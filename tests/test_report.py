@@ -5,29 +5,32 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from attention_coresets.analysis import real_tables
+from attention_coresets.analysis.blocks import page_blocks
 from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.markdown import fill, interval, number, table
 from attention_coresets.analysis.measures import Measured
 from attention_coresets.analysis.report import paper_repro, remark
-from attention_coresets.analysis.results import Results, load, present
+from attention_coresets.analysis.results import Results, load, present, significant
 from attention_coresets.analysis.sections import SECTIONS
 from attention_coresets.analysis.summary import Estimate
 from attention_coresets.analysis.tolerances import Band, about
 from attention_coresets.study.table import COLUMNS
 from command_line import script
-from synthetic_results import synthetic_table, write_fits, write_results
+from synthetic_results import synthetic_results, synthetic_table, write_fits, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ["error", "sigma", "radius", "heldout_mean", "heldout_p99", "loss", "kl"]
 report_script = script("report")
 
 README = """# x
 <!-- numbers:headline -->
 <!-- /numbers:headline -->
-between
+between ρ of <!-- numbers:real_norms -->typed<!-- /numbers:real_norms --> nats
 <!-- numbers:rates -->
 old
 <!-- /numbers:rates -->
@@ -84,7 +87,7 @@ def test_pages_round_trip(root):
     assert all(f"## {section.title}" in page for section in SECTIONS)
     assert all(model in page for model in ("*unweighted*", "*tilted*", "*free*"))
     assert "python scripts/sweep.py experiment=epsilon_rate tier=quick" in page
-    assert "between" in readme
+    assert "between ρ of <!-- numbers:real_norms -->49.5<!-- /numbers:real_norms --> nats" in readme
     assert "old" not in readme
     assert "walk_tilted (tilted)" in readme
 
@@ -101,6 +104,27 @@ def test_check_catches_a_changed_number(root, name, capsys):
     assert path.read_text() == changed  # --check writes nothing
     assert run(root) == 0
     assert path.read_text() == before
+
+
+def test_check_catches_a_number_typed_by_hand(root, tmp_path, capsys):
+    for name in ("README.md", "paper_repro.md"):
+        (tmp_path / name).write_text((root / name).read_text())
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "more.md").write_text("# More\n\nIt is better on\nseven heads.\n")
+    arguments = ["--results", str(root / "results"), "--root", str(tmp_path), "--check"]
+    assert report_script.main(arguments) == 1
+    assert 'report: docs/more.md:4: "seven" typed by hand' in capsys.readouterr().err
+    (tmp_path / "docs" / "typed_numbers.txt").write_text("[docs/more.md]\nbetter on seven heads | setting\n")
+    assert report_script.typed_by_hand(tmp_path) == []
+
+
+def test_check_catches_a_number_changed_inside_a_line(root, capsys):
+    path = root / "README.md"
+    before = path.read_text()
+    path.write_text(before.replace("-->49.5<!--", "-->48.5<!--"))
+    assert run(root, "--check") == 1
+    assert "README.md differs" in capsys.readouterr().err
+    path.write_text(before)
 
 
 def test_check_catches_changed_results(root, tmp_path):
@@ -181,3 +205,30 @@ def test_committed_pages_agree_with_committed_results():
     if not present(ROOT / "results"):
         pytest.skip("no results in this checkout")
     assert report_script.main(["--check"]) == 0
+
+
+def test_the_last_digits_of_the_results_decide_nothing(tmp_path):
+    """Another processor's errors, alike to 1e-15: the same picks among arms that tie, intervals and statuses."""
+    pages = []
+    for level in (0.0, 1e-15):
+        folder = write_results(tmp_path / str(level))
+        table = pd.read_parquet(folder / "table.parquet")
+        twin = table.loc[(table["experiment"] == "league") & (table["arm"] == "walk_unweighted")]
+        table = pd.concat([table, twin.assign(arm="walk_unweighted_twin")], ignore_index=True)
+        noise = np.random.default_rng(0).uniform(-level, level, (len(table), len(MEASURED)))
+        table[MEASURED] *= 1 + noise
+        table.to_parquet(folder / "table.parquet")
+        write_fits(folder, synthetic_results().fits)
+        pages.append((paper_repro([load(folder)]), page_blocks([load(folder)])))
+    assert "walk_unweighted_twin" in pages[0][0]
+    assert pages[0] == pages[1]
+
+
+def test_numbers_keep_ten_significant_digits():
+    x = np.array([1 / 3, -2e5 / 3, 1e-300 / 3, 0.0, np.inf, -np.inf, 0.1, 1024.0, 0.03125])
+    found = significant(x)
+    assert found[:2].tolist() == [0.3333333333, -66666.66667]
+    assert found[2] == pytest.approx(x[2], rel=1e-9)
+    assert found[3:].tolist() == x[3:].tolist()
+    assert np.isnan(significant(np.array([np.nan]))[0])
+    assert significant(np.nextafter(x, np.inf)[:3]).tolist() == found[:3].tolist()

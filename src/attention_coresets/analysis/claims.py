@@ -250,7 +250,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "certificate",
         "No ceiling is below a query found, and the ascent ends within the gap of branch and bound: coresets of which"
-        " that is not so, over more than 1000 small caches",
+        " that is not so, over all small caches",
         "tilted, unweighted",
         worst.SMALL,
         "no_contradiction",

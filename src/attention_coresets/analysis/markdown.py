@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attention_coresets.analysis.summary import Estimate
 
-_BLOCK = re.compile(r"(<!-- numbers:(?P<name>[\w-]+) -->\n).*?(<!-- /numbers:(?P=name) -->)", re.DOTALL)
+# on lines of its own, or inside a line
+_BLOCK = re.compile(r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?).*?(<!-- /numbers:(?P=name) -->)", re.DOTALL)
+_STARTS_A_LINE = re.compile(r"^[ \t]*(?:[-*] )?<!-- numbers:(?P<name>[\w-]+) -->(?!\n)", re.MULTILINE)
 
 
 def number(x: float) -> str:
@@ -37,8 +39,22 @@ def block_names(text: str) -> list[str]:
     return [found["name"] for found in _BLOCK.finditer(text)]
 
 
+def without_blocks(text: str) -> str:
+    """The page with its blocks blanked out, markers too: every other character keeps its place and line."""
+    return _BLOCK.sub(lambda found: blanked(found[0]), text)
+
+
+def blanked(text: str) -> str:
+    """Spaces in place of everything but line ends."""
+    return re.sub(r"[^\n]", " ", text)
+
+
 def fill(text: str, blocks: Mapping[str, str]) -> str:
-    """The page with each marked block replaced. ValueError names a block that nothing generates."""
+    """The page with each marked block replaced: what stands between its markers, which are on lines of their own or,
+    for a few words, inside a line. ValueError names a block that nothing generates, and one inside a line that it
+    begins: Markdown takes such a line for HTML."""
     if unknown := [name for name in block_names(text) if name not in blocks]:
         raise ValueError(f"numbers:{unknown[0]} is no block that is generated; known: {', '.join(blocks)}")
-    return _BLOCK.sub(lambda found: f"{found[1]}{blocks[found['name']]}\n{found[3]}", text)
+    if first := _STARTS_A_LINE.search(text):
+        raise ValueError(f"numbers:{first['name']} begins a line: put a word before it, or the marker on its own line")
+    return _BLOCK.sub(lambda found: f"{found[1]}{found['own']}{blocks[found['name']]}{found['own']}{found[4]}", text)

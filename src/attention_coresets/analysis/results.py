@@ -5,10 +5,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.lower_bound import FLOORS
 
+DIGITS = 10
 TIERS = ("smoke", "quick", "reduced", "full")  # weakest first
 NEEDED = (
     *("experiment", "arm", "cache", "model", "rho", "seed", "head", "n", "d", "size", "error", "certificate"),
@@ -56,7 +58,8 @@ def present(results: Path) -> list[str]:
 def load(folder: Path) -> Results:
     """The results in results/<tier>. ResultsError where the table is missing or damaged, or fits are of another one.
 
-    A missing fits.json is no fits, a missing heads.parquet no heads.
+    A missing fits.json is no fits, a missing heads.parquet no heads. Numbers come with `DIGITS` significant digits:
+    what lies beyond them is the processor's, and must not decide which of two arms that chose the same tokens is best.
     """
     path = folder / "table.parquet"
     if not path.exists():
@@ -78,7 +81,15 @@ def _frame(path: Path, needed: tuple[str, ...], remedy: str) -> pd.DataFrame:
         raise ResultsError(f"{path} is damaged ({reason}): restore it with git, or delete it and {remedy}") from error
     if missing := [name for name in needed if name not in frame]:
         raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: delete it and {remedy}")
-    return frame
+    return frame.assign(**{name: significant(frame[name].to_numpy()) for name in frame.select_dtypes("float")})
+
+
+def significant(x: np.ndarray, digits: int = DIGITS) -> np.ndarray:
+    """x rounded to `digits` significant decimal digits; 0, infinities and NaN as they are."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = digits - 1 - np.floor(np.log10(np.abs(x)))
+        scale = 10.0 ** np.clip(places, -300, 300)
+        return np.where(np.isfinite(places), np.round(x * scale) / scale, x)
 
 
 def _fits(path: Path, table: Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """Medians and means over caches with bootstrap intervals; arms are compared on the same caches, pair by pair."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from attention_coresets.analysis.frames import column, means, medians
 SYNTHETIC = ("seed", "head")  # what names one cache
 LEAST = 3  # caches below which no interval is given
 _REPLICATES = 2000
+_STREAM = 1979  # of the resamples: apart from those that draw data
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def median(values: Float[np.ndarray, "caches"], *, positive: bool = False, level
     quantity that cannot be negative; the distances are those of logarithms, where no value is 0, so that the ends are
     positive too.
 
-    The resampling is seeded by the values themselves: the same numbers always give the same interval.
+    The resamples are the same for all medians of as many values. Seeded by the values, as they once were, intervals of
+    numbers alike up to rounding differed by the chance of the resampling.
     """
     x = np.sort(values)
     if len(x) == 0 or np.isnan(x).any():
@@ -50,7 +51,7 @@ def median(values: Float[np.ndarray, "caches"], *, positive: bool = False, level
     k, value = len(x), float(np.median(x))
     if k < LEAST:
         return Estimate(value, np.nan, np.nan, k)
-    rng = np.random.default_rng(zlib.crc32(np.round(x, 12).tobytes()))
+    rng = np.random.default_rng([_STREAM, k])
     drawn = np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1)
     if positive and x[0] > 0:
         return stretched(float(np.log(value)), np.log(drawn), k, level).exp()
@@ -63,7 +64,7 @@ def clustered_mean(
     """The mean over all values, with the percentile interval of 2000 resamples of whole clusters (values of one
     cluster have the same label), made wider for few of them (`bootstrap.stretch`); `caches` is their number.
 
-    The same numbers always give the same interval, as for `median`.
+    The resamples are the same for all means of as many clusters, as for `median`.
     """
     if len(values) == 0 or np.isnan(values).any():
         raise ValueError("a mean needs at least one value and no NaN")
@@ -72,7 +73,7 @@ def clustered_mean(
     k, value = len(sums), float(values.mean())
     if k < LEAST:
         return Estimate(value, np.nan, np.nan, k)
-    rng = np.random.default_rng(zlib.crc32(np.round(np.sort(sums), 12).tobytes()))
+    rng = np.random.default_rng([_STREAM, k])
     drawn = rng.multinomial(k, np.full(k, 1 / k), size=_REPLICATES)  # [replicates, k]
     return stretched(value, drawn @ sums / (drawn @ counts), k, level)
 
