@@ -63,7 +63,7 @@ class Difference:
         far = high * self.x.norm(dim=-1, keepdim=True) + h.abs().unsqueeze(-1)  # [H, n, k]
         t = far.amax(1).clamp_min(1e-3)  # g decreases in T
         g = (torch.expm1(-t) + t) / t.square()
-        return entropy - torch.tensor(self.p.shape[-1]).log() + (g * square.clamp_min(0)).log1p()
+        return entropy - math.log(self.p.shape[-1]) + (g * square.clamp_min(0)).log1p()
 
 
 def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Difference]:
