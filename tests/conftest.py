@@ -1,9 +1,13 @@
-"""What every test file shares: hypothesis runs the same examples each time, and fixtures for seeded generators."""
+"""What every test file shares: repeatable hypothesis, seeded generators, and tests under other rounding."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+from rounding import OtherRounding, everywhere
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.load_profile("repeatable")
@@ -19,3 +23,27 @@ def generator() -> torch.Generator:
 def rng() -> np.random.Generator:
     """A fresh NumPy generator, the same in every test."""
     return np.random.default_rng(20260501)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--other-rounding", type=int, metavar="SEED", help="run every test under other rounding")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the mark `rounding` runs twice: as it is, and under other rounding."""
+    if metafunc.definition.get_closest_marker("rounding"):
+        metafunc.fixturenames.append("_rounding")
+        metafunc.parametrize("_rounding", [None, 0], ids=["", "other_rounding"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _rounding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    seed = getattr(request, "param", None)
+    seed = request.config.getoption("--other-rounding") if seed is None else seed
+    if seed is None:
+        yield
+        return
+    noise = torch.Generator().manual_seed(seed)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", everywhere(noise))
+    with OtherRounding(noise):
+        yield

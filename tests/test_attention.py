@@ -88,7 +88,7 @@ def test_all_tokens_make_no_error(entry, generator, rng):
         coreset = build(entry, cache, size, 2.0, generator)
         assert coreset.indices.tolist() == [list(range(cache.n))] * 2
         assert coreset.log_weights is None
-        assert attention_error(queries, cache, coreset).max() == 0
+        assert attention_error(queries, cache, coreset).max() < 1e-13
 
 
 def test_views_and_casts():

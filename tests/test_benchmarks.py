@@ -70,10 +70,10 @@ def test_a_fixed_cost_at_small_sizes_is_left_out():
 def test_the_standard_error_is_that_of_repeated_draws(rng):
     n = [2.0**k for k in range(12)]
     noise = 0.1
-    found = [exponent(n, [x**2 * np.exp(noise * rng.standard_normal()) for x in n]) for _ in range(400)]
+    found = [exponent(n, [x**2 * np.exp(noise * rng.standard_normal()) for x in n]) for _ in range(4000)]
     values = np.array([f.value for f in found])
-    assert values.mean() == pytest.approx(2, abs=4 * values.std() / 20)
-    assert np.sqrt(np.mean([f.error**2 for f in found])) == pytest.approx(values.std(), rel=0.15)
+    assert values.mean() == pytest.approx(2, abs=4 * values.std() / 4000**0.5)
+    assert np.sqrt(np.mean([f.error**2 for f in found])) == pytest.approx(values.std(), rel=0.03)
 
 
 def test_order_and_number_of_sizes():
@@ -157,7 +157,8 @@ def test_the_peak_of_a_known_allocation():
     task = timing.Task(
         lambda kept: torch.zeros(size // 4, dtype=torch.float32).add_(1).sum(), lambda: torch.ones(2**24)
     )
-    assert memory.peak(task) == pytest.approx(size, rel=0.1)
+    memory.peak(task)  # the first run also takes what the threads and the allocator keep
+    assert memory.peak(task) == pytest.approx(size, rel=0.03)
 
 
 @pytest.mark.skipif(not memory._reset(), reason="the system has no switch to reset the peak")
@@ -165,16 +166,17 @@ def test_peaks_are_measured_in_another_process_in_their_order():
     make = [memory.Specification("benchmarks.walk", "factor", {"n": n}, {"n": 64}) for n in (1024, 512)]
     large, absent, small = memory.peaks([make[0], None, make[1]])
     assert absent is None
-    assert large * 1.05 >= 2 * 8 * 1024**2  # the factor and the inverse
+    assert large * 1.02 >= 2 * 8 * 1024**2  # the factor and the inverse; a new process takes some MB more
     assert large <= 4 * 8 * 1024**2
     assert small < large / 2
 
 
+@pytest.mark.skipif(not memory._reset(), reason="the system has no switch to reset the peak")
 def test_a_failing_memory_run_says_why_and_the_next_one_works():
     with pytest.raises(RuntimeError, match=r"(?s)code 1: .*no_such"):
         memory.peaks([memory.Specification("benchmarks.walk", "no_such", {})])
-    found = memory.peaks([memory.Specification("benchmarks.walk", "factor", {"n": 64})])
-    assert found == [None] or found[0] >= 0
+    (found,) = memory.peaks([memory.Specification("benchmarks.walk", "factor", {"n": 1024}, {"n": 64})])
+    assert 2 * 8 * 1024**2 <= found * 1.02 <= 4 * 8 * 1024**2
 
 
 def test_the_kernel_distance_by_its_definition(rng):
@@ -201,6 +203,7 @@ def test_the_plain_step_is_the_error_s_gradient():
 @pytest.mark.parametrize("name", MEASURED)
 def test_each_part_at_a_tiny_size(name, no_memory_run):
     part = MEASURED[name].measure("smoke", "cpu")
+    assert part.rows
     assert all((row.seconds or 0) > 0 or row.note for row in part.rows)
     assert all(one.verdict in ("pass", "miss", "not run") for one in part.ratios if one.target)
     assert len([one for one in part.ratios if one.target]) == {"walk": 2, "halving": 2, "adversary": 1}.get(name, 0)
@@ -217,6 +220,7 @@ def test_the_stream_s_part():
 def test_the_gpu_s_part_runs_on_any_device():
     part = gpu.measure("smoke", "cpu")
     assert [one.target for one in part.ratios] == ["≤ 5", "", "≤ 10", "", "≥ 5"]
+    assert part.notes
     assert all("walk" in note or "Self CPU" in note for note in part.notes)
 
 
@@ -273,7 +277,7 @@ def test_the_command_writes_results_tables_and_figures(written):
     assert "| gram_schmidt_walk |" in path.with_suffix(".md").read_text()
     assert sorted(p.suffix for p in written.glob("*-constructions.*")) == [".pdf", ".png"]
     how = measured.parts["limits"].provenance
-    assert how["threads"] >= 1
+    assert how["threads"] == torch.get_num_threads()
     assert {"revision", "date", "torch", "blas"} <= set(how)
 
 

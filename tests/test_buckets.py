@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_coresets import Cache, make_cache, make_coreset, tilt, worst_query
-from attention_coresets.coresets import buckets, recursion
+from attention_coresets.coresets import recursion
 from attention_coresets.coresets.buckets import BUCKETED, RECURSIONS, Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import capped_marginals
 from attention_coresets.coresets.paired_coin import _Coin
@@ -133,6 +133,7 @@ def test_a_last_round_of_one_bucket_evens_the_weights_out(name, monkeypatch):
     assert ratio.max() - ratio.min() < 1e-9
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", BUCKETED)
 @pytest.mark.parametrize("rule", ["kernel_halving", "greedy", "self_balancing_walk", "gram_schmidt_walk"])
 def test_every_rule_at_odd_sizes_head_by_head(name, rule, monkeypatch):
@@ -148,6 +149,7 @@ def test_every_rule_at_odd_sizes_head_by_head(name, rule, monkeypatch):
         torch.testing.assert_close(alone.log_weights, coreset.log_weights[1])
 
 
+@pytest.mark.rounding
 def test_one_bucket_a_round_is_halving():
     cache = small_cache("sphere", n=60)
     found = [
@@ -204,5 +206,7 @@ def test_time_is_near_linear():
     assert slope < 1.35
 
 
-def test_the_default_oversampling_is_the_modules():
-    assert rounds(10**4, 100, "compress") == rounds(10**4, 100, "compress", buckets.OVERSAMPLING)
+def test_leaves_have_256_tokens_unless_asked_otherwise():
+    """4^(g + 1) at the g = 3 that was chosen by measurement."""
+    assert rounds(4**8, 2**11, "compress")[0].width == 256
+    assert rounds(4**8, 2**4, "compress_pp")[0].width == 256

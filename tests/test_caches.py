@@ -9,7 +9,7 @@ from scipy.integrate import cumulative_trapezoid
 from scipy.special import ive
 from scipy.stats import kstest
 
-from attention_coresets import CACHES, Cache, attend, make_cache, tilt
+from attention_coresets import CACHES, attend, make_cache, tilt
 from attention_coresets.caches.directions import von_mises_fisher
 from attention_coresets.theory import radius
 from tables import FAMILIES, small_cache, small_parameters
@@ -179,9 +179,5 @@ def test_sphere_is_isotropic():
     cache = make_cache("sphere", n=20_000, d=5)
     for x in (cache.keys, cache.values):
         assert x.mean(0).norm() < 4.5 / math.sqrt(20_000)
-        assert torch.linalg.matrix_norm(x.T @ x / len(x) - torch.eye(5) / 5, ord=2) < 0.02
+        assert torch.linalg.matrix_norm(x.T @ x / len(x) - torch.eye(5) / 5, ord=2) < 0.008  # 4 % of 1/5
     assert (cache.keys * cache.values).sum(-1).mean().abs() < 4.5 / math.sqrt(20_000 * 5)
-
-
-def test_what_is_made_is_a_cache():
-    assert isinstance(small_cache("sphere"), Cache)

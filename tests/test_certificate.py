@@ -15,6 +15,9 @@ from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificat
 from attention_coresets.adversary.difference import Difference, differences
 from tables import FAMILIES, generators, small_cache
 
+ROUNDING = 1e-9  # as analysis/worst_case.py grants, in units of the values
+SEARCHED = 1e-5  # the kernel certificate is the least of many ceilings: a search that rounding ends elsewhere
+
 
 def random_coreset(rng, heads, n, m, weighted):
     """A random subset of each head, with random log-weights if asked."""
@@ -48,8 +51,8 @@ def test_never_below_the_ascent_on_the_families(family, rho, construction):
     cache = small_cache(family, heads=3)
     coreset = make_coreset(construction)(cache, 16, rho, *generators(0))
     worst = worst_query(cache, coreset, rho, certify=True)
-    assert (worst.certificate >= worst.error).all()
-    assert (taylor_certificate(cache, coreset, rho) >= worst.error).all()
+    assert (worst.certificate >= worst.error - ROUNDING).all()  # equal keys: the error is the certificate
+    assert (taylor_certificate(cache, coreset, rho) >= worst.error - ROUNDING).all()
 
 
 def difference_of(cache, coreset, rho, law=0):
@@ -75,6 +78,7 @@ def test_the_quotient_is_the_difference_of_the_attentions(law, rng):
     assert (output.norm(dim=-1) <= found.output_radius).all()
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("law", [0, 1, 2])
 @pytest.mark.parametrize("family", ["sphere", "clusters", "antipodal", "low_rank"])
 def test_the_floor_is_under_the_denominator(family, law, rng):
@@ -93,6 +97,15 @@ def test_the_floor_is_under_the_denominator(family, law, rng):
         assert floor[-1] > 0.01
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 11, 48, 60, 97, 1000])
+def test_the_floor_of_equal_keys_is_the_denominator_to_the_last_digits(n):
+    """log Z / n is 0 whatever the query: a constant of single precision would put the floor up to 5e-7 above it."""
+    x, p = torch.zeros(1, n, 2, dtype=torch.float64), torch.full((1, n), 1 / n, dtype=torch.float64)
+    low, high = torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 2.0]).double()
+    assert Difference(x, x, p, p).log_floor(low, high).abs().max() < 1e-13
+
+
+@pytest.mark.rounding
 def test_moments_are_those_of_the_tensors(rng):
     """sum_ik <x_i,x_k>^j f_i f_k^T is the Gram matrix of sum_i x_i^{(x)j} f_i; blocks and heads do not show."""
     x, u, c = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((2, 7, 3), (2, 7, 2), (2, 7)))
@@ -104,13 +117,14 @@ def test_moments_are_those_of_the_tensors(rng):
             torch.testing.assert_close(found[:, j], tensor.mT @ tensor)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("entries", [1, 50, 200])
 def test_blocks_do_not_show(entries, monkeypatch):
     cache = small_cache("clusters", n=40, heads=3)
     coreset = make_coreset("uniform")(cache, 10, 2.0, *generators(0))
     whole = kernel_certificate(cache, coreset, 2.0)
     monkeypatch.setattr(kernel, "_ENTRIES", entries)
-    torch.testing.assert_close(kernel_certificate(cache, coreset, 2.0), whole, rtol=1e-9, atol=0)
+    torch.testing.assert_close(kernel_certificate(cache, coreset, 2.0), whole, rtol=SEARCHED, atol=0)
 
 
 def test_never_above_the_best_single_kernel(rng):
@@ -146,7 +160,7 @@ def test_an_exact_coreset_is_certified_exact():
     everything = Coreset(torch.arange(cache.n))
     constant = Coreset(torch.arange(cache.n), torch.full((cache.n,), 1.3, dtype=torch.float64))
     for certificate in (kernel_certificate, taylor_certificate):
-        assert certificate(cache, everything, 2.0) == 0
+        assert certificate(cache, everything, 2.0) < 1e-13
         assert certificate(cache, constant, 2.0) < 1e-6
 
 
@@ -199,9 +213,10 @@ def test_the_least_ceiling_is_reported_with_its_name(d, rho, names):
     else:
         assert worst.enclosure is None
     assert worst.ceilings.keys() == found.keys()
-    torch.testing.assert_close(worst.certificate, torch.stack(list(found.values())).amin(0))
+    torch.testing.assert_close(worst.certificate, torch.stack(list(found.values())).amin(0), rtol=SEARCHED, atol=0)
     assert set(worst.certified_by) == names
-    assert all(found[name][h] == worst.certificate[h] for h, name in enumerate(worst.certified_by))
+    for h, name in enumerate(worst.certified_by):
+        torch.testing.assert_close(worst.certificate[h], found[name][h], rtol=SEARCHED, atol=0)
 
 
 def test_no_certificate_unless_asked():
@@ -229,15 +244,16 @@ def test_a_radius_that_is_none_is_refused(rho):
             certificate(cache, Coreset(torch.arange(3)), rho)
 
 
+@pytest.mark.rounding
 def test_a_shift_of_the_keys_and_the_batch_change_nothing():
     cache = small_cache("clusters", heads=3)
     coreset = make_coreset("tilted_draws")(cache, 12, 2.0, *generators(0))
     bound = kernel_certificate(cache, coreset, 2.0)
     for shift in (3.0, 1000.0):
         moved = kernel_certificate(Cache(cache.keys + shift, cache.values), coreset, 2.0)
-        torch.testing.assert_close(moved, bound, rtol=1e-6, atol=0)
+        torch.testing.assert_close(moved, bound, rtol=SEARCHED, atol=0)
     for h in range(3):
-        torch.testing.assert_close(kernel_certificate(cache[h], coreset[h], 2.0), bound[h], rtol=1e-6, atol=0)
+        torch.testing.assert_close(kernel_certificate(cache[h], coreset[h], 2.0), bound[h], rtol=SEARCHED, atol=0)
 
 
 def test_float32_caches_are_certified_in_float64():
@@ -246,7 +262,7 @@ def test_float32_caches_are_certified_in_float64():
     found = kernel_certificate(cache, coreset, 2.0)
     assert found.dtype == torch.float64
     exact = Coreset(coreset.indices, coreset.log_weights.double())
-    assert found.item() == pytest.approx(kernel_certificate(cache.to(torch.float64), exact, 2.0).item(), rel=1e-9)
+    assert found.item() == pytest.approx(kernel_certificate(cache.to(torch.float64), exact, 2.0).item(), rel=SEARCHED)
 
 
 @settings(max_examples=60, deadline=None)
@@ -268,8 +284,8 @@ def test_no_two_sides_contradict_each_other_on_random_small_caches(n, d, dv, rho
     worst, gap = worst_query(cache, coreset, rho, certify=True, gap=1e-4), 1e-4
     found = worst.enclosure
     assert found.upper - found.lower <= gap
-    assert all(ceiling >= found.lower for ceiling in worst.ceilings.values())
-    assert found.upper >= worst.error >= found.lower - gap
+    assert all(ceiling >= found.lower - ROUNDING for ceiling in worst.ceilings.values())
+    assert found.upper + ROUNDING >= worst.error >= found.lower - gap
 
 
 MEMORY = """

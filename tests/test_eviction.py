@@ -130,6 +130,7 @@ def best(scores, size):
     return sorted(order[:size].tolist())
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("name", "parameters"), ENTRIES, ids=IDS)
 def test_scores_are_the_definition(name, parameters, rng):
     for _ in range(4):
@@ -158,6 +159,7 @@ def test_projected_leverage_is_the_exact_gram_of_many_projections(rng):
     assert not torch.equal(few[0], few[2])
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("name", "parameters"), ENTRIES, ids=IDS)
 def test_exact_size_in_every_head_and_the_same_in_every_batch(name, parameters, rng):
     cache, queries, positions = random_cache(rng, heads=4)
@@ -186,6 +188,7 @@ def test_exact_size_in_every_head_and_the_same_in_every_batch(name, parameters, 
     assert found.indices.shape == (4, SIZE)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("name", "parameters"), ENTRIES, ids=IDS)
 def test_positions_say_where_a_token_is_wherever_it_stands(name, parameters, rng):
     cache, queries, positions = random_cache(rng)

@@ -54,6 +54,7 @@ def test_path_for_path_the_dense_walk(n, rank, exact):
         np.testing.assert_array_equal(found[order], expected > 0)
 
 
+@pytest.mark.rounding
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("kind", ["generic", "duplicates", "frozen", "fair"])
@@ -154,6 +155,7 @@ def test_random_features_are_positive_in_the_exponential_and_unbiased():
     assert (features.unflatten(-1, (40_000, 4))[..., -1] > 0).all()
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("form", ["pivoted_cholesky", "random_features"])
 @pytest.mark.parametrize("recursion", ["one_walk", "halving"])
 def test_a_head_is_the_same_in_any_batch(form, recursion):
@@ -165,6 +167,7 @@ def test_a_head_is_the_same_in_any_batch(form, recursion):
     assert torch.equal(batch.indices[1], alone.indices[0])
 
 
+@pytest.mark.rounding
 def test_whole_rank_gives_the_gram_forms_coreset():
     cache = make_cache("sphere", n=80, d=3)
     coresets = [

@@ -23,6 +23,7 @@ from attention_coresets.caches.geometry import geometry
 from attention_coresets.caches.heads import RealHead, calibration_weights
 from attention_coresets.caches.linear_map import best_linear_map
 from attention_coresets.caches.model import Model, load_head, read_layer
+from attention_coresets.theory import tilt
 
 N = 48
 TINY = Model(model="tiny-random", n=N, queries=10, calibration=7)
@@ -101,7 +102,7 @@ def test_linear_map_against_a_search_over_maps_and_centres(center, seed):
     options = {"maxiter": 2000, "maxfev": 2000, "xatol": 1e-8, "fatol": 1e-8}
     searched = min(minimize(rho, start, method="Nelder-Mead", options=options).fun for start in starts)
     assert found.lower <= searched * (1 + 1e-9)
-    assert found.rho <= searched * 1.05
+    assert found.rho <= searched * 1.03  # of few points the best centre is found to some per cent only
 
 
 def test_linear_map_of_axes_and_under_a_change_of_basis():
@@ -234,15 +235,23 @@ def test_geometry_agrees_with_its_definitions(captured, kv_head):
     assert found["half_range"] <= found["rho_linear"] <= 1.01 * found["rho_ball"]
     assert found["rho_ball"] <= found["rho_centred"] <= 2 * found["rho_uncentred"]
     assert found["rho_query_linear"] <= 1.01 * min(found["rho_query_ball"], found["rho_linear"])
+    assert found["rho_centred"] == pytest.approx(float(queries.norm(dim=-1).max()) * held.scaling * head.key_radius)
+    assert found["rho_ball"] == pytest.approx(found["rho_centred"] * enclosing_ball(head.cache.keys)[1])
+    assert found["exponent_centred"] == pytest.approx(head.rho * float(tilt(head.cache.keys, head.rho).sigma))
     assert found["radius"] == pytest.approx(1)
     weights = (head.moved @ head.cache.keys.mT).softmax(-1)
     assert found["total_sensitivity_causal"] == pytest.approx(total_sensitivity(calibration_weights(head)), rel=1e-12)
     assert found["total_sensitivity"] == pytest.approx(sum(float(weights[:, i].max()) for i in range(N)), rel=1e-12)
-    assert found["gamma"] >= found["gamma_sensitivity"] == found["total_sensitivity"]  # fewer than GAMMA_QUERIES
+    assert found["gamma"] >= found["gamma_sensitivity"] * (1 - 1e-12)
+    assert found["gamma_sensitivity"] == pytest.approx(found["total_sensitivity"], rel=1e-12)  # below GAMMA_QUERIES
     asked = (head.heldout @ head.cache.keys.mT).softmax(-1).numpy()
     assert found["log_total_sensitivity_heldout"] == pytest.approx(math.log(asked.max(0).sum()), rel=1e-12)
-    assert found["effective_sample_size"] == pytest.approx(np.median(1 / (asked**2).sum(1)), rel=0.2)
-    assert found["entropy"] == pytest.approx(np.median(-(asked * np.log(asked)).sum(1)), rel=0.2)
+    assert found["sink_weight"] == pytest.approx(asked[:, 0].mean(), rel=1e-12)
+    for name, each in {
+        "effective_sample_size": 1 / (asked**2).sum(1),
+        "entropy": -(asked * np.log(asked)).sum(1),
+    }.items():  # torch's median is the lower one of the two in the middle
+        assert found[name] == pytest.approx(np.sort(each)[(len(each) - 1) // 2], rel=1e-9)
     singular = np.linalg.svd(head.cache.keys.numpy(), compute_uv=False) ** 2
     assert found["effective_rank"] == pytest.approx(singular.sum() ** 2 / (singular**2).sum(), rel=1e-9)
 

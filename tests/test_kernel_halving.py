@@ -27,11 +27,13 @@ def kept(case):
     return torch.nonzero(signs[0]).squeeze(-1).tolist()
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['kernel']}-{len(case['points'])}")
 def test_golden(case):
     assert kept(case) == case["kept"]
 
 
+@pytest.mark.rounding
 def test_golden_in_a_batch():
     """Cases of one size walk together, each with its own Gram matrix and uniforms."""
     size = max({len(case["points"]) for case in GOLDEN}, key=[len(c["points"]) for c in GOLDEN].count)

@@ -36,6 +36,7 @@ def problem(rng, heads, n, m, rank):
     return features, whole, kept, [torch.from_numpy(x) for x in (gram, kept, target)]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("compiled", [True, False])
 @given(st.integers(2, 14), st.data())
 def test_swaps_are_brute_forces(compiled, n, data):
@@ -51,6 +52,7 @@ def test_swaps_are_brute_forces(compiled, n, data):
         np.testing.assert_array_equal(found[h], brute_force(features[h], kept[h], whole[h], passes))
 
 
+@pytest.mark.rounding
 @pytest.mark.skipif(module.swap is None, reason="needs numba")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_and_torch_passes_are_one(family, monkeypatch):

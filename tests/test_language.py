@@ -17,7 +17,7 @@ from attention_coresets.study.cell import run_cell  # noqa: E402
 from attention_coresets.study.checks import check  # noqa: E402
 from attention_coresets.study.identity import cell_hash, identity  # noqa: E402
 from attention_coresets.study.store import StudyError  # noqa: E402
-from attention_coresets.study.table import COLUMNS, LABELS, LANGUAGE, to_frame  # noqa: E402
+from attention_coresets.study.table import COLUMNS, LABELS, to_frame  # noqa: E402
 
 N, C = 48, 9
 
@@ -155,9 +155,3 @@ def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, 
     monkeypatch.setattr(needles, "continuation", certain)
     model = type("Model", (), {"device": "cpu"})
     assert ask(model, Letters(), None, needles.Needle("key", "42", 0.5)).found == found
-
-
-def test_language_columns_are_what_a_cell_measures() -> None:
-    assert set(LANGUAGE) < set(COLUMNS)
-    frame = to_frame([])
-    assert set(LANGUAGE) < set(frame.columns)

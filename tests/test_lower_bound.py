@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +300,7 @@ def test_the_weightless_bound_is_that_of_the_best_smaller_radius(d, r):
         assert any_weights_floor(d, r, rho) == pytest.approx(best, rel=1e-4)
 
 
+@pytest.mark.rounding
 def test_bounds_of_a_batch_are_those_of_its_heads_and_ignore_the_scale_of_the_weights(rng):
     cache = make_cache("signed_clusters", d=6, clusters=4, seed=3, heads=5)
     indices = torch.stack([torch.from_numpy(np.sort(rng.permutation(24)[:9])) for _ in range(5)])
@@ -310,18 +311,20 @@ def test_bounds_of_a_batch_are_those_of_its_heads_and_ignore_the_scale_of_the_we
     for head in range(5):
         alone = signed_clusters_bounds(cache[head], Coreset(indices, logs)[head], 1.3)
         for name in ("i", "ii", "iii", "iv"):
-            assert getattr(both, name)[head] == getattr(alone, name)
+            torch.testing.assert_close(getattr(both, name)[head], getattr(alone, name), rtol=1e-12, atol=0)
             torch.testing.assert_close(getattr(moved, name), getattr(both, name))
     nested = Cache(cache.keys[:4].reshape(2, 2, 24, 6), cache.values[:4].reshape(2, 2, 24, 6))
     coreset = Coreset(indices[:4].reshape(2, 2, 9), logs[:4].reshape(2, 2, 9))
-    assert torch.equal(signed_clusters_bounds(nested, coreset, 1.3).ii.flatten(), both.ii[:4])
+    inner = signed_clusters_bounds(nested, coreset, 1.3).ii.flatten()
+    torch.testing.assert_close(inner, both.ii[:4], rtol=1e-12, atol=0)
 
 
 def test_no_log_weights_are_equal_weights():
     cache = make_cache("signed_clusters", d=4, clusters=4)
     indices = torch.arange(0, 16, 2)
     bare, zero = Coreset(indices), Coreset(indices, torch.full((8,), -3.0).double())
-    assert signed_clusters_bounds(cache, bare, 1.0) == signed_clusters_bounds(cache, zero, 1.0)
+    one, other = (asdict(signed_clusters_bounds(cache, c, 1.0)) for c in (bare, zero))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rho", [1e-6, 50.0, 400.0, 710.0, 1e6])
@@ -470,11 +473,13 @@ def test_antipodal_subsets_against_direct_attention(n, rho):
 
 
 def test_uniform_subsets_of_equal_keys_have_the_stated_mean_square(rng):
-    cache = make_cache("equal_keys", n=60, d=5)
-    draws = [Coreset(torch.from_numpy(np.sort(rng.permutation(60)[:12]))) for _ in range(4000)]
-    errors = [float(attention_error(cache.keys[:1], cache, c)[0]) for c in draws]
+    """The relative standard error of 40,000 draws is 0.3 %."""
+    cache, draws = make_cache("equal_keys", n=60, d=5), 40_000
+    kept = torch.from_numpy(np.sort(rng.random((draws, 60)).argsort(1)[:, :12]))
+    many = Cache(*(x.expand(draws, -1, -1) for x in (cache.keys, cache.values)))
+    errors = attention_error(many.keys[:, :1], many, Coreset(kept))
     v = cache.values.mean(0)
-    assert np.mean(np.square(errors)) == pytest.approx((1 / 12 - 1 / 60) * (1 - float(v @ v)) * 60 / 59, rel=0.05)
+    assert float(errors.square().mean()) == pytest.approx((1 / 12 - 1 / 60) * (1 - float(v @ v)) * 60 / 59, rel=0.015)
 
 
 # in the study -------------------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ import pytest
 import torch
 from scipy.optimize import minimize, nnls
 
+from agreement import assert_agree
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import branch_and_bound
 from attention_coresets.coresets import exchange as exchange_module
 from attention_coresets.coresets import minimax as minimax_module
 from attention_coresets.coresets import minimax_swaps as swaps_module
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.exchange import _Support, exchange
 from attention_coresets.coresets.law import capped_marginals, law
 from attention_coresets.coresets.minimax import Minimax, minimax
@@ -89,8 +91,8 @@ def test_second_moment_by_the_definition():
 def test_random_queries_lie_on_the_sphere_and_follow_their_head():
     both = random_queries(generators(3, 4), 50, 5, 1.7)
     torch.testing.assert_close(both.norm(dim=-1), torch.full((2, 50), 1.7, dtype=torch.float64))
-    assert torch.equal(random_queries(generators(4), 50, 5, 1.7)[0], both[1])
-    assert float(random_queries(generators(0), 4000, 5, 1.0).mean(-2).abs().max()) < 0.05
+    torch.testing.assert_close(random_queries(generators(4), 50, 5, 1.7)[0], both[1], rtol=1e-12, atol=1e-12)
+    assert float(random_queries(generators(0), 4000, 5, 1.0).mean(-2).abs().max()) < 4.5 / (5 * 4000) ** 0.5
 
 
 # --- exchanges
@@ -143,6 +145,7 @@ def test_exchanges_end_where_none_gains(n, m, seed):
     assert value == pytest.approx(_nnls_tau(g, c, used), rel=1e-6)
 
 
+@pytest.mark.rounding
 @pytest.mark.skipif(exchange_module.compiled is None, reason="needs numba")
 @pytest.mark.parametrize(
     ("n", "m", "seed", "crowded"),
@@ -257,13 +260,16 @@ def test_weights_reach_what_a_general_optimiser_reaches(seed):
     assert objective(found[0].numpy()) < objective(zeros[0].numpy()) - 0.3
 
 
+@pytest.mark.rounding
 def test_weights_never_raise_the_norm_and_heads_do_not_mix():
     cache, bank, tokens, zeros, found = polished(3, heads=3)
     for h in range(3):
         before, after = (bank_errors(cache, bank, tokens, x)[h] for x in (zeros, found))
         assert norm16(after) < norm16(before)
         alone = Bank(*(x[h : h + 1] for x in bank))
-        assert torch.equal(minimax_weights(cache[h : h + 1], alone, tokens[:1], zeros[:1])[0], found[h])
+        weights = minimax_weights(cache[h : h + 1], alone, tokens[:1], zeros[:1])
+        other = bank_errors(cache[h : h + 1], alone, tokens[:1], weights)[0]
+        assert norm16(other) == pytest.approx(norm16(after), rel=1e-3)
     again = minimax_weights(cache, bank, tokens, found, steps=1)
     assert norm16(bank_errors(cache, bank, tokens, again)[0]) <= norm16(bank_errors(cache, bank, tokens, found)[0])
 
@@ -349,6 +355,7 @@ def test_the_worst_query_is_less_bad(family, model):
         torch.testing.assert_close(found.log_weights, weights[found.indices])
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("model", MODELS)
 def test_same_numbers_whatever_the_batch(model):
     cache = small_cache("sphere", 40, 3, heads=3)
@@ -359,8 +366,11 @@ def test_same_numbers_whatever_the_batch(model):
     )
     together, alone = run(slice(0, 3), 5, 6, 7), run(slice(1, 2), 6)
     assert torch.equal(together.indices[1], alone.indices[0])
-    if model != "unweighted":
-        assert torch.equal(together.log_weights[1], alone.log_weights[0])
+    if model == "tilted":
+        torch.testing.assert_close(together.log_weights[1], alone.log_weights[0], rtol=1e-12, atol=1e-12)
+    if model == "free":  # minimax weights: a flat optimum
+        torch.testing.assert_close(together.log_weights[1], alone.log_weights[0], rtol=0, atol=0.05)
+    assert_agree(Agreement.ERROR, together[1], alone[0], cache[1], 1.5)
     again = run(slice(0, 3), 5, 6, 7)
     assert torch.equal(together.indices, again.indices)
 
@@ -408,7 +418,7 @@ def test_shifted_keys_give_as_good_a_coreset(model):
         worst_query(c, minimax(c, start, 2.0, model, weights, generators(3)[0], QUICK), 2.0).error
         for c in (cache, moved)
     )
-    assert float(second) == pytest.approx(float(first), rel=0.3)
+    assert float(second) == pytest.approx(float(first), rel=0.02)  # rounding may lead the free model another way: 0.8 %
 
 
 def test_close_to_the_best_subset_of_a_tiny_cache():

@@ -205,7 +205,7 @@ def test_the_smallest_size_and_the_best_error_at_a_size_agree(model):
     assert errors[found.coreset.size].upper - accuracy(found.upper) <= found.upper
     for size in range(1, found.coreset.size):
         assert errors[size].upper > epsilon  # the best subset of fewer tokens is not good enough
-    assert smallest_coreset(cache, rho, 1e-9, model=model).coreset.size <= 8
+    assert smallest_coreset(cache, rho, 1e-9, model=model).coreset.size == 8  # no seven tokens are exact
 
 
 def test_batches_dtypes_and_leading_axes():
@@ -220,7 +220,7 @@ def test_batches_dtypes_and_leading_axes():
         single = construct(cache.to(torch.float32), 2, 1.0, *generators(0))
         assert torch.equal(single.indices.reshape(2, 1, 2), folded.indices)
         if model != "unweighted":
-            assert torch.equal(folded[1, 0].log_weights, alone.log_weights)
+            torch.testing.assert_close(folded[1, 0].log_weights, alone.log_weights, rtol=1e-6, atol=1e-6)
             assert single.log_weights.dtype == torch.float32
         assert construct(cache, 6, 1.0, *generators(0)).size == 6
 

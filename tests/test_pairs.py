@@ -158,6 +158,7 @@ def _fair(inner, norm2, fair, half):
     return fair
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("rule", [_Coin, _GreedySign, lambda: _SelfBalancing(1.0)])
 def test_heads_with_different_numbers_of_settled_tokens(rule, rng):
     n = 30
@@ -211,6 +212,7 @@ RULES = {
 }
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", [*STARTS, "mixed"])
 def test_compiled_pairs_take_the_same_signs_as_the_torch_loop(rule, kind, rng, monkeypatch):
@@ -231,6 +233,7 @@ def test_compiled_pairs_take_the_same_signs_as_the_torch_loop(rule, kind, rng, m
     torch.testing.assert_close(arrays[1], torch.from_numpy(x))  # the start is not written to
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("rule", [r for r in RULES if r != "coin"])
 @pytest.mark.parametrize("kind", STARTS)
 def test_panels_take_the_same_signs_as_the_whole_matrix(rule, kind, rng, monkeypatch):

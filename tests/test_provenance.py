@@ -266,7 +266,8 @@ def test_rows_say_which_loops_ran(monkeypatch):
 @needs_numba
 def test_each_size_says_it_for_itself(monkeypatch):
     """A walk among the sizes, where the adversary's loops are off: what ran for one size is not said of the next."""
-    monkeypatch.setattr(steps, "compiled", None)
+    for place in (steps, gradient):
+        monkeypatch.setattr(place, "compiled", None)
     rows = run_cell(configuration(coreset=WALK, heads=1, sizes=[8, 48]))
     assert [r["fast_path"] for r in rows] == ["numba", "torch"]  # all 48 tokens need no walk
 

@@ -26,6 +26,7 @@ def temperature(keys, rho):
     return rho / radius * 2 * lambertw(b / (2 * rho_0)).real / b
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("family", ["sphere", "cap_outliers", "clusters"])
 @pytest.mark.parametrize("bound", BOUNDS, ids=lambda b: type(b).__name__)
 def test_exact_with_every_token_and_batched(bound, family):
@@ -99,6 +100,7 @@ def test_repeated_keys_exhaust_the_kernel_and_cost_nothing():
     assert worst_of(equal, WildCat()(equal, 4, RHO, *generators(1)).attend, RHO, restarts=8, steps=5).error < 1e-9
 
 
+@pytest.mark.rounding
 def test_wildcat_does_not_mind_a_shift_and_stays_in_the_box():
     cache = small_cache("clusters", n=60, d=4)
     moved = Cache(cache.keys + 2.0, cache.values)
@@ -147,7 +149,7 @@ def test_samples_fill_the_ball_and_aim_at_tokens():
     assert radius.max() <= 1 + 1e-12
     grid = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
     reached = (radius.unsqueeze(-1) <= grid).double().mean(1)
-    assert (reached - grid**3).abs().max() < 0.035  # Kolmogorov's 1 % point for 4000
+    assert (reached - grid**3).abs().max() < 0.026  # Kolmogorov's 1 % point for 4000
     centred = cache.keys - cache.keys.mean(dim=1, keepdim=True)
     cosine = torch.nn.functional.normalize(q[:, ::2], dim=-1) @ torch.nn.functional.normalize(centred, dim=-1).mT
     assert (cosine.abs().amax(-1) > 1 - 1e-9).all()

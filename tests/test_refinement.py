@@ -43,6 +43,7 @@ def test_weights_after_swaps_are_those_of_the_tilt(recursion):
     torch.testing.assert_close(coreset.log_weights, -pi.gather(-1, coreset.indices).log(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", BALANCED)
 def test_free_weights_are_refitted_on_the_tilted_tokens(name):
     cache = small_cache("sphere", n=60, heads=2)

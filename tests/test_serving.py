@@ -188,6 +188,7 @@ def test_prefill_keeps_the_last_queries_in_order(llama) -> None:
         torch.testing.assert_close(attended.flatten(1), seen[0][:, N - 7 + j], atol=1e-5, rtol=0)
 
 
+@pytest.mark.rounding
 def test_a_sample_is_the_same_in_any_batch(llama) -> None:
     construct = make_coreset("sensitivity_draws")
     both = compress(prefill(llama, CONTEXT), construct, 0.3, seed=1).layers[0]

@@ -32,6 +32,7 @@ def same(first, second):
         torch.testing.assert_close(first.log_weights, second.log_weights, rtol=0, atol=1e-9)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", REDUCERS)
 @pytest.mark.parametrize("model", ["tilted", "unweighted"])
 def test_size_order_weights_and_blocks(name, model):
@@ -61,7 +62,7 @@ def test_memory_is_kept_and_bounded_by_the_logarithm(memory):
         most = max(most, stream.held)
         assert len(stream._buckets) <= np.log2(max(2, stream.n / 16)) + 1
     assert most <= memory
-    assert most > min(memory, 8 * 16) - 40  # what it may hold it does hold
+    assert most >= min(memory, 8 * 16) - 2  # what it may hold it does hold
     assert stream.coreset().size == 16
     assert Stream("greedy", 16, RHO).memory == 128
 
@@ -74,6 +75,7 @@ def test_every_token_while_there_are_no_more_than_the_size():
     assert coreset.log_weights is None
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("model", ["tilted", "unweighted"])
 def test_one_buffer_is_one_shot(model):
     cache = small_cache("clusters", n=31)

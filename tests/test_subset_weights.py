@@ -72,7 +72,7 @@ def test_nnls_treats_each_head_alone_and_refuses_what_is_no_gram_matrix(rng):
         torch.testing.assert_close(nnls(gram[h : h + 1], 1e9 * target[h : h + 1])[0], together[h], rtol=1e-9, atol=1e-3)
     with pytest.raises(ValueError, match="not positive semidefinite"):
         nnls(gram * torch.nan, target)
-    assert (nnls(gram, 0 * target) >= 0).all()
+    assert nnls(gram, 0 * target).abs().max() < 1e-300
 
 
 @pytest.mark.parametrize("scale", ["auto", "inv_sqrt_d"])

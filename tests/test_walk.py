@@ -49,6 +49,7 @@ def regular(gram):
     return gram + RIDGE * np.diag(gram).mean() * np.eye(len(gram))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(("n", "rank"), [(2, None), (7, 3), (24, None), (40, 5)])
@@ -62,6 +63,7 @@ def test_path_for_path_the_dense_walk(n, rank, exact, compiled, monkeypatch):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("exact", [True, False])
 def test_every_block_size_takes_the_same_path(exact):
     gram, x = gram_of(3, 80, 20), fractional(3, 80, exact)
@@ -152,6 +154,7 @@ def test_a_start_that_is_settled_everywhere():
     np.testing.assert_array_equal(signs(gram_of(1, 3), x, np.full((2, 3), 0.5)), [x, x])
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("exact", [True, False])
 def test_heads_at_different_stages_do_not_disturb_each_other(exact):
     n = 30
@@ -189,6 +192,7 @@ def test_a_matrix_that_is_no_gram_matrix_is_refused():
         walk_signs(gram + torch.eye(4).double().roll(1, 0), torch.zeros(1, 4).double(), torch.rand(1, 4).double())
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("compiled", [True, False])
 def test_places_are_a_reordering_of_the_tokens(compiled, monkeypatch):
     if not compiled:
@@ -202,6 +206,7 @@ def test_places_are_a_reordering_of_the_tokens(compiled, monkeypatch):
         np.testing.assert_array_equal(found[h, order], expected)
 
 
+@pytest.mark.rounding
 def test_as_many_heads_at_once_as_threads_leaves_the_thread_count_alone():
     grams, x, uniforms = gram_of(13, 50, 8), fractional(13, 50, True), np.random.default_rng(13).random((5, 50))
     expected, before = signs(grams, x, uniforms), torch.get_num_threads()
@@ -209,7 +214,7 @@ def test_as_many_heads_at_once_as_threads_leaves_the_thread_count_alone():
         torch.set_num_threads(2)
         np.testing.assert_array_equal(signs(grams, x, uniforms), expected)
         assert torch.get_num_threads() == 2
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="not positive definite"):
             signs(np.full_like(grams, np.nan), x, uniforms)
         with ThreadPoolExecutor(1) as pool:  # a new thread starts from what any thread set last
             assert pool.submit(torch.get_num_threads).result() == 2
@@ -288,6 +293,7 @@ def test_a_batch_of_heads_at_seven_tenths_of_one_large_problems_rate():
     assert large / batch >= 0.7
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("block", [3, 64])
 @pytest.mark.parametrize("kind", ["generic", "duplicates", "frozen", "fair"])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from agreement import assert_agree
 from attention_coresets import Cache, Coreset, WeightedCache, attend, attention_error, tilt, worst_query
 from attention_coresets.adversary import CERTIFICATES, ascend, branch_and_bound, climb, gradient, steps
 from attention_coresets.adversary.difference import differences
@@ -118,7 +119,7 @@ def test_a_token_of_weight_w_is_w_tokens(n, d, dv, rho, seed):
     found, expected = (branch_and_bound(*pair, rho, gap=1e-2) for pair in ((cache, coreset), (plain, core)))
     assert found.upper >= expected.lower - 1e-12
     assert expected.upper >= found.lower - 1e-12
-    torch.testing.assert_close(found.upper, expected.upper, rtol=0, atol=2e-2)
+    torch.testing.assert_close(found.upper, expected.upper, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,7 @@ def test_compiled_and_torch_climbs_agree(rho, rng, monkeypatch):
     torch.testing.assert_close(climb(cache, coreset, rho, first, 5)[1], compiled, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.rounding
 def test_equal_log_weights_change_nothing(rng):
     cache = weighted_cache(rng, (2,), 30, 6, 4, 0.0)
     coreset = random_coreset(rng, (2,), 30, 9)
@@ -218,9 +220,10 @@ def test_equal_log_weights_change_nothing(rng):
     found, expected = (worst_query(c, coreset, 2.0, certify=True) for c in (cache, plain))
     torch.testing.assert_close(found.error, expected.error, rtol=1e-5, atol=0)
     for name, ceiling in found.ceilings.items():
-        torch.testing.assert_close(ceiling, expected.ceilings[name], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(ceiling, expected.ceilings[name], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.rounding
 def test_heads_float32_and_leading_axes(rng):
     cache, coreset = weighted_cache(rng, (2, 2), 50, 5, 4, 10.0), random_coreset(rng, (2, 2), 50, 9)
     found = ascend(cache, coreset, 3.0)
@@ -289,13 +292,15 @@ def test_refinements_of_a_weighted_cache(spread, rng):
     assert (error["free", "minimax"] < error["tilted", "minimax"]).all()
 
 
+@pytest.mark.rounding
 def test_equal_log_weights_refine_alike(rng):
     plain = Cache(*(torch.from_numpy(rng.standard_normal((1, 30, 3))) for _ in range(2)))
     cache = WeightedCache(plain.keys, plain.values, torch.full((1, 30), 2.5, dtype=torch.float64))
     construct = make_coreset("greedy", model="free", refinement="minimax")
     found, expected = (construct(c, 8, 1.0, generators(3)) for c in (cache, plain))
     assert torch.equal(found.indices, expected.indices)
-    torch.testing.assert_close(found.log_weights.softmax(-1), expected.log_weights.softmax(-1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.log_weights.softmax(-1), expected.log_weights.softmax(-1), rtol=0, atol=1e-3)
+    assert_agree(construct.agreement, found, expected, cache, 1.0)
 
 
 def test_refitted_weights_refuse_a_weighted_cache(rng):

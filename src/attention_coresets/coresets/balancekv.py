@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.law import SCALES, law
 from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
@@ -16,6 +18,7 @@ from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
 VARIANTS = ("published", "shipped")
+_LEVEL = 1e-6  # of log2: a norm this close below a power of two is one, for rounding must not part unit values
 _DELTA = 0.01  # failure probability of the theoretical c
 _LIFT = 1e-8 + 0.025  # what the shipped code adds to <v_i, v_j>, for the softmax denominator
 _MAX_GRAM = 2**27  # numbers in the Gram matrices of the blocks walked together
@@ -45,6 +48,7 @@ class BalanceKV:
     scale: a^2, "inv_sqrt_d" in both sources, else as GramSchmidtWalk's. Cost O(n block (d + dv)) and n choices.
     """
 
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
     variant: str = "published"
     scale: str = "inv_sqrt_d"
     block: int | None = None
@@ -100,7 +104,7 @@ class BalanceKV:
         chosen, w = indices.gather(-1, halved), weights.gather(-1, halved)
         if self.variant == "published":
             norms = values.norm(dim=-1).gather(-1, chosen).clamp_min(1e-300)
-            bucket = norms.log2().floor().argsort(dim=-1, stable=True)
+            bucket = (norms.log2() + _LEVEL).floor().argsort(dim=-1, stable=True)
             chosen, w = chosen.gather(-1, bucket), w.gather(-1, bucket)
         walk = self._published if self.variant == "published" else self._shipped
         keys, kept_values = Cache(x, values).take(chosen)

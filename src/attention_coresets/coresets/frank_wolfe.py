@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.law import law
 from attention_coresets.coresets.nnls import nnls
 from attention_coresets.coresets.parameters import check_axes
@@ -32,6 +33,7 @@ class FrankWolfe:
     """
 
     model: ClassVar[str] = "free"
+    agreement: ClassVar[Agreement] = Agreement.TIES
     scale: str = "auto"
 
     def __post_init__(self) -> None:

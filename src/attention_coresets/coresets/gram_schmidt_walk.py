@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
+from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.feature_walk import feature_signs
 from attention_coresets.coresets.features import pivoted_cholesky, random_features
 from attention_coresets.coresets.law import Law
@@ -49,6 +50,11 @@ class GramSchmidtWalk:
             if self.rank is None:
                 raise ValueError(f"form {self.form} needs a rank, the number of features; rank=256 is a good start")
             positive(rank=self.rank)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding."""
+        return of_refinement(self.model, self.refinement)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho.

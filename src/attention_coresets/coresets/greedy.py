@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.pairs import Features, Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.recursion import balanced_coreset, gram_factors
@@ -30,6 +31,11 @@ class Greedy:
 
     def __post_init__(self) -> None:
         check_axes(self.model, self.scale, self.recursion, self.refinement)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding."""
+        return of_refinement(self.model, self.refinement)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""

@@ -1,11 +1,13 @@
 """Kernel herding: equal weights in the feature space, each token the one that best completes the running mean."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.law import capped_marginals, law
 from attention_coresets.coresets.parameters import check_axes
 from attention_coresets.coresets.subsets import first_best, mark, subset
@@ -27,6 +29,7 @@ class Herding:
     once and O(n (d + dv)) a token; memory O(n^2) up to n = 4096, then O(n).
     """
 
+    agreement: ClassVar[Agreement] = Agreement.TIES
     model: str = "tilted"
     scale: str = "auto"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.subsets import first_best, mark, subset
 from attention_coresets.coresets.uniforms import Generators
 
@@ -24,6 +25,7 @@ class KCenter:
     """
 
     model: ClassVar[str] = "free"
+    agreement: ClassVar[Agreement] = Agreement.TIES
     metric: str = "keys"
 
     def __post_init__(self) -> None:

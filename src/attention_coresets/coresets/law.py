@@ -52,6 +52,7 @@ def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H
     rank = torch.arange(n, device=log_p.device)
     left = (size - rank).clamp_min(0).to(log_p.dtype).log()  # log (size - k): what k capped tokens leave
     fits = ordered + left - tail <= 0  # with the first k capped, the next one stays below 1
+    fits[..., -1] = True  # all but the last capped always fits; rounding must not say otherwise
     capped = fits.to(torch.int8).argmax(dim=-1, keepdim=True)  # the smallest such k
     log_c = (left - tail).gather(-1, capped)
     marginals = torch.where(rank < capped, torch.zeros_like(ordered), (ordered + log_c).clamp_max(0)).exp()

@@ -5,12 +5,14 @@ it errs too much, which become demands; until branch and bound certifies a subse
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive, unit_interval
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.demands import Demands
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
@@ -40,6 +42,7 @@ class Optimum:
     tokens or d > 4. Cost exponential in n. Needs scipy.
     """
 
+    agreement: ClassVar[Agreement] = Agreement.TIES
     model: str = "tilted"
     tolerance: float = 1e-2
     seconds: float = 600.0

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.buckets import BUCKETED
 from attention_coresets.coresets.pairs import Rule, pair_signs
 from attention_coresets.coresets.parameters import check_axes
@@ -29,6 +30,11 @@ class PairedCoin:
                 "a coin does not see which tokens share its bucket: "
                 f"recursion {self.recursion!r} chooses as halving does; use halving"
             )
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding."""
+        return of_refinement(self.model, self.refinement)
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""

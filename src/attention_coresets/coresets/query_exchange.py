@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.calibration import Calibration, calibration, error_moment
 from attention_coresets.coresets.eviction.scores import check_request
 from attention_coresets.coresets.exchange import exchange
@@ -37,6 +38,7 @@ class QueryExchange:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TIES
 
     def __post_init__(self) -> None:
         if self.moves < 0:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
+from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.calibration import MARGINALS, calibration, gram, log_sensitivities
 from attention_coresets.coresets.eviction.scores import check_request, first, position_rank
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
@@ -48,6 +49,11 @@ class QueryWalk:
         positive(ridge=self.ridge)
         if self.sinks < 0:
             raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding."""
+        return of_refinement(self.model, self.refinement)
 
     def __call__(
         self,

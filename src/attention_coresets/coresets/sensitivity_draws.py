@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.sensitivities import sensitivities
 from attention_coresets.coresets.subsets import subset
 from attention_coresets.coresets.systematic import weighted_draws
@@ -23,6 +24,7 @@ class SensitivityDraws:
     """
 
     model: ClassVar[str] = "tilted"
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.k_center import squared_distances, standardised
 from attention_coresets.coresets.subsets import subset
 from attention_coresets.coresets.systematic import weighted_draws
@@ -31,6 +32,7 @@ class SubGen:
     """
 
     model: ClassVar[str] = "free"
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
     delta: float = 1.0
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.recursion import balanced_coreset, no_vectors
 from attention_coresets.coresets.systematic import systematic
 from attention_coresets.coresets.uniforms import Generators
@@ -20,6 +21,7 @@ class TiltedDraws:
 
     weighted: ClassVar[bool] = True  # takes a WeightedCache
     model: ClassVar[str] = "tilted"
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
         """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.size import check_plain, check_sinks, check_size, everything
 from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.theory import check_rho
@@ -19,6 +21,7 @@ class Uniform:
     position) and gives each other token kept the log-weight log((n - s) / (size - s)). Cost O(n log n).
     """
 
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
     sinks: int = 0
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import (
     check_request,
     first,
@@ -40,6 +41,7 @@ class CurDKV:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         one_of("leverage", self.leverage, LEVERAGES)

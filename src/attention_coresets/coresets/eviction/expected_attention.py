@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import (
     check_queries,
     check_request,
@@ -35,6 +36,7 @@ class ExpectedAttention:
     needs_queries: ClassVar[bool] = True
     moved: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         if self.sinks < 0 or not self.epsilon >= 0:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, attention_weights, seen
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import (
     check_queries,
     check_request,
@@ -33,6 +34,7 @@ class H2O:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         if not 0 <= self.recent <= 1:

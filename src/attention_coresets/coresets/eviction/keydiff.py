@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import check_request, top_scores
 from attention_coresets.coresets.uniforms import Generators
 
@@ -22,6 +23,7 @@ class KeyDiff:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __call__(
         self,

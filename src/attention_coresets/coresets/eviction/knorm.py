@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import check_request, top_scores
 from attention_coresets.coresets.uniforms import Generators
 
@@ -21,6 +22,7 @@ class Knorm:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __call__(
         self,

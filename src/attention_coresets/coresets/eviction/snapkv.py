@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, attention_weights
 from attention_coresets.checks import positive
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import (
     check_queries,
     check_request,
@@ -37,6 +38,7 @@ class SnapKV:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         positive(window=self.window, pool=self.pool)

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import check_request, first, position_rank, top_scores
 from attention_coresets.coresets.uniforms import Generators
 
@@ -25,6 +26,7 @@ class StreamingLLM:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = True
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         if self.sinks < 0:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, attention_weights
+from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.eviction.scores import (
     check_queries,
     check_request,
@@ -27,6 +28,7 @@ class TOVA:
     model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = False
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __call__(
         self,
