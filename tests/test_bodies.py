@@ -242,6 +242,13 @@ def test_the_smallest_ellipsoid_of_points_in_a_plane(rng):
     assert (both.radii(torch.stack([queries, queries]))[0] <= 1 + 1e-9).all()
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_an_ellipsoid_of_queries_in_a_plane_has_two_axes_in_any_unit(unit, rng):
+    basis = torch.linalg.qr(torch.from_numpy(rng.standard_normal((5, 2)))).Q
+    queries = unit * torch.from_numpy(rng.standard_normal((30, 2))) @ basis.mT
+    assert (ellipsoid(queries, ridge=0.0).axes.norm(dim=-2) > 0).tolist() == [True, True, False, False, False]
+
+
 def test_a_coreset_of_the_view_weighs_absolutely_outside():
     """Everything kept, from the view and back: log-weights 0, whatever was taken off for digits."""
     generator = torch.Generator().manual_seed(0)

@@ -208,6 +208,13 @@ def agrees(kept, pi, coreset):
     np.testing.assert_allclose(coreset.log_weights, -np.log(pi)[coreset.indices], atol=1e-6)
 
 
+def test_a_point_at_the_distance_delta_joins():
+    """At delta up to rounding, which a shift changes: the second point joins the first, the third is too far."""
+    for shift in (0.0, 0.1, 1 / 3, 7.7):
+        points = torch.tensor([[[0.0], [0.3], [0.7]]], dtype=torch.float64) + shift
+        assert online_clusters(points, 0.3).tolist() == [[0, 0, 1]]
+
+
 def test_subgens_marginals_are_half_clusters_half_value_norms():
     cache = small_cache("clusters", n=14, d=4, seed=4)
     cache = Cache(cache.keys, cache.values * torch.linspace(0.1, 3, 14, dtype=torch.float64)[:, None])
