@@ -250,6 +250,15 @@ def test_float32_caches_and_equal_keys():
     assert (worst.reached == 64).all()
 
 
+def test_log_weights_a_thousand_nats_apart_overflow_nothing():
+    """Tokens of weight e^-1000 beside others are as good as absent."""
+    cache = small_cache("sphere")
+    weights = torch.tensor([0.0, 0.3, -0.2, 0.1, -1000.0, -1000.0], dtype=torch.float64)
+    with_them, without = Coreset(torch.arange(6), weights), Coreset(torch.arange(4), weights[:4])
+    found, expected = (worst_query(cache, coreset, 2.0).error for coreset in (with_them, without))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_ridges_of_large_logits_are_climbed_to_their_end():
     """Keys of norm about 1.7, rho = 10, random weights: plain gradients, at the same number of steps, ended 0.1 to
     0.8 % below what branch and bound found."""
