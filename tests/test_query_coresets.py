@@ -159,6 +159,9 @@ def test_tokens_are_chosen_by_what_they_are_not_by_where_they_stand(rng, name):
 def test_what_cannot_be_done_is_refused(rng, name):
     cache, queries, _ = random_head(rng)
     construct = make_coreset(name)
+    assert construct.needs_queries
+    assert construct.needs_positions
+    assert construct.model_units
     assert construct(cache, N, RHO, *generators(0)).size == N
     with pytest.raises(ValueError, match="pass queries"):
         construct(cache, 5, RHO, *generators(0))
