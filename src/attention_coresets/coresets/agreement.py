@@ -3,8 +3,10 @@
 from enum import StrEnum
 
 DIGITS = 1e-12  # log-weights of class TOKENS, relative to max(1, |log-weight|)
-SOLVED = 1e-6  # attention over coresets of class TIES, in units of the largest value norm
-WITHIN = 0.02  # worst-case errors of class ERROR, relative; all three were set before they were measured
+# attention over coresets of class TIES, in units of the largest value norm; at first it was to hold of the weights
+# themselves, which the first run under other rounding contradicted where keys are equal (5e-6)
+SOLVED = 1e-6
+WITHIN = 0.02  # worst-case errors of class ERROR, relative; like DIGITS set before it was measured
 
 
 class Agreement(StrEnum):
