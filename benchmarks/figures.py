@@ -85,7 +85,7 @@ def constructions(measured: Measured) -> Figure | None:
 def _group(row: Row) -> str:
     """The row's panel: eviction heuristics apart, the others by their stated power of n."""
     name = row.case.split(",")[0]
-    if hasattr(CORESETS.get(name), "needs_queries"):
+    if name in CORESETS and CORESETS[name]().in_model_units:
         return "eviction"
     return f"{STATED[name].time['n']:g}" if name in STATED else "unstated"
 

@@ -3,6 +3,7 @@
 python scripts/sweep.py cache=sphere cache.n=1024 coreset=uniform rho=1 seed=0   # one cell, its rows printed
 python scripts/sweep.py experiment=epsilon_rate tier=quick                       # a sweep; run again, it resumes
 python scripts/sweep.py experiment=epsilon_rate launcher=joblib hydra.launcher.n_jobs=8 compute.dtype=float32
+python scripts/sweep.py plugins=[my_module] coreset=top_norm rho=1               # a construction of one's own
 
 Finished cells go to results/cells; `python scripts/collect.py` makes the table of them.
 """
@@ -15,14 +16,16 @@ import hydra
 from attention_coresets.study.config import REPOSITORY, register
 from attention_coresets.study.explain import one_line, refuse_experiment_list
 from attention_coresets.study.job import run_job
+from attention_coresets.study.plugins import load_plugins, named_plugins
 
 
 def main() -> int:
     """Hydra's main with errors as one line: 1 for a failure, 130 after Ctrl-C. HYDRA_FULL_ERROR=1 shows tracebacks."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise what it would otherwise print in its own way
-    register()
     try:
+        load_plugins(named_plugins(sys.argv[1:]))
+        register()
         refuse_experiment_list(sys.argv[1:])
         hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attention_coresets import Cache, make_cache, make_coreset, worst_query
-from attention_coresets.coresets.uniforms import draw
+from attention_coresets.coresets.randomness import draw
 from tables import generators, small_cache
 
 RHO = 2.0

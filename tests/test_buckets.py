@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_coresets import Cache, make_cache, make_coreset, tilt, worst_query
-from attention_coresets.coresets import recursion
+from attention_coresets.coresets import balancing_base
+from attention_coresets.coresets.balancing_base import Balancing
 from attention_coresets.coresets.buckets import BUCKETED, RECURSIONS, Round, conditional_marginals, deal, rounds
 from attention_coresets.coresets.law import capped_marginals
 from attention_coresets.coresets.paired_coin import _Coin
@@ -100,20 +101,25 @@ def test_dealing_does_not_see_rounding():
     assert len({int(places), *others.tolist()}) > 5  # the first token is dealt anywhere
 
 
-def _coin_signs(gram, x, uniforms):
-    return pair_signs(None, x, uniforms[:, 0], _Coin())
+class Coins(Balancing):
+    """A fair coin in buckets, which PairedCoin refuses: where tokens are dealt does not matter to it."""
+
+    def signs(self, vectors, x, uniforms):
+        return pair_signs(None, x, uniforms[:, 0], _Coin())
+
+    def vectors(self, *_):
+        return None
 
 
 @pytest.mark.parametrize("name", BUCKETED)
 @pytest.mark.parametrize("model", ["tilted", "unweighted"])
 def test_inclusion_is_unbiased_and_sizes_exact(name, model, monkeypatch):
     """By a rule that keeps the mean: over many runs a token's weight, 0 where it was dropped, has mean 1."""
-    monkeypatch.setattr(recursion, "rounds", lambda n, size, kind: rounds(n, size, kind, 0))
+    monkeypatch.setattr(balancing_base, "rounds", lambda n, size, kind: rounds(n, size, kind, 0))
     n, size, runs = 30, 4, 3000
     cache = repeated(small_cache("cap_outliers", n=n, d=4, seed=1), runs)
     assert max(step.buckets for step in rounds(n, size, name, 0)) > 1
-    axes = {"model": model, "scale": "auto", "recursion": name, "vectors": recursion.no_vectors}
-    coreset = recursion.balanced_coreset(cache, size, 2.0, *generators(3), rule=_coin_signs, **axes)
+    coreset = Coins(model=model, recursion=name)(cache, size, 2.0, *generators(3))
     assert coreset.indices.shape == (runs, size)
     weights = torch.full((runs, size), n / size) if model == "unweighted" else coreset.log_weights.exp()
     counts = torch.zeros(runs, n).double().scatter_(-1, coreset.indices, weights.double())
@@ -126,7 +132,7 @@ def test_inclusion_is_unbiased_and_sizes_exact(name, model, monkeypatch):
 @pytest.mark.parametrize("name", ["merge_reduce", "compress_pp"])
 def test_a_last_round_of_one_bucket_evens_the_weights_out(name, monkeypatch):
     """pi is proportional to p* where no round capped a token, whatever its buckets were."""
-    monkeypatch.setattr(recursion, "rounds", lambda n, size, kind: rounds(n, size, kind, 1))
+    monkeypatch.setattr(balancing_base, "rounds", lambda n, size, kind: rounds(n, size, kind, 1))
     cache = make_cache("sphere", n=600, d=4, seed=2)
     coreset = make_coreset("kernel_halving", recursion=name)(cache, 20, 1.0, *generators(0))
     ratio = coreset.log_weights + tilt(cache.keys, 1.0).log_p[coreset.indices]
@@ -137,7 +143,7 @@ def test_a_last_round_of_one_bucket_evens_the_weights_out(name, monkeypatch):
 @pytest.mark.parametrize("name", BUCKETED)
 @pytest.mark.parametrize("rule", ["kernel_halving", "greedy", "self_balancing_walk", "gram_schmidt_walk"])
 def test_every_rule_at_odd_sizes_head_by_head(name, rule, monkeypatch):
-    monkeypatch.setattr(recursion, "rounds", lambda n, size, kind: rounds(n, size, kind, 1))
+    monkeypatch.setattr(balancing_base, "rounds", lambda n, size, kind: rounds(n, size, kind, 1))
     cache = small_cache("clusters", n=203, heads=2)
     construct = make_coreset(rule, recursion=name)
     for size in (1, 13, 50, 111, 202):

@@ -12,7 +12,7 @@ from attention_coresets.caches import token_order
 from attention_coresets.caches.capture import capture
 from attention_coresets.caches.model import Model, load_head, read_layer
 from attention_coresets.coresets.eviction import EVICTION
-from attention_coresets.coresets.eviction.scores import top_scores
+from attention_coresets.coresets.eviction.base import top_scores
 from attention_coresets.study.cell import run_cell
 from oracles import softmax
 from tables import generators
@@ -221,7 +221,7 @@ def test_queries_and_positions_that_do_not_fit(rng):
         construct = make_coreset(name)
         assert construct.needs_queries == (name in USES_QUERIES)
         if construct.needs_queries:
-            with pytest.raises(ValueError, match=rf"{name} scores tokens by .* pass queries"):
+            with pytest.raises(ValueError, match=rf"{type(construct).__name__} chooses tokens by .* pass queries"):
                 construct(cache, SIZE, RHO, *generators(0))
             with pytest.raises(ValueError, match="must have shape"):
                 construct(cache, SIZE, RHO, *generators(0), queries=queries[..., :-1])
@@ -313,7 +313,7 @@ def test_real_heads_whatever_the_order_of_the_tokens(name, monkeypatch):
         order = token_order(Model(**{k: v for k, v in TINY.items() if k != "name"} | {"shuffle": shuffle}), 48, 3)
         layer = read_layer(Model(model="tiny-random", n=48, queries=16).source, 1)
         k, v = layer.keys[1].double().numpy(), layer.values[1].double().numpy()
-        asked = layer.moved if getattr(CORESETS[name], "moved", False) else layer.calibration
+        asked = layer.moved if CORESETS[name].moved else layer.calibration
         q = asked[2:].double().numpy() * layer.scaling
         with monkeypatch.context() as patch:
             patch.setitem(globals(), "SIZE", 20)

@@ -8,6 +8,7 @@ import torch
 
 from agreement import assert_agree
 from attention_coresets import Cache, Coreset, WeightedCache, attention_error, make_coreset
+from attention_coresets.coresets.base import place_in_text
 from attention_coresets.coresets.calibration import calibration, error_moment, gram, log_sensitivities
 from attention_coresets.coresets.law import capped_marginals
 from oracles import softmax
@@ -44,7 +45,7 @@ def by_loops(cache, queries, positions, h, moved):
 @pytest.mark.parametrize("moved", [True, False])
 def test_kernel_marginals_and_error_are_the_definitions(rng, moved):
     cache, queries, positions = random_head(rng)
-    found = calibration(cache, queries, positions, moved, "query_walk")
+    found = calibration(cache, queries, None if moved else place_in_text(positions, cache))
     moment, total = error_moment(found)
     for h in range(HEADS):
         rows, v = by_loops(cache, queries, positions, h, moved)
@@ -72,7 +73,9 @@ def test_the_walks_weights_are_those_of_its_marginals(rng, marginals, refinement
     cache, queries, positions = random_head(rng)
     construct = make_coreset("query_walk", marginals=marginals, refinement=refinement, moved=False)
     coreset = construct(cache, 10, RHO, *generators(0), queries=queries, positions=positions)
-    pi = capped_marginals(log_sensitivities(calibration(cache, queries, positions, False, ""), marginals), 10)
+    pi = capped_marginals(
+        log_sensitivities(calibration(cache, queries, place_in_text(positions, cache)), marginals), 10
+    )
     assert coreset.indices.shape == (HEADS, 10)
     torch.testing.assert_close(coreset.log_weights, -pi.gather(-1, coreset.indices).log(), rtol=0, atol=1e-9)
 
@@ -80,7 +83,7 @@ def test_the_walks_weights_are_those_of_its_marginals(rng, marginals, refinement
 def test_the_walk_keeps_each_token_with_its_marginal(rng):
     cache, queries, _ = random_head(rng, n=8)
     draws, size = 600, 4
-    pi = capped_marginals(log_sensitivities(calibration(cache, queries, None, True, ""), "rms"), size)
+    pi = capped_marginals(log_sensitivities(calibration(cache, queries, None), "rms"), size)
     many = Cache(*(x[:, None].repeat(1, draws, 1, 1) for x in (cache.keys, cache.values)))
     asked = queries[:, None].repeat(1, draws, 1, 1, 1)
     coreset = make_coreset("query_walk")(many, size, RHO, torch.Generator().manual_seed(1), queries=asked)
@@ -92,7 +95,7 @@ def test_the_walk_keeps_each_token_with_its_marginal(rng):
 def test_the_walk_beats_draws_at_its_own_queries(rng):
     """Balancing against a random subset of the same marginals and weights, mean error over draws."""
     cache, queries, _ = random_head(rng, queries=24, n=96)
-    pi = capped_marginals(log_sensitivities(calibration(cache, queries, None, True, ""), "rms"), 24)
+    pi = capped_marginals(log_sensitivities(calibration(cache, queries, None), "rms"), 24)
     errors = {"walk": [], "draws": []}
     for seed in range(12):
         g = torch.Generator().manual_seed(seed)
@@ -120,7 +123,7 @@ def test_exchange_reproduces_few_queries_and_moves_never_hurt(rng):
     cache, queries, _ = random_head(rng, n=80)
     exact = make_coreset("query_exchange", moves=8)(cache, 76, RHO, *generators(0), queries=queries)
     assert float(attention_error(queries.flatten(1, 2), cache, exact).max()) < 1e-4
-    moment, total = error_moment(calibration(cache, queries, None, True, ""))
+    moment, total = error_moment(calibration(cache, queries, None))
     objective = []
     for moves in (0, 2, 8, 64):
         coreset = make_coreset("query_exchange", moves=moves)(cache, 12, RHO, *generators(0), queries=queries)

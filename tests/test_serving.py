@@ -15,6 +15,7 @@ from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 from attention_coresets import Coreset, make_coreset  # noqa: E402
 from attention_coresets.caches.language_models import load_model, prose  # noqa: E402
+from attention_coresets.coresets.base import Construction, Request, check_is_construction  # noqa: E402
 from attention_coresets.serving import (  # noqa: E402
     CoresetLayer,
     Layout,
@@ -201,16 +202,18 @@ def test_a_sample_is_the_same_in_any_batch(llama) -> None:
     assert not torch.equal(both.indices[0, 0], both.indices[1, 0])
 
 
-class Spy:
+class Spy(Construction):
     """Keeps the last tokens, and what it was given."""
+
+    model = "unweighted"
 
     def __init__(self, **flags) -> None:
         self.__dict__.update(flags)
         self.calls: list = []
 
-    def __call__(self, cache, size, rho, generator, **extra) -> Coreset:
-        self.calls.append((cache, rho, extra))
-        return Coreset(torch.arange(cache.n - size, cache.n).expand(*cache.heads, -1))
+    def choose(self, request: Request) -> Coreset:
+        self.calls.append((request.cache, request.rho, request.queries))
+        return Coreset(torch.arange(request.cache.n - request.size, request.cache.n).expand(*request.cache.heads, -1))
 
 
 def test_units_and_queries_that_constructions_get(llama) -> None:
@@ -219,17 +222,17 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     for spy in (plain, raw, asks, moved):
         compress(prefilled, spy, SIZE, keep_recent=4, rho=2.5)
     (cache, rho, extra), layer = plain.calls[0], prefilled.cache.layers[0]
-    assert (cache.n, rho, extra) == (N - 4, 2.5, {})
+    assert (cache.n, rho, extra) == (N - 4, 2.5, None)
     assert float(cache.keys.mean(dim=-2).abs().max()) < 1e-6
     torch.testing.assert_close(cache.keys.norm(dim=-1).amax(-1), torch.ones(2, 2))
     differences = (cache.keys[..., :1, :] - cache.keys) / (layer.keys[..., :1, :] - layer.keys)[..., : N - 4, :]
     assert float(differences[..., 1:, :].std(dim=(-1, -2)).max()) < 1e-3  # one scale a head
     for spy in (raw, asks):
         assert torch.equal(spy.calls[0][0].keys, layer.keys[..., : N - 4, :])
-    assert raw.calls[0][2] == {}
-    given = asks.calls[1][2]["queries"]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
+    assert raw.calls[0][2] is None
+    given = asks.calls[1][2]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
     assert torch.equal(given, prefilled.queries[1][..., :6, :])
-    torch.testing.assert_close(moved.calls[1][2]["queries"], later_queries(llama, prefilled, 10, 1))
+    torch.testing.assert_close(moved.calls[1][2], later_queries(llama, prefilled, 10, 1))
 
 
 def later_queries(model, prefilled, by: int, layer: int) -> torch.Tensor:
@@ -272,10 +275,15 @@ def test_memory_of_the_prompt_is_freed(llama) -> None:
 def test_beams_carry_their_log_weights(llama) -> None:
     """Beam search reorders the samples of the cache: the score of its best beam is that of its tokens one by one."""
 
-    def construct(cache, size, rho, generator):
-        indices = torch.arange(0, cache.n, cache.n // size)[:size].expand(*cache.heads, -1)
-        return Coreset(indices, indices.to(cache.keys) / 10)
+    class Construct(Construction):
+        model = "free"
 
+        def choose(self, request: Request) -> Coreset:
+            n, size = request.cache.n, request.size
+            indices = torch.arange(0, n, n // size)[:size].expand(*request.cache.heads, -1)
+            return Coreset(indices, indices.to(request.cache.keys) / 10)
+
+    construct = Construct()
     prompt, ones = CONTEXT[:1], torch.ones_like(CONTEXT[:1])
     options = {"num_beams": 3, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
     with compressed(llama, construct, size=SIZE), torch.no_grad():
@@ -420,14 +428,25 @@ def test_nan_in_a_layer_is_refused(llama) -> None:
         compress(prefilled, make_coreset("uniform"), 4)
 
 
-def test_a_construction_that_keeps_another_number_is_refused(llama) -> None:
-    def fewer(cache, size, rho, generator):
-        return Coreset(torch.arange(size - 1).expand(*cache.heads, -1))
+class Keeps(Construction):
+    """Keeps these tokens, whatever is asked."""
 
-    with pytest.raises(ValueError, match=r"layer 0: the construction kept \(2, 2, 3\) tokens"):
-        compress(prefill(llama, CONTEXT), fewer, 4)
+    model = "unweighted"
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        self.tokens = tokens
+
+    def choose(self, request: Request) -> Coreset:
+        return Coreset(self.tokens.expand(*request.cache.heads, -1))
+
+
+def test_a_construction_that_keeps_another_number_is_refused(llama) -> None:
+    with pytest.raises(ValueError, match=r"layer 0: Keeps kept \(2, 2, 3\) tokens"):
+        compress(prefill(llama, CONTEXT), Keeps(torch.arange(3)), 4)
     with pytest.raises(ValueError, match=r"layer 0: coreset indices must lie in 0\.\.35, got 36\.\.39"):
-        compress(prefill(llama, CONTEXT), lambda *_, **__: Coreset(torch.arange(36, 40).expand(2, 2, -1)), 8, 4)
+        compress(prefill(llama, CONTEXT), Keeps(torch.arange(36, 40)), 8, 4)
+    with pytest.raises(ValueError, match="is no Construction; inherit from"):
+        check_is_construction(lambda *_, **__: Coreset(torch.arange(4).expand(2, 2, -1)))
     with pytest.raises(ValueError, match=r"layer 0: .* prefill with calibration above keep_recent = 2"):
         compress(prefill(llama, CONTEXT, calibration=2), make_coreset("snapkv"), 4, keep_recent=2)
 

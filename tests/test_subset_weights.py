@@ -12,7 +12,7 @@ from attention_coresets import Cache, Coreset, attention_error, make_coreset, wo
 from attention_coresets.coresets.law import balancing_gram, law
 from attention_coresets.coresets.nnls import nnls
 from attention_coresets.coresets.refit import _bank, refit_log_weights
-from attention_coresets.coresets.subsets import FLOOR, floored_log
+from attention_coresets.coresets.selection import FLOOR, floored_log
 from attention_coresets.coresets.unit_kernel import unit_kernel
 from tables import FAMILIES, generators, small_cache
 

@@ -5,27 +5,41 @@ does.
 from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attend, attention_error
 from attention_coresets.bodies import QueryBody, ellipsoid, minimum_ellipsoid
-from attention_coresets.caches import CACHES, make_cache
-from attention_coresets.coresets import CORESETS, HeldCoreset, Stream, make_coreset
+from attention_coresets.caches import CACHES, make_cache, register_cache
+from attention_coresets.coresets import (
+    CORESETS,
+    Construction,
+    HeldCoreset,
+    Request,
+    Stream,
+    check_construction,
+    make_coreset,
+    register_construction,
+)
 from attention_coresets.theory import Tilt, tilt
 
 __all__ = [
     "CACHES",
     "CORESETS",
     "Cache",
+    "Construction",
     "Coreset",
     "HeldCoreset",
     "QueryBody",
+    "Request",
     "Stream",
     "Tilt",
     "WeightedCache",
     "WorstQuery",
     "attend",
     "attention_error",
+    "check_construction",
     "ellipsoid",
     "make_cache",
     "make_coreset",
     "minimum_ellipsoid",
+    "register_cache",
+    "register_construction",
     "tilt",
     "worst_query",
 ]

@@ -1,9 +1,16 @@
 """Names to frozen dataclasses, with an error that knows the nearest name: shared by caches and constructions."""
 
+import hashlib
+import inspect
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
+
+# of each class that a user's module has added: a digest of that module's text, so that results of an older text are
+# not taken for its own
+_SOURCES: dict[type, str] = {}
 
 
 def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
@@ -15,10 +22,39 @@ def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mappin
     return registry[name](**parameters)
 
 
+def add(registry: dict[str, type], kind: str, name: str, parameters: type) -> None:
+    """Register a frozen dataclass of one's own; ValueError where it is none, or the name is taken or cannot be typed.
+
+    Registered again under its name, a class of the same module takes the place of the former.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"{kind} {name!r}: a name must be letters, digits and underscores, not beginning with a digit")
+    if not (isinstance(parameters, type) and is_dataclass(parameters)):
+        raise ValueError(f"{kind} {name}: register the class, a dataclass of its parameters, got {parameters!r}")
+    if not parameters.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ValueError(f"{kind} {name}: {parameters.__name__} must be frozen; write @dataclass(frozen=True)")
+    taken = registry.get(name)
+    if taken is not None and (taken.__module__, taken.__qualname__) != (parameters.__module__, parameters.__qualname__):
+        raise ValueError(f"{kind} {name}: the name is taken by {taken.__module__}.{taken.__qualname__}; choose another")
+    registry[name] = parameters
+    source = inspect.getsourcefile(parameters)
+    _SOURCES[parameters] = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+
+
+def source_of(parameters: type) -> str | None:
+    """A digest of the text of the user's module that has added the class; None for a class of the package."""
+    return _SOURCES.get(parameters)
+
+
 def check_name(name: str, known, kind: str) -> None:
     """ValueError unless `name` is known; the message holds the nearest known name and the whole list."""
     if name in known:
         return
-    near = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+
+
+def nearest(name: str, known, cutoff: float = 0.4) -> str | None:
+    """The known name that is most like `name`, if any is."""
+    return next(iter(get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)

@@ -1,5 +1,8 @@
 """Caches to study: one family a file, parameters and a seed in, a batch of heads out."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,7 +16,7 @@ from attention_coresets.caches.model import Model
 from attention_coresets.caches.product import Product
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
-from attention_coresets.registry import build
+from attention_coresets.registry import add, build
 
 CACHES: dict[str, type] = {
     "sphere": Sphere,
@@ -53,6 +56,58 @@ def make_cache(
     return Cache(keys, values) if heads is not None else Cache(keys[0], values[0])
 
 
+def register_cache(name: str, family: type) -> None:
+    """Add a family of caches of one's own to CACHES, so that `make_cache` and the sweeps know it by `name`.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and underscores; not that of another family.
+    family : type
+        The class: a frozen dataclass of its parameters, `n` and `d` among them, with a method
+        ``sample(rng) -> (keys [n, d], values [n, dv])``, NumPy float64 arrays drawn from ``rng`` alone. A field `rho`
+        is the radius that a sweep asks at, unless it says otherwise.
+
+    Raises
+    ------
+    ValueError
+        Where the name is taken or the class is no such type.
+    """
+    add(CACHES, "cache", name, family)
+    try:
+        _check_family(name, family)
+    except ValueError:
+        del CACHES[name]
+        raise
+
+
+def _check_family(name: str, family: type) -> None:
+    known = {field.name for field in dataclasses.fields(family)}
+    if missing := {"n", "d"} - known:
+        raise ValueError(f"cache {name}: {family.__name__} has no field {' and no field '.join(sorted(missing))}")
+    if not callable(getattr(family, "sample", None)):
+        raise ValueError(f"cache {name}: {family.__name__} has no method sample(rng)")
+
+
+def check_family(name: str, family: Any) -> None:
+    """Try a family at its parameters; ValueError, in one line, where it breaks its type."""
+    try:
+        keys, values = family.sample(np.random.default_rng([0, 0]))
+    except Exception as error:
+        raise ValueError(f"cache {name} fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    for what, x in (("keys", keys), ("values", values)):
+        if not isinstance(x, np.ndarray) or x.dtype != np.float64 or x.ndim != 2 or len(x) != family.n:
+            got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"cache {name}: {what} must be a float64 array [n = {family.n}, ...], got {got}")
+        if not np.isfinite(x).all():
+            raise ValueError(f"cache {name}: {what} hold NaN or Inf")
+    if keys.shape[1] != family.d:
+        raise ValueError(f"cache {name}: keys must have d = {family.d} columns, got {keys.shape[1]}")
+    again = family.sample(np.random.default_rng([0, 0]))
+    if not all(np.array_equal(x, y) for x, y in zip((keys, values), again, strict=True)):
+        raise ValueError(f"cache {name}: drew other tokens from the same rng; take random numbers from rng alone")
+
+
 def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
     keys, values = family.sample(np.random.default_rng([seed, head]))
     order = token_order(family, len(keys), seed, head)
@@ -62,6 +117,6 @@ def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]
 def token_order(family, n: int, seed: int, head: int = 0) -> np.ndarray:
     """Which token of the family's own order stands at each place of `make_cache`'s: for a model, its position."""
     order = np.arange(n)
-    if getattr(family, "shuffle", True):
+    if not isinstance(family, Model) or family.shuffle:
         np.random.default_rng([seed, head, _ORDER_STREAM]).shuffle(order)
     return order

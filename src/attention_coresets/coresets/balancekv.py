@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +9,10 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
-from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.law import SCALES, law
-from attention_coresets.coresets.size import check_plain, check_size, everything
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.randomness import draw
 from attention_coresets.registry import check_name
-from attention_coresets.theory import check_rho
 
 VARIANTS = ("published", "shipped")
 _LEVEL = 1e-6  # of log2: a norm this close below a power of two is one, for rounding must not part unit values
@@ -26,7 +23,7 @@ _MAX_EXPONENT = 300.0
 
 
 @dataclass(frozen=True)
-class BalanceKV:
+class BalanceKV(Construction):
     """Kochetkova et al., arXiv 2502.07861, github.com/ksheth96/BalanceKV: halve blocks of tokens until `size` are left.
 
     Within a block token j goes up with probability 1/2 - g sum_{i<j} K_ij s_i, clipped (the paper stops there), with
@@ -48,7 +45,6 @@ class BalanceKV:
     scale: a^2, "inv_sqrt_d" in both sources, else as GramSchmidtWalk's. Cost O(n block (d + dv)) and n choices.
     """
 
-    agreement: ClassVar[Agreement] = Agreement.TOKENS
     variant: str = "published"
     scale: str = "inv_sqrt_d"
     block: int | None = None
@@ -72,18 +68,13 @@ class BalanceKV:
         """Whether 1/sqrt(d) asks for a real head's keys as the model computes them."""
         return self.scale == "inv_sqrt_d"
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head."""
-        check_rho(rho)
-        check_size(size)
-        check_plain(cache)
-        if size >= cache.n:
-            return everything(cache)
+    def choose(self, request: Request) -> Coreset:
+        cache, size = request.cache, request.size
         keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
-        measure = law(keys, rho, "unweighted", self.scale)
+        measure = law(keys, request.rho, "unweighted", self.scale)
         x = (keys - measure.center.unsqueeze(-2)) * measure.scale.sqrt()[:, None, None]
         targets = [size << s for s in reversed(range(math.ceil(math.log2(cache.n / size))))]
-        uniforms = draw(generator, len(keys), len(targets), 2, cache.n).to(x.device)
+        uniforms = draw(request.generator, len(keys), len(targets), 2, cache.n).to(x.device)
         indices = torch.arange(cache.n, device=x.device).repeat(len(x), 1)
         weights = torch.ones_like(x[..., 0])
         for stage, target in enumerate(targets):

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, attention_weights
-from attention_coresets.coresets.eviction.scores import check_queries, position_rank
 from attention_coresets.coresets.query_bank import weighted_moment
 
 MARGINALS = ("rms", "max", "smoothed")
@@ -22,17 +21,17 @@ class Calibration(NamedTuple):
     values: Float[Tensor, "H n dv"]
 
 
-def calibration(cache: Cache, queries: Tensor | None, positions: Tensor | None, moved: bool, name: str) -> Calibration:
-    """Of a flat batch of heads, float64; queries ``[*heads, group, b, d]``, those of the cache's last b positions.
+def calibration(
+    cache: Cache, queries: Float[Tensor, "*heads group b d"], rank: Int[Tensor, "*heads n"] | None
+) -> Calibration:
+    """Of a flat batch of heads, float64; queries are those of the cache's last b positions.
 
-    moved: the queries have been carried to the b positions that follow the cache and see all of it. Otherwise query j
-    of b sees what the model let it see: tokens up to place n - b + j in the text, which `positions` gives (None: the
-    tokens' order). ValueError without queries, where they do not fit, or where there are more of them than tokens.
-    Cost group b n d multiply-adds and group b n numbers a head.
+    rank None: they have been carried to the b positions that follow the cache and see all of it. Otherwise query j of b
+    sees what the model let it see: the tokens of `rank`, their place in the text, up to n - b + j. ValueError for more
+    queries than tokens.
+    Cost: group b n d multiply-adds and group b n numbers a head.
     """
-    queries = check_queries(queries, cache, name).to(torch.float64)
-    rank = None if moved else position_rank(positions, cache)
-    weights = attention_weights(queries, cache.keys.to(torch.float64), rank).flatten(-3, -2)
+    weights = attention_weights(queries.to(torch.float64), cache.keys.to(torch.float64), rank).flatten(-3, -2)
     weights = weights.reshape(-1, *weights.shape[-2:])  # [H, group b, n]
     values = cache.values.to(torch.float64).reshape(-1, *cache.values.shape[-2:])
     values = values - values.mean(dim=-2, keepdim=True)

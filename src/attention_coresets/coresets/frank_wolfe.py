@@ -6,21 +6,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.law import law
+from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.law import SCALES, law
 from attention_coresets.coresets.nnls import nnls
-from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.subsets import first_best, floored_log, mark, subset
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.selection import first_best, floored_log, mark, over_heads
 from attention_coresets.coresets.unit_kernel import DENSE, UnitKernel, unit_kernel
+from attention_coresets.registry import check_name
 
 _TIE = 1e-9  # of the largest entry of the target
 _REFIT = 16  # a refit of all weights after each token up to here, then each time their number has grown by 1/16
 
 
 @dataclass(frozen=True)
-class FrankWolfe:
+class FrankWolfe(Construction):
     """Approximate T = sum_i phi_i by sum_j w_j phi_j, w >= 0, in the space of the tilted balancing kernel.
 
     psi_i = phi_i / |phi_i|: the next token is the i of largest <psi_i, T - sum_j w_j phi_j>, the vertex of Frank-Wolfe
@@ -37,18 +37,18 @@ class FrankWolfe:
     scale: str = "auto"
 
     def __post_init__(self) -> None:
-        check_axes("tilted", self.scale)
+        check_name(self.scale, SCALES, "scale")
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
 
-        def choose(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        def of_heads(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
             kernel = unit_kernel(keys, values, law(keys, rho, "tilted", self.scale), dense=True)
             tokens, weights = pursue(kernel, size)
             return tokens, floored_log(weights) - kernel.log_norms.gather(-1, tokens)
 
         numbers = (size + min(cache.n, DENSE)) * cache.n
-        return subset(cache, size, rho, generator, choose, numbers=numbers)
+        return over_heads(request, of_heads, numbers=numbers)
 
 
 def pursue(kernel: UnitKernel, size: int) -> tuple[Tensor, Tensor]:

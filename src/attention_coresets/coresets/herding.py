@@ -6,19 +6,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.subsets import first_best, mark, subset
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.law import SCALES, capped_marginals, law
+from attention_coresets.coresets.selection import first_best, mark, over_heads
 from attention_coresets.coresets.unit_kernel import DENSE, UnitKernel, unit_kernel
+from attention_coresets.registry import check_name
 
 _TIE = 1e-9  # of the largest gain
 
 
 @dataclass(frozen=True)
-class Herding:
+class Herding(Construction):
     """Kernel herding (Chen, Welling and Smola 2010) without replacement, on weighted features g_i = phi_i / pi_i.
 
     pi = min(1, c p) are the marginals of the model, as in GramSchmidtWalk; phi the features of its kernel. The k tokens
@@ -36,12 +36,13 @@ class Herding:
     def __post_init__(self) -> None:
         if self.model == "free":
             raise ValueError("herding's weights follow from its marginals; model must be tilted or unweighted")
-        check_axes(self.model, self.scale)
+        check_name(self.model, MODELS, "model")
+        check_name(self.scale, SCALES, "scale")
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
 
-        def choose(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
+        def of_heads(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
             measure = law(keys, rho, self.model, self.scale)
             marginals = capped_marginals(measure.log_p, size)
             tokens = herd(unit_kernel(keys, values, measure, dense=True), marginals, size)
@@ -50,7 +51,7 @@ class Herding:
             return tokens, -marginals.clamp_min(1e-300).log().gather(-1, tokens)
 
         numbers = min(cache.n, DENSE) * cache.n
-        return subset(cache, size, rho, generator, choose, numbers=numbers)
+        return over_heads(request, of_heads, numbers=numbers)
 
 
 def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:

@@ -6,17 +6,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.checks import one_of
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.subsets import first_best, mark, subset
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.selection import first_best, mark, over_heads
 
 _TIE = 1e-9  # of the largest squared distance
 
 
 @dataclass(frozen=True)
-class KCenter:
+class KCenter(Construction):
     """Gonzalez 1985: a random first centre, then each time the token farthest from all centres; a token's log-weight is
     the log of the number of tokens nearest to it (earliest centre at equal distance, a centre to itself).
 
@@ -31,10 +31,10 @@ class KCenter:
     def __post_init__(self) -> None:
         one_of("metric", self.metric, ("keys", "keys_values"))
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head; rho plays no part."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size = request.cache, request.size
 
-        def choose(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        def of_heads(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
             points = standardised(keys)
             if self.metric == "keys_values":
                 points = torch.cat([points, standardised(values)], dim=-1)
@@ -42,7 +42,7 @@ class KCenter:
             tokens, counts = farthest_points(points, first, size)
             return tokens, counts.to(keys.dtype).log()
 
-        return subset(cache, size, rho, generator, choose, uniforms=(1,), numbers=4 * cache.n * cache.d)
+        return over_heads(request, of_heads, uniforms=(1,), numbers=4 * cache.n * cache.d)
 
 
 def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -2,63 +2,33 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import unit_interval
-from attention_coresets.coresets.agreement import Agreement, of_refinement
+from attention_coresets.coresets.balancing_base import Balancing
 from attention_coresets.coresets.pairs import Features, Rule, pair_signs
-from attention_coresets.coresets.parameters import check_axes
-from attention_coresets.coresets.recursion import balanced_coreset, gram_factors
-from attention_coresets.coresets.uniforms import Generators
 
 
 @dataclass(frozen=True)
-class KernelHalving:
+class KernelHalving(Balancing):
     """Dwivedi and Mackey's halving (kernel thinning 2021; goodpoints `halve_K`) of consecutive pairs (x, x').
 
     b^2 = |phi(x) - phi(x')|^2, a = max(sqrt(s^2 b^2 L), b^2), L = 2 ln(2n/delta); x is kept with probability
     clip((1 - alpha/a) / 2), alpha = <phi(x) - phi(x'), kept - left>; s^2 grows by b^2 max(0, 1 + (b^2/a - 2) s^2/a).
     Other marginals than 1/2 replace the 1/2 by the probability that keeps the mean. Other parameters as
-    GramSchmidtWalk's. Cost O(n^2) a stage.
+    Balancing's. Cost: O(n^2) a stage.
     """
 
-    weighted: ClassVar[bool] = True  # takes a WeightedCache
-    model: str = "tilted"
-    scale: str = "auto"
-    recursion: str = "halving"
-    refinement: str = "none"
     delta: float = 0.5
 
     def __post_init__(self) -> None:
-        check_axes(self.model, self.scale, self.recursion, self.refinement)
+        super().__post_init__()
         unit_interval(delta=self.delta)
 
-    @property
-    def agreement(self) -> Agreement:
-        """How far two runs may differ by rounding."""
-        return of_refinement(self.model, self.refinement)
-
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
-        return balanced_coreset(
-            cache,
-            size,
-            rho,
-            generator,
-            rule=self._signs,
-            model=self.model,
-            scale=self.scale,
-            recursion=self.recursion,
-            refinement=self.refinement,
-            vectors=gram_factors,
-        )
-
-    def _signs(self, gram: Features, x: Tensor, uniforms: Tensor) -> Tensor:
-        return kernel_halving_signs(gram, x, uniforms[:, 0], self.delta)
+    def signs(self, vectors: Features, x: Tensor, uniforms: Tensor) -> Tensor:
+        return kernel_halving_signs(vectors, x, uniforms[:, 0], self.delta)
 
 
 def kernel_halving_signs(gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from attention_coresets.theory import check_rho, radius, tilt
 
-MODELS = ("tilted", "unweighted", "free")
 SCALES = ("auto", "one", "inv_sqrt_d", "rho")
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.starts import starts
 from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.coresets.base import MODELS
 from attention_coresets.coresets.exchange import exchange
-from attention_coresets.coresets.law import MODELS
 from attention_coresets.coresets.minimax_swaps import minimax_swaps
 from attention_coresets.coresets.minimax_weights import minimax_weights
 from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
-from attention_coresets.coresets.uniforms import Generators, draw, seeded
+from attention_coresets.coresets.randomness import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 

@@ -6,20 +6,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.law import law
-from attention_coresets.coresets.parameters import check_axes
+from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.law import SCALES, law
 from attention_coresets.coresets.refit import kernel_weights
-from attention_coresets.coresets.subsets import mark, subset
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.selection import mark, over_heads
 from attention_coresets.coresets.unit_kernel import UnitKernel, unit_kernel
+from attention_coresets.registry import check_name
 
 _SPENT = 1e-10  # of a feature's squared norm: what is left of it is rounding
 
 
 @dataclass(frozen=True)
-class Nystrom:
+class Nystrom(Construction):
     """Tokens by randomly pivoted Cholesky (Chen, Epperly, Tropp and Webber 2022) of the tilted balancing kernel with
     features of norm 1, weights w >= 0 that minimise |sum_i phi_i - sum_j w_j phi_j| (refit.py's "kernel" objective).
 
@@ -34,17 +34,17 @@ class Nystrom:
     scale: str = "auto"
 
     def __post_init__(self) -> None:
-        check_axes("tilted", self.scale)
+        check_name(self.scale, SCALES, "scale")
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
 
-        def choose(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        def of_heads(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
             kernel = unit_kernel(keys, values, law(keys, rho, "tilted", self.scale))
             tokens = random_pivots(kernel, uniforms)
             return tokens, kernel_weights(kernel, tokens)
 
-        return subset(cache, size, rho, generator, choose, uniforms=(size,), numbers=size * cache.n)
+        return over_heads(request, of_heads, uniforms=(size,), numbers=size * cache.n)
 
 
 def random_pivots(kernel: UnitKernel, uniforms: Tensor) -> Tensor:

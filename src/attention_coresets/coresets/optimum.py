@@ -13,24 +13,22 @@ import torch
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import positive, unit_interval
 from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import MODELS, Construction, Request, check_plain, check_size, everything
 from attention_coresets.coresets.demands import Demands
 from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.greedy import Greedy
 from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.size import check_plain, check_size, everything
 from attention_coresets.coresets.subset_search import Certified, SubsetSearch
-from attention_coresets.coresets.uniforms import Generators, draw
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
-MODELS = ("unweighted", "tilted", "free")
 LARGEST_N, LARGEST_D = 32, 4
 _BANK = 256  # random queries that every search begins with
 _STARTS = 8  # random subsets that swaps improve before the first proof
 
 
 @dataclass(frozen=True)
-class Optimum:
+class Optimum(Construction):
     """The `size` tokens with the least worst-case error over |q| <= rho, proven, head by head.
 
     model: the weights of a subset. "unweighted": all one; "tilted": log-weights -log pi, pi = min(1, c p*) summing to
@@ -50,14 +48,8 @@ class Optimum:
     def __post_init__(self) -> None:
         _check(self.model, self.tolerance, self.seconds)
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head; `generator` is not used, for the optimum is not random."""
-        check_rho(rho)
-        check_size(size)
-        check_plain(cache)
-        if size >= cache.n:
-            return everything(cache)
-        draw(generator, cache.heads.numel(), 0)  # no numbers, but the same refusal of generators that do not fit
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
         keys, values = (x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values))
         found = [
             best_subset(Cache(k, v), size, rho, model=self.model, tolerance=self.tolerance, seconds=self.seconds)

@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.calibration import Calibration, calibration, error_moment
-from attention_coresets.coresets.eviction.scores import check_request
 from attention_coresets.coresets.exchange import exchange
-from attention_coresets.coresets.size import everything
-from attention_coresets.coresets.uniforms import Generators
 
 
 @dataclass(frozen=True)
-class QueryExchange:
+class QueryExchange(Construction):
     """Minimise the mean over calibration queries of |Attn(q) - Attn_coreset(q)|^2, linearised (`error_moment`), over
     tokens and positive weights: this project's construction for a model's cache (docs/real_caches.md).
 
@@ -44,26 +41,15 @@ class QueryExchange:
         if self.moves < 0:
             raise ValueError(f"moves must be at least 0, got {self.moves}")
 
-    def __call__(
-        self,
-        cache: Cache,
-        size: int,
-        rho: float,
-        generator: Generators,
-        queries: Float[Tensor, "*heads group b d"] | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
-    ) -> Coreset:
-        """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator)
-        if size >= cache.n:
-            return everything(cache)
-        found = calibration(cache, queries, positions, self.moved, "query_exchange")
+    def choose(self, request: Request) -> Coreset:
+        shape = (*request.cache.heads, request.size)
+        found = calibration(request.cache, request.asked, None if self.moved else request.rank)
         chosen = [
-            self._head(*error_moment(Calibration(weights[None], values[None])), size)  # n x n matrices of one head
-            for weights, values in zip(*found, strict=True)
+            self._head(*error_moment(Calibration(weights[None], values[None])), request.size)
+            for weights, values in zip(*found, strict=True)  # one by one: the moments are n x n
         ]
-        indices, log_weights = (torch.stack(part).reshape(*cache.heads, size) for part in zip(*chosen, strict=True))
-        return Coreset(indices, log_weights.to(cache.keys.dtype))
+        indices, log_weights = (torch.stack(part).reshape(shape) for part in zip(*chosen, strict=True))
+        return Coreset(indices, log_weights.to(request.cache.keys.dtype))
 
     def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
         start = gram[0].diagonal().sort(descending=True, stable=True).indices[:size].sort().values

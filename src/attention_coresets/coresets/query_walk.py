@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.agreement import Agreement, of_refinement
+from attention_coresets.coresets.base import Construction, Request, kept_tokens
 from attention_coresets.coresets.calibration import MARGINALS, calibration, gram, log_sensitivities
-from attention_coresets.coresets.eviction.scores import check_request, first, position_rank
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.size import everything, kept_tokens
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.randomness import draw
 from attention_coresets.coresets.walk import walk_signs
 
 REFINEMENTS = ("none", "kernel_swaps")
@@ -22,7 +20,7 @@ _CERTAIN = 50.0  # nats above every other token: capped at pi = 1
 
 
 @dataclass(frozen=True)
-class QueryWalk:
+class QueryWalk(Construction):
     """Gram-Schmidt walk on mean_q softmax_i(q) softmax_j(q) (<v_i, v_j> + 1) / (pi_i pi_j), q the calibration queries.
 
     What `GramSchmidtWalk` is for a ball of queries, for those a model asks (docs/real_caches.md): pi_i = min(1, c p_i),
@@ -55,24 +53,13 @@ class QueryWalk:
         """How far two runs may differ by rounding."""
         return of_refinement(self.model, self.refinement)
 
-    def __call__(
-        self,
-        cache: Cache,
-        size: int,
-        rho: float,
-        generator: Generators,
-        queries: Float[Tensor, "*heads group b d"] | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
-    ) -> Coreset:
-        """Exactly `size` tokens a head; rho plays no part. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator, self.sinks)
-        uniforms = draw(generator, cache.heads.numel(), 2, cache.n)
-        if size >= cache.n:
-            return everything(cache)
-        found = calibration(cache, queries, positions, self.moved, "query_walk")
+    def choose(self, request: Request) -> Coreset:
+        cache, size = request.cache, request.size
+        uniforms = draw(request.generator, request.heads, 2, cache.n)
+        found = calibration(request.cache, request.asked, None if self.moved else request.rank)
         log_p = log_sensitivities(found, self.marginals)
         if self.sinks:
-            sinks = first(position_rank(positions, cache), self.sinks).reshape(log_p.shape)
+            sinks = (request.rank < self.sinks).reshape(log_p.shape)
             log_p = log_p.masked_fill(sinks, log_p.max() + _CERTAIN)
         marginals = capped_marginals(log_p, size)
         log_weights = -marginals.clamp_min(1e-300).log()

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, base_weights
+from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.law import Law, balancing_gram, capped_marginals
 from attention_coresets.coresets.minimax import Minimax, minimax
 from attention_coresets.coresets.refit import kernel_weights
-from attention_coresets.coresets.size import kept_tokens
 from attention_coresets.coresets.unit_kernel import unit_kernel
 from attention_coresets.registry import check_name
 

@@ -5,10 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, attend
+from attention_coresets.coresets.base import check_plain
 from attention_coresets.coresets.law import law
 from attention_coresets.coresets.nnls import nnls
-from attention_coresets.coresets.size import check_plain
-from attention_coresets.coresets.subsets import FLOOR, floored_log
+from attention_coresets.coresets.selection import FLOOR, floored_log
 from attention_coresets.coresets.unit_kernel import UnitKernel, unit_kernel
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho

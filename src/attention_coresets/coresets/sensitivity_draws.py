@@ -5,17 +5,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.checks import positive
 from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.selection import over_heads
 from attention_coresets.coresets.sensitivities import sensitivities
-from attention_coresets.coresets.subsets import subset
 from attention_coresets.coresets.systematic import weighted_draws
-from attention_coresets.coresets.uniforms import Generators
 
 
 @dataclass(frozen=True)
-class SensitivityDraws:
+class SensitivityDraws(Construction):
     """Systematic sampling after a random permutation with marginals pi = min(1, c s), log-weights -log pi.
 
     s_i = sup over |q| <= rho of softmax_i(q), to `tolerance` nats (sensitivities.py). Sensitivity sampling (Langberg
@@ -30,11 +30,11 @@ class SensitivityDraws:
     def __post_init__(self) -> None:
         positive(tolerance=self.tolerance)
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
 
-        def choose(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        def of_heads(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
             found = sensitivities(keys, rho, self.tolerance)
             return weighted_draws(found.log_lower, size, uniforms[:, 0, 0], uniforms[:, 1].argsort(dim=-1))
 
-        return subset(cache, size, rho, generator, choose, uniforms=(2, cache.n), numbers=8 * cache.n)
+        return over_heads(request, of_heads, uniforms=(2, cache.n), numbers=8 * cache.n)

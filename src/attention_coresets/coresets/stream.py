@@ -7,25 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, WeightedCache
-from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
-from attention_coresets.coresets.greedy import Greedy
-from attention_coresets.coresets.kernel_halving import KernelHalving
-from attention_coresets.coresets.paired_coin import PairedCoin
-from attention_coresets.coresets.self_balancing import SelfBalancingWalk
-from attention_coresets.coresets.size import check_size
-from attention_coresets.coresets.tilted_draws import TiltedDraws
-from attention_coresets.coresets.uniforms import Generators
-from attention_coresets.registry import check_name
+from attention_coresets.coresets.balancing_base import Balancing
+from attention_coresets.coresets.base import Construction, check_size
+from attention_coresets.coresets.catalogue import CORESETS, make_coreset
+from attention_coresets.coresets.randomness import Generators
 from attention_coresets.theory import check_rho
 
-REDUCERS: dict[str, type] = {  # constructions that count weighted tokens
-    "gram_schmidt_walk": GramSchmidtWalk,
-    "self_balancing_walk": SelfBalancingWalk,
-    "kernel_halving": KernelHalving,
-    "greedy": Greedy,
-    "paired_coin": PairedCoin,
-    "tilted_draws": TiltedDraws,
-}
 _LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
 
 
@@ -64,19 +51,23 @@ class Stream:
     keeps tokens in proportion to their weights, and the last weights are equal. Where the error of a reduction falls
     like 1 / size, that of the stream is about sqrt(2) times the last reduction's.
 
-    construct: a construction of REDUCERS, or its name. memory: tokens, at least 4 * size; 8 * size unless said.
-    generator: one, or one a head. Raises ValueError for other constructions, size < 1, rho <= 0 or less memory. Time:
-    n / size reductions of 2 * size tokens. Beyond the tokens held it needs the memory of one reduction.
+    construct: a construction with `takes_weights`, or its name. memory: tokens, at least 4 * size; 8 * size unless
+    said. generator: one, or one a head. Raises ValueError for other constructions, size < 1, rho <= 0 or less memory.
+    Cost: n / size reductions of 2 * size tokens, and beyond the tokens held the memory of one reduction.
     """
 
     def __init__(
-        self, construct, size: int, rho: float, memory: int | None = None, generator: Generators | None = None
+        self,
+        construct: Construction | str,
+        size: int,
+        rho: float,
+        memory: int | None = None,
+        generator: Generators | None = None,
     ) -> None:
         check_size(size)
         check_rho(rho)
-        self.construct = construct if type(construct) in REDUCERS.values() else _named(construct)
-        if getattr(self.construct, "refinement", "none") != "none" or getattr(self.construct, "model", "") == "free":
-            raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
+        self.construct = make_coreset(construct) if isinstance(construct, str) else construct
+        _check_reducer(self.construct)
         self.memory = 2 * _LEAST * size if memory is None else memory
         if self.memory < _LEAST * size:
             raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
@@ -124,7 +115,7 @@ class Stream:
         while parts or rest.places.shape[-1] > self.size:
             large = rest.places.shape[-1] > self.size
             rest = self._reduced(rest, generator) if large else parts.pop().joined(rest)
-        plain = self.n <= self.size or getattr(self.construct, "model", "tilted") == "unweighted"
+        plain = self.n <= self.size or self.construct.model == "unweighted"
         weights = None if plain else rest.cache.log_weights.to(rest.cache.keys.dtype)
         return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
 
@@ -146,15 +137,18 @@ class Stream:
 
     def _reduced(self, bucket: _Bucket, generator: Generators) -> _Bucket:
         coreset = self.construct(bucket.cache, self.size, self.rho, generator)
+        assert coreset.log_weights is not None, "a coreset of weighted tokens carries weights"
         cache = WeightedCache(*bucket.cache.take(coreset.indices), coreset.log_weights)
         return _Bucket(cache, bucket.places.gather(-1, coreset.indices), bucket.read)
 
 
-def _named(name: object):
-    if not isinstance(name, str):
-        raise ValueError(f"{name!r} does not count weighted tokens; a stream takes one of {', '.join(REDUCERS)}")
-    check_name(name, REDUCERS, "construction of a stream")
-    return REDUCERS[name]()
+def _check_reducer(construct: object) -> None:
+    """ValueError unless the construction counts weighted tokens and gives them the weights of their marginals."""
+    if not isinstance(construct, Construction) or not construct.takes_weights:
+        known = ", ".join(name for name, kind in CORESETS.items() if kind.takes_weights)
+        raise ValueError(f"{construct!r} does not count weighted tokens; a stream takes one of {known}")
+    if construct.model == "free" or (isinstance(construct, Balancing) and construct.refinement != "none"):
+        raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
 
 
 def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:

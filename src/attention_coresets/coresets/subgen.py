@@ -6,19 +6,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Coreset
 from attention_coresets.checks import positive
 from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.k_center import squared_distances, standardised
-from attention_coresets.coresets.subsets import subset
+from attention_coresets.coresets.selection import over_heads
 from attention_coresets.coresets.systematic import weighted_draws
-from attention_coresets.coresets.uniforms import Generators
 
 _TIE = 1e-9  # of the largest squared norm: distances this close are equal
 
 
 @dataclass(frozen=True)
-class SubGen:
+class SubGen(Construction):
     """SubGen (Zandieh, Han, Mirrokni and Karbasi, arXiv 2402.06082), adapted to one subset of exactly `size` tokens.
 
     As published: tokens arrive in order; one within `delta` of a cluster's representative joins the nearest such
@@ -38,10 +38,10 @@ class SubGen:
     def __post_init__(self) -> None:
         positive(delta=self.delta)
 
-    def __call__(self, cache: Cache, size: int, rho: float, generator: Generators) -> Coreset:
-        """A coreset of exactly `size` tokens a head; rho plays no part."""
+    def choose(self, request: Request) -> Coreset:
+        cache, size = request.cache, request.size
 
-        def choose(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        def of_heads(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
             cluster = online_clusters(standardised(keys), self.delta)
             norms = values.square().sum(-1)
             shares = norms / norms.sum(-1, keepdim=True).clamp_min(1e-300)
@@ -50,7 +50,7 @@ class SubGen:
             order = (cluster + uniforms[:, 1]).argsort(dim=-1)
             return weighted_draws(log_p, size, uniforms[:, 0, 0], order)
 
-        return subset(cache, size, rho, generator, choose, uniforms=(2, cache.n), numbers=4 * cache.n * cache.d)
+        return over_heads(request, of_heads, uniforms=(2, cache.n), numbers=4 * cache.n * cache.d)
 
 
 def online_clusters(points: Tensor, delta: float) -> Tensor:

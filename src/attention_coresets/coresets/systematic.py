@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.size import kept_tokens
 
 
 def systematic(

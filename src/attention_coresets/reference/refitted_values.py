@@ -8,9 +8,9 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, attend
 from attention_coresets.checks import positive
-from attention_coresets.coresets.eviction.scores import top_scores
-from attention_coresets.coresets.size import check_plain, check_size
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.base import check_plain, check_size
+from attention_coresets.coresets.eviction.base import top_scores
+from attention_coresets.coresets.randomness import Generators, draw
 from attention_coresets.theory import check_rho
 
 _ITERATIONS = 2000

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache
-from attention_coresets.coresets.size import check_plain, check_size
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.base import check_plain, check_size
+from attention_coresets.coresets.randomness import Generators, draw
 from attention_coresets.theory import check_rho
 
 _EXHAUSTED = 1e-12  # of the kernel's diagonal, 1: what is left of it is rounding

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, attend
-from attention_coresets.coresets.size import check_plain
+from attention_coresets.coresets.base import check_plain
 from attention_coresets.theory import check_rho
 
 Approximation = Callable[[Float[Tensor, "*heads b d"]], Float[Tensor, "*heads b dv"]]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.caches.heads import normalised
-from attention_coresets.coresets.size import everything
-from attention_coresets.coresets.uniforms import seed_of
+from attention_coresets.coresets.base import Construction, check_is_construction, everything
+from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.serving.layer import CoresetLayer, ModelCache, branch
 from attention_coresets.serving.prefill import Prefilled
 
@@ -55,7 +55,7 @@ class Layout:
 @torch.no_grad()
 def compress(
     prefilled: Prefilled,
-    construct,
+    construct: Construction,
     size: int | float,
     keep_recent: int = 0,
     rho: float = 4.0,
@@ -72,7 +72,7 @@ def compress(
     construct: a construction of `make_coreset`, called a layer at a time with heads [b, kv]. size, keep_recent: as
     `Layout`. rho: the radius of the queries' ball for constructions that work in normalised units (keys centred and
     divided by their largest norm, values likewise; indices and log-weights mean the same in the model's units). Those
-    with `model_units` or `needs_queries` get keys, values and queries as the model computes them: all the queries kept
+    with `model_units` get keys, values and queries as the model computes them: all the queries kept
     by the prefill, carried to right after the context, where the construction has `moved`; otherwise as they were
     asked, without those of the `keep_recent` last positions, so that the causal convention holds for the tokens the
     coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample is the same in
@@ -80,6 +80,7 @@ def compress(
     that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every token, and the
     construction is not called.
     """
+    check_is_construction(construct)
     tokens = Layout(size, keep_recent).tokens(prefilled.context)
     if isinstance(seed, torch.Generator):
         seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
@@ -102,12 +103,13 @@ def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator
     return [torch.Generator().manual_seed(seed_of(seed, layer, *place)) for place in np.ndindex(*heads)]
 
 
-def _queries(prefilled: Prefilled, layer: int, construct, keep_recent: int) -> Tensor | None:
+def _queries(prefilled: Prefilled, layer: int, construct: Construction, keep_recent: int) -> Tensor | None:
     """What a construction that needs queries gets of them; None for one that does not."""
-    if not getattr(construct, "needs_queries", False):
+    if not construct.needs_queries:
         return None
-    moved = getattr(construct, "moved", False)
-    queries = prefilled.moved(layer) if moved else prefilled.asked(layer, before=prefilled.context - keep_recent)
+    queries = (
+        prefilled.moved(layer) if construct.moved else prefilled.asked(layer, before=prefilled.context - keep_recent)
+    )
     if queries is None:
         raise ValueError(
             "the construction needs queries of positions before the recent tokens; "
@@ -126,7 +128,7 @@ class _Heads:
     keep_recent: int
     dtype: torch.dtype | None
 
-    def coreset(self, construct, size: int, rho: float, generator: list[torch.Generator]) -> Coreset:
+    def coreset(self, construct: Construction, size: int, rho: float, generator: list[torch.Generator]) -> Coreset:
         """`size` tokens of each sample and head: the construction's, then the last `keep_recent`, with log-weight 0."""
         dtype = self.dtype or torch.promote_types(self.keys.dtype, torch.float32)
         whole = Cache(self.keys.to(dtype), self.values.to(dtype))
@@ -135,15 +137,10 @@ class _Heads:
         old = whole.n - self.keep_recent
         cache = Cache(whole.keys[..., :old, :], whole.values[..., :old, :])
         extra = {} if self.queries is None else {"queries": self.queries.to(dtype)}
-        if not extra and not getattr(construct, "model_units", False):
+        if not construct.in_model_units:
             cache = Cache(normalised(cache.keys)[0], normalised(cache.values)[0])
         coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
-        wanted = (*cache.heads, size - self.keep_recent)
-        if tuple(coreset.indices.shape) != wanted:
-            found = tuple(coreset.indices.shape)
-            raise ValueError(f"the construction kept {found} tokens [samples, heads, size], not the {wanted} asked for")
-        cache.check_indices(coreset.indices)
-        if coreset.log_weights is None and not getattr(construct, "model_units", False):
+        if coreset.log_weights is None and not construct.in_model_units:
             each = math.log(old / coreset.size)  # of equal weights, each kept token stands for so many
             coreset = Coreset(coreset.indices, torch.full_like(coreset.indices, each, dtype=dtype))
         return self._with_recent(coreset, old)

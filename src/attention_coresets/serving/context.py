@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from attention_coresets.coresets.base import Construction, check_is_construction
 from attention_coresets.serving.compression import Layout, compress
 from attention_coresets.serving.layer import ModelCache, cache_bytes
 from attention_coresets.serving.prefill import taken
@@ -26,7 +27,7 @@ class Compressed:
 @contextmanager
 def compressed(
     model,
-    construct,
+    construct: Construction,
     size: int | float,
     keep_recent: int = 0,
     rho: float = 4.0,
@@ -47,6 +48,7 @@ def compressed(
     ValueError at once for a model without AttentionInterface, sizes that fit no context, or contexts within each other;
     at the prompt for soft caps, extra sinks, padding, another cache than DynamicCache, a size above the prompt, NaN.
     """
+    check_is_construction(construct)
     Layout(size, keep_recent)  # refuses what fits no context before any work
     if calibration < 1:
         raise ValueError(f"calibration must be at least 1 query, got {calibration}")
@@ -60,6 +62,5 @@ def compressed(
         handle.bytes_before, handle.bytes_after = before, cache_bytes(cache)
         handle.prompts += 1
 
-    asks = getattr(construct, "needs_queries", False)
-    with running(model, Run(calibration + keep_recent if asks else 0, prefilled=replace)):
+    with running(model, Run(calibration + keep_recent if construct.needs_queries else 0, prefilled=replace)):
         yield handle

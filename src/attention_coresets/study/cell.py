@@ -20,7 +20,7 @@ from attention_coresets.caches.heads import RealHead, heldout_errors
 from attention_coresets.caches.model import load_head
 from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
-from attention_coresets.coresets.uniforms import seed_of
+from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.study.identity import cell_hash, has_floors
 from attention_coresets.study.provenance import device_name, fast_path, provenance
@@ -100,14 +100,13 @@ def _construction(
     name, parameters = named(config["coreset"])
     construct, extra = make_coreset(name, **parameters), {}
     whole = cache
-    if head is not None and getattr(construct, "model_units", False):
+    if head is not None and construct.in_model_units:
         order = torch.from_numpy(token_order(CACHES["model"](**named(config["cache"])[1]), cache.n, config["seed"]))
-        original, queries = head.in_model_units(moved=getattr(construct, "moved", False))
+        original, queries = head.in_model_units(moved=construct.moved)
         cache = Cache(original.keys[order][None], original.values[order][None]).to(cache.keys)
-        if hasattr(construct, "needs_queries"):
-            extra = {"queries": queries[None].to(cache.keys), "positions": order[None].to(cache.keys.device)}
+        extra = {"queries": queries[None].to(cache.keys), "positions": order[None].to(cache.keys.device)}
 
-    viewed = body if getattr(construct, "weighted", False) else None  # the body in whose view it works, if any
+    viewed = body if construct.takes_weights else None  # the body in whose view it works, if any
     if viewed is not None:
         cache = viewed.view(cache)
 

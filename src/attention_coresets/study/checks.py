@@ -8,6 +8,7 @@ import torch
 
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
+from attention_coresets.coresets.base import Construction
 from attention_coresets.registry import build
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.tracking import SINKS
@@ -33,9 +34,9 @@ def check(config: Mapping[str, Any]) -> None:
     _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
     _compute(config["compute"])
     _parameters("cache", CACHES, config["cache"])
-    _parameters("coreset", CORESETS, config["coreset"])
-    _sinks(config)
-    _text(config)
+    construct = _parameters("coreset", CORESETS, config["coreset"])
+    _sinks(config, construct)
+    _text(config, construct)
     _task(config)
     _body(config)
     if config["cache"]["name"] == "model":
@@ -57,16 +58,16 @@ def _compute(compute: Mapping[str, Any]) -> None:
         raise StudyError("compute.device=cuda: torch sees no GPU here; use compute.device=cpu or auto")
 
 
-def _parameters(group: str, registry: Mapping[str, type], part: Mapping[str, Any]) -> None:
+def _parameters(group: str, registry: Mapping[str, type], part: Mapping[str, Any]) -> Any:
     """The registered dataclass checks its own parameters; its message gets the group in front."""
     try:
-        build(registry, group, part["name"], {key: value for key, value in part.items() if key != "name"})
+        return build(registry, group, part["name"], {key: value for key, value in part.items() if key != "name"})
     except ValueError as error:
         raise StudyError(f"{group}={part['name']}: {error}") from error
 
 
-def _sinks(config: Mapping[str, Any]) -> None:
-    sinks = config["coreset"].get("sinks", 0)
+def _sinks(config: Mapping[str, Any], construct: Construction) -> None:
+    sinks = construct.sinks
     if sinks and min(config["sizes"]) <= sinks:
         raise StudyError(f"sizes={config['sizes']}: must exceed the coreset.sinks={sinks} that are always kept")
     if config["coreset"]["name"] == "uniform" and sinks and config["cache"].get("shuffle", False):
@@ -75,10 +76,11 @@ def _sinks(config: Mapping[str, Any]) -> None:
         )
 
 
-def _text(config: Mapping[str, Any]) -> None:
+def _text(config: Mapping[str, Any], construct: Construction) -> None:
     """Constructions that score tokens by a model's queries or by their place in its text need a real head."""
     name, family = config["coreset"]["name"], config["cache"]["name"]
-    wants = [what for what in ("queries", "positions") if getattr(CORESETS[name], f"needs_{what}", False)]
+    needs = {"queries": construct.needs_queries, "positions": construct.needs_positions}
+    wants = [what for what, needed in needs.items() if needed]
     if wants and family != "model":
         raise StudyError(
             f"coreset={name}: needs the {' and '.join(wants)} of a text, which cache={family} has not; use cache=model"

@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
+from attention_coresets.coresets.arms import ARMS
 from attention_coresets.study.store import StudyError
 
 Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations in the tests refuses its old-style bases
@@ -61,7 +62,8 @@ class Study:
 
     task: `errors` of attention, head by head, or `language`: how a model predicts on coresets of its whole cache, of
     which `keep_recent` tokens are the last ones. body: the queries an error is the worst of, the `ball` of radius rho
-    or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration queries.
+    or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's
+    own that register families or constructions.
     """
 
     cache: Any = MISSING
@@ -78,6 +80,7 @@ class Study:
     compute: Compute = field(default_factory=Compute)
     tracking: Tracking = field(default_factory=Tracking)
     paths: Paths = field(default_factory=Paths)
+    plugins: list[str] = field(default_factory=list)
     experiment: str | None = None
     tier: str = "reduced"
     at: dict[str, Any] = field(default_factory=dict)
@@ -85,18 +88,22 @@ class Study:
 
 def schema(name: str, parameters: type) -> type:
     """The parameters of a registered (frozen) dataclass as a schema that Hydra can fill in, `name` first."""
-    own = [(f.name, f.type, _default(f)) for f in dataclasses.fields(parameters)]
+    own = [(f.name, f.type, _default(f)) for f in dataclasses.fields(parameters) if f.name != "name"]
     return dataclasses.make_dataclass(f"{name} parameters", [("name", str, field(default=name)), *own])
 
 
 def register() -> None:
-    """Put the schemas into Hydra's ConfigStore; conf/ refers to them as `study_schema` and `schema/<registry name>`."""
+    """Put into Hydra's ConfigStore what conf/ has no file for: `study_schema`, groups cache, coreset and arm."""
     OmegaConf.register_new_resolver("quarters", _quarters, replace=True)
     store = ConfigStore.instance()
     store.store(name="study_schema", node=Study)
     for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
         for name, parameters in registry.items():
-            store.store(group=f"{group}/schema", name=name, node=schema(name, parameters))
+            store.store(group=group, name=name, node=schema(name, parameters))
+    for arm in ARMS.values():
+        defaults = [{"override /coreset": arm.construction}]
+        node = {"defaults": defaults, "arm": arm.label, "coreset": dict(arm.parameters)}
+        store.store(group="arm", name=arm.label, node=node, package="_global_")
 
 
 def resolve(config: Composed) -> dict[str, Any]:
@@ -119,6 +126,8 @@ def _quarters(d: int, clusters: int) -> list[int]:
 
 
 def _default(parameter: dataclasses.Field) -> Any:
+    if parameter.name == "rho":  # an instance that is built for the radius it is asked at
+        return field(default="${rho}")
     if parameter.default_factory is not dataclasses.MISSING:
         return field(default_factory=parameter.default_factory)
     return field(default=MISSING if parameter.default is dataclasses.MISSING else parameter.default)

@@ -49,7 +49,7 @@ def one_line(error: BaseException) -> str:
 
 def _missing(error: MissingConfigException) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    options = [name for name in error.options or [] if name != "schema"]
+    options = list(error.options or [])
     if not group or not options:
         return " ".join(str(error).split())
     near = get_close_matches(option, options, n=1, cutoff=0.4)

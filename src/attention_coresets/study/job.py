@@ -15,6 +15,7 @@ from attention_coresets.study.checks import check
 from attention_coresets.study.config import Composed, resolve
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.plugins import PluginChecks, load_plugins
 from attention_coresets.study.progress import Board
 from attention_coresets.study.store import NotWrittenError, Row, Store
 from attention_coresets.study.tracking import track
@@ -37,6 +38,7 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> None:
     refuse_arm_with_coreset(overrides)
     resolved = resolve(config)
     check(resolved)
+    PluginChecks().check(resolved)
     Store(Path(config.paths.results)).prepare()
     _show(*finished_rows(resolved))
 
@@ -60,6 +62,7 @@ def run_posted(config: dict[str, Any], board: Board, job: int) -> None:
     """Compute a cell of a sweep and post how it went. NotWrittenError, which no other cell would escape, is raised."""
     board.post(job, "running")
     try:
+        load_plugins(config["plugins"])  # this may be another process
         finished_rows(config)
     except NotWrittenError:
         raise

@@ -16,7 +16,7 @@ from attention_coresets.caches.language_models import load_model
 from attention_coresets.caches.model import Model
 from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
-from attention_coresets.coresets.uniforms import seed_of
+from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.serving import Answer, Prefilled, agreement, ask, cache_bytes, compress, continuation, prefill
 from attention_coresets.serving.layer import ModelCache
 from attention_coresets.serving.needle import Needle, draw, plant

@@ -20,6 +20,7 @@ from attention_coresets.study.config import Composed, resolve
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.job import run_posted
+from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.progress import Board, Monitor
 from attention_coresets.study.provenance import provenance
 from attention_coresets.study.store import Manifest, Member, Store, StudyError
@@ -80,7 +81,7 @@ def _plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> 
     constant = set.intersection(*(set(job) for job in jobs))
     composed: dict[tuple[str, ...], Composed] = {}
     parsed = {text: parser.parse_override(text) for job in jobs for text in job}
-    plan = []
+    plan, plugins = [], PluginChecks()
     for job in jobs:
         choices = tuple(text for text in job if parsed[text].key_or_group in groups)
         if choices not in composed:
@@ -88,13 +89,14 @@ def _plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> 
         for text in set(job) - constant - set(choices):
             OmegaConf.update(composed[choices], parsed[text].key_or_group, parsed[text].value())
         label = " ".join(text for text in job if text not in constant) or "the only cell"
-        plan.append(_planned(job, label, resolve(composed[choices])))
+        plan.append(_planned(job, label, resolve(composed[choices]), plugins))
     return plan
 
 
-def _planned(overrides: list[str], label: str, config: dict[str, Any]) -> Planned:
+def _planned(overrides: list[str], label: str, config: dict[str, Any], plugins: PluginChecks) -> Planned:
     try:
         check(config)
+        plugins.check(config)
     except StudyError as error:
         raise StudyError(f"{error} (cell: {label})") from error
     return Planned(overrides, Member(cell_hash(config), config["arm"], label), config)

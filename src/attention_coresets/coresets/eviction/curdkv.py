@@ -5,26 +5,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
 from attention_coresets.checks import one_of, positive
-from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.eviction.scores import (
-    check_request,
-    first,
-    in_order,
-    position_rank,
-    top_scores,
-)
-from attention_coresets.coresets.uniforms import Generators, draw
+from attention_coresets.coresets.base import Request
+from attention_coresets.coresets.eviction.base import Scorer, in_order
+from attention_coresets.coresets.randomness import Generators, draw
 
 LEVERAGES = ("local", "projected", "exact")
 
 
 @dataclass(frozen=True)
-class CurDKV:
+class CurDKV(Scorer):
     """Rows that a CUR decomposition would pick (Sengupta et al., arXiv 2509.15038): score_i = l_i(K) l_i(V).
 
     leverage l_i(X), row x_i: "exact", the statistical leverage <x_i, (X^T X)^+ x_i>; "projected", the paper's
@@ -37,11 +30,7 @@ class CurDKV:
     sinks: int = 4
     window: int = 16
     rank: int = 20
-    model: ClassVar[str] = "unweighted"
-    model_units: ClassVar[bool] = True
-    needs_queries: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = True
-    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         one_of("leverage", self.leverage, LEVERAGES)
@@ -49,20 +38,9 @@ class CurDKV:
         if self.sinks < 0:
             raise ValueError(f"sinks must be at least 0, got {self.sinks}")
 
-    def __call__(
-        self,
-        cache: Cache,
-        size: int,
-        rho: float,
-        generator: Generators,
-        queries: Tensor | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
-    ) -> Coreset:
-        """Exactly `size` tokens a head; queries play no part, and the generator only in "projected"."""
-        check_request(cache, size, rho, generator, self.sinks)
-        rank = position_rank(positions, cache)
-        scores = self._leverage(cache.keys, rank, generator) * self._leverage(cache.values, rank, generator)
-        return top_scores(scores.masked_fill(first(rank, self.sinks), torch.inf), size)
+    def scores(self, request: Request) -> Tensor:
+        cache, rank, generator = request.cache, request.rank, request.generator
+        return self._leverage(cache.keys, rank, generator) * self._leverage(cache.values, rank, generator)
 
     def _leverage(self, x: Float[Tensor, "*heads n d"], rank: Tensor, generator: Generators) -> Tensor:
         if self.leverage == "exact":

@@ -4,23 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
-from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.eviction.scores import (
-    check_queries,
-    check_request,
-    first,
-    position_rank,
-    top_scores,
-)
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.coresets.base import Request
+from attention_coresets.coresets.eviction.base import Scorer
 
 
 @dataclass(frozen=True)
-class ExpectedAttention:
+class ExpectedAttention(Scorer):
     """Devoto et al., arXiv 2510.00636: for q ~ N(mu, Sigma), log E exp<q,k> = <mu,k> + <k, Sigma k> / 2.
 
     mu and Sigma of each query head are the mean and covariance (over b) of the queries given, which the caller has
@@ -31,33 +23,19 @@ class ExpectedAttention:
 
     sinks: int = 4
     epsilon: float = 0.0
-    model: ClassVar[str] = "unweighted"
-    model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     moved: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
-    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         if self.sinks < 0 or not self.epsilon >= 0:
             raise ValueError(f"sinks and epsilon must be at least 0, got {self.sinks} and {self.epsilon}")
 
-    def __call__(
-        self,
-        cache: Cache,
-        size: int,
-        rho: float,
-        generator: Generators,
-        queries: Float[Tensor, "*heads group b d"] | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
-    ) -> Coreset:
-        """Exactly `size` tokens a head. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator, self.sinks)
-        logits = _expected_logits(check_queries(queries, cache, "expected_attention"), cache.keys)
-        sinks = first(position_rank(positions, cache), self.sinks)
-        weights = logits.masked_fill(sinks.unsqueeze(-2), -torch.inf).softmax(dim=-1).mean(dim=-2)  # [*heads, n]
-        scores = (weights + self.epsilon) * cache.values.norm(dim=-1)
-        return top_scores(scores.masked_fill(sinks, torch.inf), size)
+    def scores(self, request: Request) -> Tensor:
+        logits = _expected_logits(request.asked, request.cache.keys)
+        sinks = (request.rank < self.sinks).unsqueeze(-2)
+        weights = logits.masked_fill(sinks, -torch.inf).softmax(dim=-1).mean(dim=-2)  # [*heads, n]
+        return (weights + self.epsilon) * request.cache.values.norm(dim=-1)
 
 
 def _expected_logits(

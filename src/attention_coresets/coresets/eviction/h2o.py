@@ -4,23 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, attention_weights, seen
-from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.eviction.scores import (
-    check_queries,
-    check_request,
-    last,
-    position_rank,
-    top_scores,
-)
-from attention_coresets.coresets.uniforms import Generators
+from attention_coresets.attention import attention_weights, seen
+from attention_coresets.coresets.base import Request
+from attention_coresets.coresets.eviction.base import Scorer, last
 
 
 @dataclass(frozen=True)
-class H2O:
+class H2O(Scorer):
     """Heavy hitters (Zhang et al., arXiv 2306.14048): score_i = mean of softmax_i(q) over the queries that see token i,
     and over the group.
 
@@ -30,28 +22,15 @@ class H2O:
     """
 
     recent: float = 0.5
-    model: ClassVar[str] = "unweighted"
-    model_units: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
-    agreement: ClassVar[Agreement] = Agreement.TOKENS
 
     def __post_init__(self) -> None:
         if not 0 <= self.recent <= 1:
             raise ValueError(f"recent must lie between 0 and 1, got {self.recent}")
 
-    def __call__(
-        self,
-        cache: Cache,
-        size: int,
-        rho: float,
-        generator: Generators,
-        queries: Float[Tensor, "*heads group b d"] | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
-    ) -> Coreset:
-        """Exactly `size` tokens a head. Raises ValueError without queries."""
-        check_request(cache, size, rho, generator)
-        queries, rank = check_queries(queries, cache, "h2o"), position_rank(positions, cache)
-        weights = attention_weights(queries, cache.keys, rank).mean(dim=-3).sum(dim=-2)  # [*heads, n]
+    def scores(self, request: Request) -> Tensor:
+        queries, rank = request.asked, request.rank
+        weights = attention_weights(queries, request.cache.keys, rank).mean(dim=-3).sum(dim=-2)  # [*heads, n]
         scores = weights / seen(rank, queries.shape[-2]).sum(dim=-2)
-        return top_scores(scores.masked_fill(last(rank, int(self.recent * size)), torch.inf), size)
+        return scores.masked_fill(last(rank, int(self.recent * request.size)), torch.inf)

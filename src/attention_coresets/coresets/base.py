@@ -1,0 +1,226 @@
+"""The type of a construction: what it is asked for, what it needs, takes and promises, and how it is called."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.randomness import Generators, draw
+from attention_coresets.theory import check_rho
+
+MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a construction is asked for, already checked: 1 <= size < n, rho > 0, and what its flags say it needs.
+
+    `generator`: one torch generator for all heads, or one a head. `queries` and `positions` are those given to the
+    call; a construction that needs queries finds them in the cache's dtype and on its device.
+    """
+
+    cache: Cache
+    size: int
+    rho: float
+    generator: Generators
+    queries: Float[Tensor, "*heads group b d"] | None = None
+    positions: Int[Tensor, "*heads n"] | None = None
+
+    @property
+    def heads(self) -> int:
+        """The number of heads, leading axes multiplied."""
+        return self.cache.heads.numel()
+
+    @property
+    def rank(self) -> Int[Tensor, "*heads n"]:
+        """Each token's place in the text, 0 the first; without positions, its place in the cache."""
+        return place_in_text(self.positions, self.cache)
+
+    @property
+    def asked(self) -> Float[Tensor, "*heads group b d"]:
+        """The queries, of a construction with `needs_queries`."""
+        assert self.queries is not None, "needs_queries was checked by the call"
+        return self.queries
+
+
+class Construction(ABC):
+    """A rule that picks a coreset: a frozen dataclass of its parameters, with one method, `choose`.
+
+    Inherit from it, set `model`, write `choose`, and call the object:
+
+        construct(cache, size=256, rho=2.0, generator=g) -> Coreset
+
+    The call checks what it is asked and what comes back, so `choose` need not. Flags are class attributes, or fields
+    or properties where they depend on parameters; a flag that a class leaves out has the value given here.
+    `attention_coresets.check_construction` tries a construction on small caches and says in one line what is wrong.
+    """
+
+    # What it takes. `takes_weights`: a WeightedCache, whose log-weights it then counts.
+    takes_weights: bool = False
+    # What it needs. `needs_queries`: queries of the model, `[*heads, group, b, d]`: those of the last b positions of
+    # the text in the cache, from each of the `group` query heads that share a KV head. `moved`: these as if they were
+    # asked at the b positions after the cache. `needs_positions`: each token's position in that text.
+    needs_queries: bool = False
+    moved: bool = False
+    needs_positions: bool = False
+    # `model_units`: keys, values and queries as a model computes them, where a cache of a model is given centred and
+    # scaled otherwise; implied by `needs_queries`. Log-weights None then mean weight 1, also beside tokens that come
+    # later.
+    model_units: bool = False
+    # `sinks`: how many first tokens of the text it always keeps; the size asked must be larger.
+    sinks: int = 0
+    # What it promises. `model`, which has no default: "unweighted", tokens without weights; "tilted", weights that
+    # follow from the marginals of a sampling law; "free", any weights.
+    model: str
+    # How far two runs on the same input may differ by rounding (see `Agreement`).
+    agreement: Agreement = Agreement.TOKENS
+
+    @property
+    def in_model_units(self) -> bool:
+        """Whether keys and values of a model are given as the model computes them."""
+        return self.model_units or self.needs_queries
+
+    @abstractmethod
+    def choose(self, request: Request) -> Coreset:
+        """The coreset: `request.size` distinct tokens of every head, sorted, on the cache's device.
+
+        `log_weights` are in the cache's dtype, or None in the model "unweighted". Random numbers come from
+        `request.generator` alone, best by `randomness.draw`, so that a head is the same in every batch.
+        """
+
+    def __call__(
+        self,
+        cache: Cache,
+        size: int,
+        rho: float,
+        generator: Generators,
+        queries: Float[Tensor, "*heads group b d"] | None = None,
+        positions: Int[Tensor, "*heads n"] | None = None,
+    ) -> Coreset:
+        """A coreset of exactly `size` tokens a head, for queries of norm at most rho; of everything if size >= n.
+
+        Parameters
+        ----------
+        cache : Cache
+            Keys ``[*heads, n, d]`` and values ``[*heads, n, dv]``.
+        size : int
+            How many tokens of each head to keep.
+        rho : float
+            The largest norm of a query that the coreset is to answer.
+        generator : torch.Generator or a sequence of them
+            One for all heads, or one a head, which makes a head independent of its batch.
+        queries, positions : Tensor, optional
+            See the flags of the class; ignored by constructions that do not need them. Without positions the tokens
+            are taken to be in the order of the text.
+
+        Returns
+        -------
+        Coreset
+            Indices ``[*heads, size]``, distinct and sorted, and log-weights of that shape or None.
+
+        Raises
+        ------
+        ValueError
+            For a size below 1 or not above the construction's sinks, rho not above 0, generators that do not fit the
+            heads, queries that are missing or do not fit, a WeightedCache where weights would be ignored, and for a
+            construction whose result breaks its promises.
+        """
+        check_rho(rho)
+        check_size(size)
+        check_generators(generator, cache)
+        if not self.takes_weights:
+            check_plain(cache)
+        if size >= cache.n:
+            return Coreset(everything(cache).indices, base_weights(cache))
+        check_sinks(self.sinks, size)
+        if self.needs_queries:
+            queries = fitting(queries, cache, type(self).__name__)
+        if self.needs_positions:
+            place_in_text(positions, cache)
+        return self._checked(self.choose(Request(cache, size, rho, generator, queries, positions)), cache, size)
+
+    def _checked(self, coreset: object, cache: Cache, size: int) -> Coreset:
+        """The coreset, unless it breaks what the type promises."""
+        name, wanted = type(self).__name__, (*cache.heads, size)
+        if not isinstance(coreset, Coreset):
+            raise ValueError(f"{name}.choose must return a Coreset, got {type(coreset).__name__}")
+        if tuple(coreset.indices.shape) != wanted:
+            raise ValueError(f"{name} kept {tuple(coreset.indices.shape)} tokens [*heads, size], not {wanted} as asked")
+        cache.check_indices(coreset.indices)
+        if self.model == "unweighted" and coreset.log_weights is not None and not isinstance(cache, WeightedCache):
+            raise ValueError(f'{name} has model "unweighted" but returned log-weights; its model is "free"')
+        return coreset
+
+
+def check_is_construction(construct: object) -> None:
+    """Raise ValueError unless it is a Construction."""
+    if not isinstance(construct, Construction):
+        raise ValueError(f"{construct!r} is no Construction; inherit from attention_coresets.Construction")
+
+
+def everything(cache: Cache) -> Coreset:
+    """The coreset that keeps every token, unweighted."""
+    return Coreset(torch.arange(cache.n, device=cache.keys.device).expand(*cache.heads, cache.n).contiguous())
+
+
+def kept_tokens(kept: Bool[Tensor, "H n"], size: int) -> Int[Tensor, "H size"]:
+    """The tokens of each head where `kept` is true, `size` of them, in order."""
+    return kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :size]
+
+
+def check_size(size: int) -> None:
+    """Raise ValueError unless at least one token is asked for."""
+    if size < 1:
+        raise ValueError(f"size must be at least 1 token, got {size}")
+
+
+def check_generators(generator: Generators, cache: Cache) -> None:
+    """Raise ValueError unless there is one generator for all heads or one a head; nothing is drawn from them."""
+    draw(generator, cache.heads.numel(), 0)
+
+
+def check_plain(cache: Cache) -> None:
+    """Raise ValueError for a WeightedCache: for whoever counts every token once."""
+    if isinstance(cache, WeightedCache):
+        raise ValueError(
+            "tokens would count once each, whatever the cache's log-weights; use a construction that balances, such as "
+            "gram_schmidt_walk, or a plain Cache(cache.keys, cache.values)"
+        )
+
+
+def check_sinks(sinks: int, size: int) -> None:
+    """Raise ValueError unless the sinks leave room for another token."""
+    if sinks and size <= sinks:
+        raise ValueError(f"size must exceed the {sinks} sinks that are always kept, got {size}")
+
+
+def fitting(queries: Tensor | None, cache: Cache, name: str) -> Float[Tensor, "*heads group b d"]:
+    """The queries in the cache's dtype and on its device; ValueError where there are none or they do not fit it."""
+    if queries is None:
+        raise ValueError(f"{name} chooses tokens by what queries see; pass queries [*heads, group, b, d]")
+    if queries.shape[:-3] != cache.heads or queries.shape[-1] != cache.d or 0 in queries.shape:
+        wanted = (*cache.heads, "group", "b", cache.d)
+        raise ValueError(f"queries {tuple(queries.shape)} must have shape {wanted} for this cache")
+    if not bool(queries.isfinite().all()):
+        raise ValueError("queries hold NaN or Inf")
+    return queries.to(cache.keys)
+
+
+def place_in_text(positions: Tensor | None, cache: Cache) -> Int[Tensor, "*heads n"]:
+    """Each token's place in the text among those of its cache, 0 the first; without positions, the tokens' own order.
+
+    ValueError unless there is one position for each token, no two alike.
+    """
+    order = torch.arange(cache.n, device=cache.keys.device).expand(*cache.heads, -1)
+    if positions is None:
+        return order
+    if positions.shape != order.shape:
+        raise ValueError(f"positions {tuple(positions.shape)} must have shape {tuple(order.shape)} for this cache")
+    ordered, by_position = positions.to(order.device).sort(dim=-1)
+    if not bool((ordered.diff(dim=-1) > 0).all()):
+        raise ValueError("positions must be distinct in each head")
+    return torch.empty_like(by_position).scatter_(-1, by_position, order)

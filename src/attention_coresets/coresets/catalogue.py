@@ -1,0 +1,94 @@
+"""The registered constructions, by name: built in here, or added by `register_construction`."""
+
+from typing import Any
+
+from attention_coresets.coresets.arms import ARMS
+from attention_coresets.coresets.balancekv import BalanceKV
+from attention_coresets.coresets.base import Construction
+from attention_coresets.coresets.conformance import check_type
+from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.coresets.frank_wolfe import FrankWolfe
+from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
+from attention_coresets.coresets.greedy import Greedy
+from attention_coresets.coresets.herding import Herding
+from attention_coresets.coresets.k_center import KCenter
+from attention_coresets.coresets.kernel_halving import KernelHalving
+from attention_coresets.coresets.nystrom import Nystrom
+from attention_coresets.coresets.optimum import Optimum
+from attention_coresets.coresets.paired_coin import PairedCoin
+from attention_coresets.coresets.query_exchange import QueryExchange
+from attention_coresets.coresets.query_walk import QueryWalk
+from attention_coresets.coresets.self_balancing import SelfBalancingWalk
+from attention_coresets.coresets.sensitivity_draws import SensitivityDraws
+from attention_coresets.coresets.subgen import SubGen
+from attention_coresets.coresets.tilted_draws import TiltedDraws
+from attention_coresets.coresets.uniform import Uniform
+from attention_coresets.registry import add, build
+
+CORESETS: dict[str, type[Construction]] = {
+    "uniform": Uniform,
+    "paired_coin": PairedCoin,
+    "tilted_draws": TiltedDraws,
+    "gram_schmidt_walk": GramSchmidtWalk,
+    "self_balancing_walk": SelfBalancingWalk,
+    "kernel_halving": KernelHalving,
+    "greedy": Greedy,
+    "sensitivity_draws": SensitivityDraws,
+    "herding": Herding,
+    "frank_wolfe": FrankWolfe,
+    "nystrom": Nystrom,
+    "k_center": KCenter,
+    "subgen": SubGen,
+    "optimum": Optimum,
+    "balancekv": BalanceKV,
+    "query_walk": QueryWalk,
+    "query_exchange": QueryExchange,
+    **EVICTION,
+}
+
+
+def make_coreset(name: str, **parameters: Any) -> Construction:
+    """Make a construction: ``make_coreset("gram_schmidt_walk", model="tilted")``, or by an arm's label.
+
+    Parameters
+    ----------
+    name : str
+        A name in CORESETS, or else the label of an arm (arms.py), whose parameters it then has.
+    **parameters
+        Those of the construction, beside or in place of the arm's.
+
+    Returns
+    -------
+    Construction
+        Called as ``construct(cache, size=256, rho=2.0, generator=g)``, it gives a Coreset of exactly that size.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or parameter, naming the nearest, and for values that the construction refuses.
+    """
+    arm = None if name in CORESETS else ARMS.get(name)
+    if arm is not None:
+        return build(CORESETS, "construction", arm.construction, arm.parameters | parameters)
+    return build(CORESETS, "construction", name, parameters)
+
+
+def register_construction(name: str, construction: type[Construction]) -> None:
+    """Add a construction of one's own to CORESETS, so that `make_coreset` and the sweeps know it by `name`.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and underscores; not that of another construction or arm.
+    construction : type[Construction]
+        The class: a frozen dataclass of its parameters that inherits from Construction.
+
+    Raises
+    ------
+    ValueError
+        Where the name is taken, or the class is no such type: see `check_type`.
+    """
+    check_type(construction)
+    if name in ARMS and name not in CORESETS:
+        raise ValueError(f"construction {name}: the name is that of an arm (coresets/arms.py); choose another")
+    add(CORESETS, "construction", name, construction)
