@@ -247,7 +247,7 @@ def test_balanced_coresets_of_a_weighted_cache_carry_its_weights(name, rng):
 
 def test_a_construction_says_whether_it_takes_a_weighted_cache():
     """By this a cell hands over a query body's view."""
-    assert {name for name, construct in CORESETS.items() if getattr(construct, "weighted", False)} == {*BALANCED}
+    assert {name for name, construct in CORESETS.items() if construct.takes_weights} == {*BALANCED}
 
 
 @pytest.mark.parametrize("name", sorted(CORESETS.keys() - {*BALANCED}))
