@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_coresets.coresets.kernel_halving import kernel_halving_signs
+from attention_coresets.coresets.balancing.kernel_halving import kernel_halving_signs
 from benchmarks import goodpoints_peer
 from benchmarks.kernel import DIMENSION, distance, gram, points
 from benchmarks.memory import Specification, peaks

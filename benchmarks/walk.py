@@ -4,7 +4,7 @@ against a batch.
 
 import torch
 
-from attention_coresets.coresets.walk import walk_signs
+from attention_coresets.coresets.walks.walk import walk_signs
 from benchmarks.kernel import DIMENSION, distance, gram, points
 from benchmarks.limits import cholesky_and_inverse
 from benchmarks.memory import Specification, peaks

@@ -10,8 +10,8 @@ import argparse
 import sys
 import time
 
-from attention_coresets.caches.capture import Source, capture
-from attention_coresets.caches.model import Model, read_layer
+from attention_coresets.models.capture import Source, capture
+from attention_coresets.models.captured import Model, read_layer
 
 
 def main() -> int:

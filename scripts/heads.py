@@ -3,8 +3,8 @@
 python scripts/heads.py [--tier quick] [--results DIR] [--workers N]
 
 Captures the model's caches first where that has not been done (a minute or two a text). Model, texts and lengths of a
-tier: conf/heads.yaml. One row a (text, layer, KV head); columns as attention_coresets.caches.geometry. About 5 s a head
-of 4096 tokens a core.
+tier: conf/heads.yaml. One row a (text, layer, KV head); columns as attention_coresets.models.head_geometry. About 5 s a
+head of 4096 tokens a core.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from attention_coresets.caches.capture import capture
-from attention_coresets.caches.geometry import geometry
-from attention_coresets.caches.model import Model, load_head, read_layer
+from attention_coresets.models.capture import capture
+from attention_coresets.models.captured import Model, load_head, read_layer
+from attention_coresets.models.head_geometry import geometry
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.provenance import provenance
 from attention_coresets.study.store import StudyError, replacing

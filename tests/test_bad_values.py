@@ -21,7 +21,7 @@ from attention_coresets import (
     worst_query,
 )
 from attention_coresets.adversary import kernel_certificate
-from attention_coresets.coresets.refinement import REFINEMENTS
+from attention_coresets.coresets.balancing.refinement import REFINEMENTS
 from tables import CONSTRUCTIONS, build, generators, label, small_cache
 
 KEYS, VALUES = torch.zeros(5, 3), torch.zeros(5, 2)

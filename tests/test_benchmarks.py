@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attention_coresets import CORESETS, Cache
-from attention_coresets.coresets.walk import walk_signs
+from attention_coresets.coresets.walks.walk import walk_signs
 from benchmarks import (
     adversary,
     compress,

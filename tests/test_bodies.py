@@ -22,7 +22,7 @@ from attention_coresets import (
     tilt,
     worst_query,
 )
-from attention_coresets.loewner import enclosing_weights
+from attention_coresets.geometry.loewner import enclosing_weights
 from tables import generators
 
 

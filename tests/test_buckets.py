@@ -10,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_coresets import Cache, make_cache, make_coreset, tilt, worst_query
-from attention_coresets.coresets import balancing_base
-from attention_coresets.coresets.balancing_base import Balancing
-from attention_coresets.coresets.buckets import BUCKETED, RECURSIONS, Round, conditional_marginals, deal, rounds
-from attention_coresets.coresets.law import capped_marginals
-from attention_coresets.coresets.paired_coin import _Coin
-from attention_coresets.coresets.pairs import pair_signs
+from attention_coresets.coresets.balancing import base as balancing_base
+from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.balancing.buckets import (
+    BUCKETED,
+    RECURSIONS,
+    Round,
+    conditional_marginals,
+    deal,
+    rounds,
+)
+from attention_coresets.coresets.balancing.paired_coin import _Coin
+from attention_coresets.coresets.kernel.law import capped_marginals
+from attention_coresets.coresets.walks.pairs import pair_signs
 from tables import generators, repeated, small_cache
 
 

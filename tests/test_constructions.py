@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 
 from agreement import assert_agree
 from attention_coresets import CORESETS, Cache, make_coreset, tilt
-from attention_coresets.coresets.buckets import BUCKETED
+from attention_coresets.coresets.balancing.buckets import BUCKETED
 from attention_coresets.coresets.eviction import EVICTION
-from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
 from attention_coresets.theory import radius
 from tables import (
     CONSTRUCTIONS,

@@ -9,10 +9,10 @@ import torch
 
 from attention_coresets import CACHES, CORESETS, Cache, make_cache, make_coreset
 from attention_coresets.caches import token_order
-from attention_coresets.caches.capture import capture
-from attention_coresets.caches.model import Model, load_head, read_layer
 from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.coresets.eviction.base import top_scores
+from attention_coresets.models.capture import capture
+from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.study.cell import run_cell
 from oracles import softmax
 from tables import generators

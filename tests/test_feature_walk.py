@@ -6,11 +6,11 @@ import torch
 
 import oracles
 from attention_coresets import make_cache, make_coreset
-from attention_coresets.coresets import feature_walk
-from attention_coresets.coresets.feature_walk import feature_signs
-from attention_coresets.coresets.features import pivoted_cholesky, random_features
-from attention_coresets.coresets.law import balancing_features, balancing_gram, capped_marginals, law
-from attention_coresets.coresets.walk import walk_signs
+from attention_coresets.coresets.kernel.law import balancing_features, balancing_gram, capped_marginals, law
+from attention_coresets.coresets.walks import feature_walk
+from attention_coresets.coresets.walks.feature_walk import feature_signs
+from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
+from attention_coresets.coresets.walks.walk import walk_signs
 from test_walk import fractional
 
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from attention_coresets.attention import Cache
-from attention_coresets.caches.capture import capture
-from attention_coresets.caches.coverage import coverage, subsample, total_sensitivity
-from attention_coresets.caches.enclosing_ball import enclosing_ball
-from attention_coresets.caches.factorisation import balancing_constant
-from attention_coresets.caches.geometry import geometry
-from attention_coresets.caches.heads import RealHead, calibration_weights
-from attention_coresets.caches.linear_map import best_linear_map
-from attention_coresets.caches.model import Model, load_head, read_layer
+from attention_coresets.geometry.coverage import coverage, subsample, total_sensitivity
+from attention_coresets.geometry.enclosing_ball import enclosing_ball
+from attention_coresets.geometry.factorisation import balancing_constant
+from attention_coresets.geometry.linear_map import best_linear_map
+from attention_coresets.models.capture import capture
+from attention_coresets.models.captured import Model, load_head, read_layer
+from attention_coresets.models.head_geometry import geometry
+from attention_coresets.models.heads import RealHead, calibration_weights
 from attention_coresets.theory import tilt
 
 N = 48

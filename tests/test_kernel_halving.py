@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attention_coresets.coresets.kernel_halving import kernel_halving_signs
+from attention_coresets.coresets.balancing.kernel_halving import kernel_halving_signs
 
 _SCRIPT = Path(__file__).parent / "golden" / "make_kernel_halving.py"
 _spec = importlib.util.spec_from_file_location("make_kernel_halving", _SCRIPT)

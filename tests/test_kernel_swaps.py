@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_coresets import make_coreset
-from attention_coresets.coresets import kernel_swaps as module
-from attention_coresets.coresets.kernel_swaps import kernel_swaps
-from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel import kernel_swaps as module
+from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
+from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
 from tables import FAMILIES, generators, small_cache
 
 

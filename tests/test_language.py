@@ -7,11 +7,11 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from attention_coresets.caches.capture import Source, segment  # noqa: E402
-from attention_coresets.caches.language_models import load_model  # noqa: E402
 from attention_coresets.coresets import make_coreset  # noqa: E402
-from attention_coresets.serving import ask, compress, continuation, losses, plant, prefill  # noqa: E402
-from attention_coresets.serving import needle as needles  # noqa: E402
+from attention_coresets.models.capture import Source, segment  # noqa: E402
+from attention_coresets.models.language_models import load_model  # noqa: E402
+from attention_coresets.models.serving import ask, compress, continuation, losses, plant, prefill  # noqa: E402
+from attention_coresets.models.serving import needle as needles  # noqa: E402
 from attention_coresets.study import language  # noqa: E402
 from attention_coresets.study.cell import run_cell  # noqa: E402
 from attention_coresets.study.checks import check  # noqa: E402

@@ -11,16 +11,16 @@ from scipy.optimize import minimize, nnls
 from agreement import assert_agree
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import branch_and_bound
-from attention_coresets.coresets import exchange as exchange_module
-from attention_coresets.coresets import minimax as minimax_module
-from attention_coresets.coresets import minimax_swaps as swaps_module
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.exchange import _Support, exchange
-from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.minimax import Minimax, minimax
-from attention_coresets.coresets.minimax_swaps import minimax_swaps
-from attention_coresets.coresets.minimax_weights import _derivatives, _state, minimax_weights
-from attention_coresets.coresets.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.kernel.law import capped_marginals, law
+from attention_coresets.coresets.minimax import exchange as exchange_module
+from attention_coresets.coresets.minimax import minimax as minimax_module
+from attention_coresets.coresets.minimax import swaps as swaps_module
+from attention_coresets.coresets.minimax.exchange import _Support, exchange
+from attention_coresets.coresets.minimax.minimax import Minimax, minimax
+from attention_coresets.coresets.minimax.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.minimax.swaps import minimax_swaps
+from attention_coresets.coresets.minimax.weights import _derivatives, _state, minimax_weights
 from tables import generators, small_cache
 
 QUICK = Minimax(rounds=3, random=128, restarts=24, steps=6, bank=160)

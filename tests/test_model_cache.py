@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from attention_coresets.attention import Cache, Coreset, attend
-from attention_coresets.caches import capture as capture_module
-from attention_coresets.caches import language_models, make_cache
-from attention_coresets.caches.capture import Source, capture, record
-from attention_coresets.caches.heads import calibration_weights, heldout_errors
-from attention_coresets.caches.language_models import load_model, prose
-from attention_coresets.caches.model import Model, load_head, read_layer
+from attention_coresets.caches import make_cache
+from attention_coresets.models import capture as capture_module
+from attention_coresets.models import language_models
+from attention_coresets.models.capture import Source, capture, record
+from attention_coresets.models.captured import Model, load_head, read_layer
+from attention_coresets.models.heads import calibration_weights, heldout_errors
+from attention_coresets.models.language_models import load_model, prose
 
 N, QUERIES, CALIBRATION = 48, 10, 7
 LENGTHS = {"n": N, "queries": QUERIES, "calibration": CALIBRATION}
@@ -467,7 +468,7 @@ def test_script_fails_in_one_line(empty, monkeypatch, capsys, arguments, message
 
 def test_importing_the_caches_needs_no_transformers():
     heavy = "{'transformers', 'safetensors'}"
-    program = f"import sys, attention_coresets.caches.model; sys.exit(bool({heavy} & sys.modules.keys()))"
+    program = f"import sys, attention_coresets.models.captured; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

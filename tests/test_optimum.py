@@ -10,9 +10,9 @@ from scipy.optimize import brentq
 
 from attention_coresets import Cache, Coreset, make_cache, make_coreset, tilt
 from attention_coresets.adversary.enclosure import branch_and_bound
-from attention_coresets.coresets.demands import Demands
-from attention_coresets.coresets.optimum import MODELS, best_subset, smallest_coreset
-from attention_coresets.coresets.programs import best_weights, choose
+from attention_coresets.coresets.exact.demands import Demands
+from attention_coresets.coresets.exact.optimum import MODELS, best_subset, smallest_coreset
+from attention_coresets.coresets.exact.programs import best_weights, choose
 from tables import generators, small_cache
 
 TOLERANCE, ABSOLUTE = 1e-2, 1e-5

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from attention_coresets import make_cache
-from attention_coresets.coresets import pairs
-from attention_coresets.coresets.greedy import _GreedySign
-from attention_coresets.coresets.kernel_halving import _KernelHalving, kernel_halving_signs
-from attention_coresets.coresets.law import balancing_features, kernel_panel, law
-from attention_coresets.coresets.paired_coin import _Coin
-from attention_coresets.coresets.pairs import Rule, pair_signs
-from attention_coresets.coresets.self_balancing import _SelfBalancing
+from attention_coresets.coresets.balancing.greedy import _GreedySign
+from attention_coresets.coresets.balancing.kernel_halving import _KernelHalving, kernel_halving_signs
+from attention_coresets.coresets.balancing.paired_coin import _Coin
+from attention_coresets.coresets.balancing.self_balancing_walk import _SelfBalancing
+from attention_coresets.coresets.kernel.law import balancing_features, kernel_panel, law
+from attention_coresets.coresets.walks import pairs
+from attention_coresets.coresets.walks.pairs import Rule, pair_signs
 
 
 def gram_of(rng, n, d=3):

@@ -17,7 +17,7 @@ from attention_coresets import compiled
 from attention_coresets.adversary import gradient, steps
 from attention_coresets.analysis.report import provenance as reported
 from attention_coresets.analysis.results import Results
-from attention_coresets.coresets import walk
+from attention_coresets.coresets.walks import walk
 from attention_coresets.study import provenance as module
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.provenance import device_name, fast_path, processor, provenance, same_code
@@ -334,7 +334,11 @@ import torch
 warnings.simplefilter("always")
 from attention_coresets import make_cache, make_coreset
 from attention_coresets.adversary import steps
-from attention_coresets.coresets import exchange, feature_walk, kernel_swaps, pairs, walk
+from attention_coresets.coresets.minimax import exchange
+from attention_coresets.coresets.walks import feature_walk
+from attention_coresets.coresets.kernel import kernel_swaps
+from attention_coresets.coresets.walks import pairs
+from attention_coresets.coresets.walks import walk
 from attention_coresets.study.cell import run_cell
 loops = steps.compiled, exchange.compiled, feature_walk.feature_steps, kernel_swaps.swap, pairs.pairs_compiled
 assert loops + (walk.blocked_walk,) == (None,) * 6

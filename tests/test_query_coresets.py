@@ -9,8 +9,8 @@ import torch
 from agreement import assert_agree
 from attention_coresets import Cache, Coreset, WeightedCache, attention_error, make_coreset
 from attention_coresets.coresets.base import place_in_text
-from attention_coresets.coresets.calibration import calibration, error_moment, gram, log_sensitivities
-from attention_coresets.coresets.law import capped_marginals
+from attention_coresets.coresets.kernel.law import capped_marginals
+from attention_coresets.coresets.queries.calibration import calibration, error_moment, gram, log_sensitivities
 from oracles import softmax
 from tables import generators
 

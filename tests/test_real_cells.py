@@ -10,9 +10,9 @@ from attention_coresets.adversary import worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.bodies import ellipsoid
 from attention_coresets.caches import CACHES, make_cache
-from attention_coresets.caches.capture import capture
-from attention_coresets.caches.model import Model, load_head, read_layer
 from attention_coresets.coresets import CORESETS
+from attention_coresets.models.capture import capture
+from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
 from attention_coresets.study.identity import cell_hash

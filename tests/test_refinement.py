@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from attention_coresets import make_coreset, tilt, worst_query
-from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
-from attention_coresets.coresets.refit import refit_log_weights
+from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.refit import refit_log_weights
 from tables import generators, small_cache
 
 RHO, SIZE = 1.2, 14

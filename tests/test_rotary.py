@@ -13,8 +13,8 @@ from transformers import (
     Qwen3Model,
 )
 
-from attention_coresets.caches.recording import record
-from attention_coresets.caches.rotary import move
+from attention_coresets.models.recording import record
+from attention_coresets.models.rotary import move
 
 SIZES = {
     "vocab_size": 64,

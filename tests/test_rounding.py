@@ -9,9 +9,10 @@ import torch
 import test_constructions
 import test_query_coresets
 from attention_coresets import CORESETS, make_coreset
-from attention_coresets.coresets import balancekv, query_exchange
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.calibration import Calibration
+from attention_coresets.coresets.published import balancekv
+from attention_coresets.coresets.queries import query_exchange
+from attention_coresets.coresets.queries.calibration import Calibration
 from rounding import LEVEL, OtherRounding, everywhere
 
 A, B = (torch.randn(2, 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attention_coresets import make_cache, tilt
-from attention_coresets.coresets import sensitivities as module
-from attention_coresets.coresets.sensitivities import sensitivities
+from attention_coresets.coresets.draws import sensitivities as module
+from attention_coresets.coresets.draws.sensitivities import sensitivities
 from tables import FAMILIES, small_cache
 
 

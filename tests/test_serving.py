@@ -14,9 +14,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 from attention_coresets import Coreset, make_coreset  # noqa: E402
-from attention_coresets.caches.language_models import load_model, prose  # noqa: E402
 from attention_coresets.coresets.base import Construction, Request, check_is_construction  # noqa: E402
-from attention_coresets.serving import (  # noqa: E402
+from attention_coresets.models.language_models import load_model, prose  # noqa: E402
+from attention_coresets.models.serving import (  # noqa: E402
     CoresetLayer,
     Layout,
     agreement,

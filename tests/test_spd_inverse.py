@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from attention_coresets.coresets.spd_inverse import invert_lower_
+from attention_coresets.coresets.walks.spd_inverse import invert_lower_
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 16, 33, 130, 141])

@@ -9,11 +9,11 @@ from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
 
 from attention_coresets import Cache, Coreset, attention_error, make_coreset, worst_query
-from attention_coresets.coresets.law import balancing_gram, law
-from attention_coresets.coresets.nnls import nnls
-from attention_coresets.coresets.refit import _bank, refit_log_weights
+from attention_coresets.coresets.kernel.law import balancing_gram, law
+from attention_coresets.coresets.kernel.nnls import nnls
+from attention_coresets.coresets.kernel.refit import _bank, refit_log_weights
+from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
 from attention_coresets.coresets.selection import FLOOR, floored_log
-from attention_coresets.coresets.unit_kernel import unit_kernel
 from tables import FAMILIES, generators, small_cache
 
 RHO = 2.0

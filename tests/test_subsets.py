@@ -6,14 +6,14 @@ import torch
 from scipy.optimize import brentq, nnls
 
 from attention_coresets import Cache, make_cache, make_coreset, tilt, worst_query
-from attention_coresets.coresets.frank_wolfe import pursue
-from attention_coresets.coresets.k_center import standardised
-from attention_coresets.coresets.law import balancing_gram, capped_marginals, law
-from attention_coresets.coresets.nystrom import random_pivots
-from attention_coresets.coresets.sensitivities import sensitivities
-from attention_coresets.coresets.subgen import online_clusters
-from attention_coresets.coresets.systematic import systematic
-from attention_coresets.coresets.unit_kernel import unit_kernel
+from attention_coresets.coresets.draws.sensitivities import sensitivities
+from attention_coresets.coresets.draws.systematic import systematic
+from attention_coresets.coresets.kernel.frank_wolfe import pursue
+from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.nystrom import random_pivots
+from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
+from attention_coresets.coresets.published.k_center import standardised
+from attention_coresets.coresets.published.subgen import online_clusters
 from tables import generators, repeated, small_cache
 
 RHO = 2.0

@@ -12,8 +12,8 @@ import torch
 
 import oracles
 from attention_coresets import make_cache, make_coreset
-from attention_coresets.coresets import walk
-from attention_coresets.coresets.walk import walk_signs
+from attention_coresets.coresets.walks import walk
+from attention_coresets.coresets.walks.walk import walk_signs
 
 RIDGE = 1e-2
 
@@ -225,8 +225,8 @@ def test_as_many_heads_at_once_as_threads_leaves_the_thread_count_alone():
 MEMORY = """
 import torch
 from attention_coresets import make_cache, make_coreset
-from attention_coresets.coresets import walk
-from attention_coresets.coresets.walk import walk_signs
+from attention_coresets.coresets.walks import walk
+from attention_coresets.coresets.walks.walk import walk_signs
 
 def resident(field):
     with open("/proc/self/status") as status:

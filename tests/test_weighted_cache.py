@@ -16,9 +16,9 @@ from attention_coresets.adversary.difference import differences
 from attention_coresets.adversary.gradient import error_and_gradient, rooms
 from attention_coresets.adversary.sides import two_sides
 from attention_coresets.coresets import CORESETS, make_coreset
-from attention_coresets.coresets.law import capped_marginals, law
-from attention_coresets.coresets.refit import kernel_weights, refit_log_weights
-from attention_coresets.coresets.unit_kernel import unit_kernel
+from attention_coresets.coresets.kernel.law import capped_marginals, law
+from attention_coresets.coresets.kernel.refit import kernel_weights, refit_log_weights
+from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
 from tables import generators
 
 BALANCED = ["gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "tilted_draws"]

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = "src/attention_coresets"
-_FILES = ("attention", "bodies", "checks", "loewner", "lower_bound", "registry", "theory")
-_FOLDERS = ("adversary", "caches", "coresets", "reference")
+_FILES = ("attention", "bodies", "checks", "lower_bound", "registry", "theory", "models/heads", "models/head_geometry")
+_FOLDERS = ("adversary", "caches", "coresets", "geometry", "reference")
 CORE = [*(f"{PACKAGE}/{name}.py" for name in _FILES), *(f"{PACKAGE}/{name}/*" for name in _FOLDERS)]
-NOT_CORE = f"{PACKAGE}/caches/{{}}.py"
-DRIVING = ("capture", "capture_files", "language_models", "model", "recording", "rotary")  # how transformers is driven
 
 _SPEED = "MAX_(GRAM|NUMBERS|LOGITS)|NUMBERS|NUMBERS_ELSEWHERE|ENTRIES|POWERS|TILE|BLOCK|GROUP|TASKS|PANELS?|FILL|SHARE"
 _SPEED += "|COMPACT|FEWEST|WORTH_THREADS|BUCKET_GRAM|DENSE|ACTIVE"
@@ -70,8 +68,7 @@ class Mutant:
 def core(base: Path) -> list[str]:
     """The files whose mutants are drawn."""
     files = [str(path.relative_to(base)) for path in sorted((base / PACKAGE).rglob("*.py"))]
-    apart = {NOT_CORE.format(name) for name in DRIVING}
-    return [file for file in files if file not in apart and any(fnmatch.fnmatch(file, kind) for kind in CORE)]
+    return [file for file in files if any(fnmatch.fnmatch(file, kind) for kind in CORE)]
 
 
 def mutants_of(file: str, source: str) -> list[Mutant]:

@@ -78,9 +78,9 @@ class WeightedCache(Cache):
 
     Its attention is the softmax of <q,k_i> + log_weights_i; a common constant in them changes nothing. A coreset of it
     carries total log-weights: token i's own, less the log of the probability to keep it. A balancing construction
-    (coresets/recursion.py) called with it gives log-weights in the unweighted model too, where they are all equal
-    unless a weight exceeds the mean weight of the coreset. Raises ValueError as Cache, and on log-weights that do not
-    fit the tokens or hold NaN or Inf.
+    (coresets/balancing) called with it gives log-weights in the unweighted model too: all equal, except that tokens
+    heavier than the coreset's mean weight are always kept, with their own. Raises ValueError as Cache, and on
+    log-weights that do not fit the tokens or hold NaN or Inf.
     """
 
     log_weights: Float[Tensor, "*heads n"]

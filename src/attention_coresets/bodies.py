@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.checks import positive
-from attention_coresets.loewner import enclosing_weights
+from attention_coresets.geometry.loewner import enclosing_weights
 
 _IN_SPAN = 1e-5  # of its own size: how far a query may lie from center + span(axes)
 _RANK = 1e-7  # of the largest: singular values below it are no direction of the queries
@@ -154,8 +154,9 @@ def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0
     """An ellipsoid that holds all queries at rho = 1, its semi-axes at most 1 + tolerance times the smallest possible.
 
     Their geometric mean, that is: the volume is at most (1 + tolerance)^r times the least (the Loewner-John ellipsoid;
-    loewner.py has the algorithm and the certificate). Where the queries span only r < d dimensions, as they must for
-    b < d + 1, it is the least of these and axes have r columns, r the largest of the heads (others have columns of 0).
+    geometry/loewner.py has the algorithm and the certificate). Where the queries span only r < d dimensions, as they
+    must for b < d + 1, it is the least of these and axes have r columns, r the largest of the heads (others have
+    columns of 0).
     Float64. O(b d^2) and some 10^2 to 10^4 steps of O(b r) a head. Raises ValueError for a tolerance not above 0 or
     queries that hold NaN or Inf, RuntimeError where the tolerance is not reached.
     """

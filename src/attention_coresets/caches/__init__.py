@@ -12,10 +12,10 @@ from attention_coresets.caches.cap_outliers import CapOutliers
 from attention_coresets.caches.clusters import Clusters
 from attention_coresets.caches.equal_keys import EqualKeys
 from attention_coresets.caches.low_rank import LowRank
-from attention_coresets.caches.model import Model
 from attention_coresets.caches.product import Product
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
+from attention_coresets.models.captured import Model
 from attention_coresets.registry import add, build
 
 CACHES: dict[str, type] = {

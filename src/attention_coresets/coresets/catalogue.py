@@ -3,26 +3,26 @@
 from typing import Any
 
 from attention_coresets.coresets.arms import ARMS
-from attention_coresets.coresets.balancekv import BalanceKV
+from attention_coresets.coresets.balancing.gram_schmidt_walk import GramSchmidtWalk
+from attention_coresets.coresets.balancing.greedy import Greedy
+from attention_coresets.coresets.balancing.kernel_halving import KernelHalving
+from attention_coresets.coresets.balancing.paired_coin import PairedCoin
+from attention_coresets.coresets.balancing.self_balancing_walk import SelfBalancingWalk
+from attention_coresets.coresets.balancing.tilted_draws import TiltedDraws
 from attention_coresets.coresets.base import Construction
 from attention_coresets.coresets.conformance import check_type
+from attention_coresets.coresets.draws.sensitivity_draws import SensitivityDraws
+from attention_coresets.coresets.draws.uniform import Uniform
 from attention_coresets.coresets.eviction import EVICTION
-from attention_coresets.coresets.frank_wolfe import FrankWolfe
-from attention_coresets.coresets.gram_schmidt_walk import GramSchmidtWalk
-from attention_coresets.coresets.greedy import Greedy
-from attention_coresets.coresets.herding import Herding
-from attention_coresets.coresets.k_center import KCenter
-from attention_coresets.coresets.kernel_halving import KernelHalving
-from attention_coresets.coresets.nystrom import Nystrom
-from attention_coresets.coresets.optimum import Optimum
-from attention_coresets.coresets.paired_coin import PairedCoin
-from attention_coresets.coresets.query_exchange import QueryExchange
-from attention_coresets.coresets.query_walk import QueryWalk
-from attention_coresets.coresets.self_balancing import SelfBalancingWalk
-from attention_coresets.coresets.sensitivity_draws import SensitivityDraws
-from attention_coresets.coresets.subgen import SubGen
-from attention_coresets.coresets.tilted_draws import TiltedDraws
-from attention_coresets.coresets.uniform import Uniform
+from attention_coresets.coresets.exact.optimum import Optimum
+from attention_coresets.coresets.kernel.frank_wolfe import FrankWolfe
+from attention_coresets.coresets.kernel.herding import Herding
+from attention_coresets.coresets.kernel.nystrom import Nystrom
+from attention_coresets.coresets.published.balancekv import BalanceKV
+from attention_coresets.coresets.published.k_center import KCenter
+from attention_coresets.coresets.published.subgen import SubGen
+from attention_coresets.coresets.queries.query_exchange import QueryExchange
+from attention_coresets.coresets.queries.query_walk import QueryWalk
 from attention_coresets.registry import add, build
 
 CORESETS: dict[str, type[Construction]] = {

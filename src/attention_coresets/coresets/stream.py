@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, WeightedCache
-from attention_coresets.coresets.balancing_base import Balancing
+from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.base import Construction, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
 from attention_coresets.coresets.randomness import Generators

@@ -15,13 +15,13 @@ from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.bodies import QueryBody, ellipsoid
 from attention_coresets.caches import CACHES, make_cache, token_order
-from attention_coresets.caches.coverage import total_sensitivity
-from attention_coresets.caches.heads import RealHead, heldout_errors
-from attention_coresets.caches.model import load_head
 from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.randomness import seed_of
+from attention_coresets.geometry.coverage import total_sensitivity
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
+from attention_coresets.models.captured import load_head
+from attention_coresets.models.heads import RealHead, heldout_errors
 from attention_coresets.study.identity import cell_hash, has_floors
 from attention_coresets.study.provenance import device_name, fast_path, provenance
 from attention_coresets.theory import radius, tilt

@@ -11,15 +11,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.caches.capture import Source, segment
-from attention_coresets.caches.language_models import load_model
-from attention_coresets.caches.model import Model
 from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.randomness import seed_of
-from attention_coresets.serving import Answer, Prefilled, agreement, ask, cache_bytes, compress, continuation, prefill
-from attention_coresets.serving.layer import ModelCache
-from attention_coresets.serving.needle import Needle, draw, plant
+from attention_coresets.models.capture import Source, segment
+from attention_coresets.models.captured import Model
+from attention_coresets.models.language_models import load_model
+from attention_coresets.models.serving import (
+    Answer,
+    Prefilled,
+    agreement,
+    ask,
+    cache_bytes,
+    compress,
+    continuation,
+    prefill,
+)
+from attention_coresets.models.serving.layer import ModelCache
+from attention_coresets.models.serving.needle import Needle, draw, plant
 from attention_coresets.study.cell import device_of, named, timed
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.provenance import device_name, fast_path, provenance

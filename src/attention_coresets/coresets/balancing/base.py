@@ -1,0 +1,99 @@
+"""The type of a balancing rule: signs for vectors in a feature space, and the axes that all such rules share."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.coresets.agreement import Agreement, of_refinement
+from attention_coresets.coresets.balancing.buckets import RECURSIONS, Round, rounds
+from attention_coresets.coresets.balancing.recursion import MAX_GRAM, Tokens, Walk, all_uniforms, run_rounds
+from attention_coresets.coresets.balancing.refinement import check_refinement, refine
+from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
+from attention_coresets.coresets.randomness import seeded
+from attention_coresets.registry import check_name
+
+
+@dataclass(frozen=True)
+class Balancing(Construction):
+    """Half of the tokens with a plus sign, so chosen that the two halves weigh the same in a feature space.
+
+    A rule gives `signs`, and `vectors` where it does not read the factors of the kernel exp(a^2 <k_i - mu, k_j - mu>)
+    (<v_i, v_j> + 1) / (pi_i pi_j). The rest is shared (recursion.py):
+
+    model: "tilted", marginals pi from p* (theory.tilt), a^2 = rho / sigma, log-weights -log pi; "unweighted",
+    marginals m / n, a^2 = rho / R; "free", tokens as in tilted, weights fitted.
+    scale: replaces a^2 by 1 ("one"), 1 / sqrt(d) ("inv_sqrt_d") or rho ("rho"); "auto" leaves it.
+    recursion: how n tokens become m: "one_walk" at once, "halving" again and again, or in buckets (buckets.py).
+    refinement: what follows: nothing, swaps of tokens, or minimax and its parts (refinement.py).
+    """
+
+    takes_weights: ClassVar[bool] = True
+    model: str = "tilted"
+    scale: str = "auto"
+    recursion: str = "halving"
+    refinement: str = "none"
+
+    def __post_init__(self) -> None:
+        check_name(self.model, MODELS, "model")
+        check_name(self.scale, SCALES, "scale")
+        check_name(self.recursion, RECURSIONS, "recursion")
+        check_refinement(self.model, self.refinement)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding: what the refinement leaves."""
+        return of_refinement(self.model, self.refinement)
+
+    @abstractmethod
+    def signs(self, vectors: Any, x: Tensor, uniforms: Tensor) -> Tensor:
+        """Which tokens are kept, ``[H, n]`` booleans: rounds the fractional signs x ``[H, n]``, 2 pi - 1, to +-1.
+
+        uniforms ``[H, 2, n]``: all the random numbers there are. The sum of x, a whole number, must not change.
+        """
+
+    def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Any:
+        """What `signs` balances, of keys ``[H, n, d]``: here the factors of which kernel_panel makes Gram matrices."""
+        return balancing_features(keys, values, log_weights, law)
+
+    def choose(self, request: Request) -> Coreset:
+        """`size` tokens of every head, by rounds of `signs`, refined.
+
+        Each round (buckets.py) gives the tokens left in each bucket conditional marginals min(1, c p_i / pi_i) that sum
+        to the bucket's target, and rounds x = 2 marginals - 1. pi_i is the product of a token's marginals, so that
+        weights 1 / pi_i are unbiased. After the first round every marginal of an uncapped token is 1/2 up to what its
+        bucket's p differs from the others'; a last round of one bucket makes pi proportional to p again where nothing
+        is capped. A WeightedCache starts from pi = 1 / weight and gets log-weights in every model.
+        """
+        cache, own = request.cache, base_weights(request.cache)
+        keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
+        base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1]).to(torch.float64)
+        steps = rounds(cache.n, request.size, self.recursion)
+        uniforms = all_uniforms(request.generator, len(keys), steps)
+        chunk = max(1, MAX_GRAM // cache.n**2)
+        parts = []
+        for k, v, b, *u in zip(*(t.split(chunk) for t in (keys, values, base, *uniforms)), strict=True):
+            heads = Cache(k, v) if own is None else WeightedCache(k, v, b)
+            parts.append(self._of_heads(heads, b, request.rho, steps, u))
+        return _joined(parts, cache)
+
+    def _of_heads(self, heads: Cache, base: Tensor, rho: float, steps: list[Round], uniforms: list[Tensor]) -> Coreset:
+        """The coresets of a flat batch of heads, in float64."""
+        weighted = isinstance(heads, WeightedCache)
+        measure = law(heads.keys, rho, self.model, self.scale, base if weighted else None)
+        walk = Walk(self.signs, self.vectors)
+        indices, log_pi = run_rounds(Tokens(heads.keys, heads.values, measure), -base, steps, uniforms, walk)
+        coreset = Coreset(indices, None if self.model == "unweighted" and not weighted else -log_pi)
+        generators = seeded(uniforms[0][:, 0, 0])
+        return refine(heads, coreset, rho, measure, generators, model=self.model, refinement=self.refinement)
+
+
+def _joined(parts: list[Coreset], cache: Cache) -> Coreset:
+    indices = torch.cat([part.indices for part in parts])
+    shape = (*cache.heads, indices.shape[-1])
+    weights = [part.log_weights for part in parts if part.log_weights is not None]
+    return Coreset(indices.reshape(shape), torch.cat(weights).to(cache.keys.dtype).reshape(shape) if weights else None)

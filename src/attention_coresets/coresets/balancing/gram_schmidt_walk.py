@@ -1,0 +1,93 @@
+"""Gram-Schmidt walk coresets: the construction that should reach the sqrt(d) e^{rho sigma} / epsilon rate."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_coresets.checks import positive
+from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.kernel.law import Law, balancing_gram
+from attention_coresets.coresets.randomness import seeded
+from attention_coresets.coresets.walks.feature_walk import feature_signs
+from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
+from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.registry import check_name
+
+FORMS = ("gram", "pivoted_cholesky", "random_features")
+
+
+@dataclass(frozen=True)
+class GramSchmidtWalk(Balancing):
+    """Balance the kernel of `Balancing` by the Gram-Schmidt walk (walk.py; Bansal et al. 2018, Harshaw et al.).
+
+    model, scale, recursion, refinement: as Balancing's; the walk reaches any size at once ("one_walk").
+    ridge: added to the kernel's diagonal, in units of its mean; near-duplicate keys make it singular without.
+    form: "gram" walks on the n x n matrix; "pivoted_cholesky" and "random_features" on `rank` features of it
+    (features.py, feature_walk.py).
+    Cost: O(n^3) a head and walk; on features O(n^2 rank + n rank^2), in n x rank memory.
+    """
+
+    recursion: str = "one_walk"
+    ridge: float = 1e-4
+    form: str = "gram"
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.ridge) and self.ridge > 0):
+            raise ValueError(
+                f"ridge must be above 0, got {self.ridge}: near-duplicate keys make the Gram matrix singular"
+            )
+        check_name(self.form, FORMS, "form")
+        if self.form == "gram" and self.rank is not None:
+            raise ValueError(f"form gram walks on the whole matrix and has no rank, got {self.rank}; leave rank out")
+        if self.form != "gram":
+            if self.rank is None:
+                raise ValueError(f"form {self.form} needs a rank, the number of features; rank=256 is a good start")
+            positive(rank=self.rank)
+
+    def signs(self, vectors: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
+        if self.form != "gram":
+            return self._feature_signs(vectors, x, uniforms)
+        return walk_signs(vectors, x, uniforms[:, 0].contiguous(), self.ridge, place=_places(uniforms))
+
+    def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
+        """The Gram matrix ``[H, n, n]``, or features ``[H, n, rank]`` of it.
+
+        Raises ValueError where form is random_features and rank has no room for one draw, dv + 1 features.
+        """
+        if self.form == "gram":
+            return balancing_gram(keys, values, log_weights, law)
+        make = self._pivoted if self.form == "pivoted_cholesky" else self._random
+        return make(keys, values, log_weights, law, uniforms)
+
+    def _feature_signs(self, features: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
+        alive = x.abs() < 1 - 1e-10
+        level = (features.square().sum(-1) * alive).sum(-1) / alive.sum(-1).clamp_min(1)  # [H], the mean diagonal
+        ridge = self.ridge * torch.where(level > 0, level, 1.0)
+        return feature_signs(features, x, uniforms[:, 0].contiguous(), ridge, place=_places(uniforms))
+
+    def _pivoted(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
+        assert self.rank is not None, "checked when built"
+        draws = [
+            torch.rand(min(self.rank, keys.shape[1]), dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])
+        ]
+        return pivoted_cholesky(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+
+    def _random(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
+        assert self.rank is not None, "checked when built"
+        each = values.shape[-1] + 1
+        if self.rank < each:
+            raise ValueError(
+                f"random features come dv + 1 = {each} a draw; rank must be at least that, got {self.rank}"
+            )
+        shape = (self.rank // each, keys.shape[-1])
+        draws = [torch.randn(shape, dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])]
+        return random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+
+
+def _places(uniforms: Tensor) -> Tensor:
+    """Each token's place among the pivots, ``[H, n]``: a random order."""
+    return uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)

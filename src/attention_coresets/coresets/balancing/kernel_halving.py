@@ -1,0 +1,52 @@
+"""Kernel halving, the rule of kernel thinning: a self-balancing walk with thresholds that adapt to the data."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_coresets.checks import unit_interval
+from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.walks.pairs import Features, Rule, pair_signs
+
+
+@dataclass(frozen=True)
+class KernelHalving(Balancing):
+    """Dwivedi and Mackey's halving (kernel thinning 2021; goodpoints `halve_K`) of consecutive pairs (x, x').
+
+    b^2 = |phi(x) - phi(x')|^2, a = max(sqrt(s^2 b^2 L), b^2), L = 2 ln(2n/delta); x is kept with probability
+    clip((1 - alpha/a) / 2), alpha = <phi(x) - phi(x'), kept - left>; s^2 grows by b^2 max(0, 1 + (b^2/a - 2) s^2/a).
+    Other marginals than 1/2 replace the 1/2 by the probability that keeps the mean. Other parameters as
+    Balancing's. Cost: O(n^2) a stage.
+    """
+
+    delta: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit_interval(delta=self.delta)
+
+    def signs(self, vectors: Features, x: Tensor, uniforms: Tensor) -> Tensor:
+        return kernel_halving_signs(vectors, x, uniforms[:, 0], self.delta)
+
+
+def kernel_halving_signs(gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
+    """True where a token of each head is kept: gram ``[H, n, n]`` or its features, x and uniforms ``[H, n]``, one
+    uniform a pair.
+    """
+    return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)))
+
+
+class _KernelHalving(Rule):
+    def __init__(self, log_factor: float) -> None:
+        self.log_factor = log_factor
+        self.compiled = ("kernel_halving", log_factor)
+        self.variance: Tensor | float = 0.0  # the running s^2
+
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        a = torch.maximum((self.variance * norm2 * self.log_factor).sqrt(), norm2)
+        inverse = torch.where(a > 0, 1 / a.clamp_min(1e-300), torch.zeros_like(a))  # equal tokens: a fair coin
+        growth = 1 + (norm2 * inverse - 2) * self.variance * inverse
+        self.variance = self.variance + norm2 * growth.clamp_min(0)
+        return (fair - alpha * inverse / 2).clamp(0, 1)

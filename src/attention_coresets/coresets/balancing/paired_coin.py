@@ -1,0 +1,38 @@
+"""One of each consecutive pair by a fair coin: balanced sampling without looking at the discrepancy."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.balancing.buckets import BUCKETED
+from attention_coresets.coresets.walks.pairs import Rule, pair_signs
+
+
+@dataclass(frozen=True)
+class PairedCoin(Balancing):
+    """Pivotal sampling over consecutive pairs (pairs.py) at the model's marginals. Cost: O(n log n)."""
+
+    scale: ClassVar[str] = "auto"  # a coin looks at no kernel
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recursion in BUCKETED:
+            raise ValueError(
+                "a coin does not see which tokens share its bucket: "
+                f"recursion {self.recursion!r} chooses as halving does; use halving"
+            )
+
+    def signs(self, vectors: None, x: Tensor, uniforms: Tensor) -> Tensor:
+        return pair_signs(vectors, x, uniforms[:, 0], _Coin())
+
+    def vectors(self, *_: object, **__: object) -> None:
+        """Nothing: a coin looks at no vectors."""
+
+
+class _Coin(Rule):
+    needs_gram, compiled = False, ("coin", 0.0)
+
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        return fair

@@ -1,0 +1,106 @@
+"""Rounds of a balancing rule, in buckets or not, that leave exactly the number of tokens asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention_coresets.coresets.balancing.buckets import Round, conditional_marginals, deal
+from attention_coresets.coresets.base import kept_tokens
+from attention_coresets.coresets.kernel.law import Law
+from attention_coresets.coresets.randomness import Generators, draw
+
+# signs(vectors, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept
+Signs = Callable[[Any, Tensor, Tensor], Tensor]
+# vectors(keys, values, log_weights, law, uniforms [H, 2, n]): what the rule balances, in the form that it reads
+Vectors = Callable[[Tensor, Tensor, Tensor, Law, Tensor], Any]
+MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together
+_BUCKET_GRAM = 2**23  # and of the buckets: fewer, for they come from memory and go to cache
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A balancing rule: its signs, and what makes the vectors that they balance."""
+
+    signs: Signs
+    vectors: Vectors
+
+    def kept(self, tokens: "Tokens", log_pi: Tensor, marginals: Tensor, uniforms: Tensor) -> Tensor:
+        """Which tokens of each head are kept, by a walk from x = 2 marginals - 1."""
+        vectors = self.vectors(tokens.keys, tokens.values, -log_pi, tokens.measure, uniforms)
+        return self.signs(vectors, 2 * marginals - 1, uniforms)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Keys, values and law of some heads, or of some buckets as if each were a head."""
+
+    keys: Tensor
+    values: Tensor
+    measure: Law
+
+    def bucket(self, indices: Tensor, heads: Tensor) -> "Tokens":
+        """The tokens `indices` ``[G, S]`` of `heads` ``[G]``."""
+        rows = heads.unsqueeze(-1)
+        law = Law(self.measure.log_p[rows, indices], self.measure.center[heads], self.measure.scale[heads])
+        return Tokens(self.keys[rows, indices], self.values[rows, indices], law)
+
+
+def all_uniforms(generator: Generators, heads: int, steps: list[Round]) -> list[Tensor]:
+    """Uniforms of each round, ``[H, 2, tokens]``, or ``[H, 4, slots]`` where buckets are to be dealt."""
+    if all(step.buckets == 1 for step in steps):
+        drawn = draw(generator, heads, len(steps), 2, steps[0].tokens)
+        return [drawn[:, place, :, : step.tokens] for place, step in enumerate(steps)]
+    slots = [step.buckets * step.width for step in steps]
+    return list(draw(generator, heads, 4, sum(slots)).split(slots, dim=-1))
+
+
+def run_rounds(
+    tokens: Tokens, log_pi: Tensor, steps: list[Round], uniforms: list[Tensor], walk: Walk
+) -> tuple[Tensor, Tensor]:
+    """Indices (sorted) and log inclusion probabilities ``[H, size]`` after the last round."""
+    heads, n = log_pi.shape
+    indices = torch.arange(n, device=log_pi.device).repeat(heads, 1)
+    for step, drawn in zip(steps, uniforms, strict=True):
+        numbers = drawn.to(log_pi.device)
+        if step.buckets == 1:
+            members = torch.arange(step.tokens, device=log_pi.device).repeat(heads, 1, 1)  # [H, B, S]
+            real, targets = members >= 0, torch.full_like(members[..., 0], step.target)
+        else:
+            log_p = tokens.measure.log_p.gather(-1, indices) - log_pi
+            members, real, targets = deal(log_p, step, numbers[:, 2:])
+        indices, log_pi = (t.gather(-1, members.flatten(1)) for t in (indices, log_pi))
+        shape = (heads * step.buckets, step.width)
+        numbers = numbers[:, :2].reshape(heads, 2, *members.shape[1:]).transpose(1, 2).reshape(shape[0], 2, shape[1])
+        parts = (indices.reshape(shape), log_pi.reshape(shape), real.reshape(shape), targets.flatten(), numbers)
+        log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk))
+        chosen = kept_tokens(kept, step.target)
+        indices, order = indices.gather(-1, chosen).sort(dim=-1)
+        log_pi = log_pi.gather(-1, chosen).gather(-1, order)
+    return indices, log_pi
+
+
+def _walk_buckets(
+    tokens: Tokens,
+    indices: Tensor,
+    log_pi: Tensor,
+    real: Tensor,
+    targets: Tensor,
+    uniforms: Tensor,
+    buckets: int,
+    walk: Walk,
+) -> tuple[Tensor, Tensor]:
+    """Log inclusion probabilities and which tokens are kept, ``[G, S]``, after a walk in each of the G buckets."""
+    width = indices.shape[-1]
+    heads = torch.arange(len(indices), device=indices.device) // buckets
+    marginals = conditional_marginals(tokens.measure.log_p[heads.unsqueeze(-1), indices] - log_pi, real, targets)
+    log_pi = log_pi + marginals.clamp_min(1e-300).log()
+    log_pi = torch.where(real, log_pi, log_pi[:, :1])  # what fills a bucket up is its first token once more
+    chunk = max(1, (MAX_GRAM if buckets == 1 else _BUCKET_GRAM) // width**2)
+    split = (t.split(chunk) for t in (heads, indices, log_pi, marginals, uniforms))
+    kept = torch.cat([walk.kept(tokens.bucket(i, h), lp, m, u) for h, i, lp, m, u in zip(*split, strict=True)])
+    if not bool((kept.sum(-1) == targets).all()):
+        raise RuntimeError(f"a balancing rule kept {kept.sum(-1).tolist()} tokens where {targets.tolist()} were asked")
+    return log_pi, kept

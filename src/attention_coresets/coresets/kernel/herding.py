@@ -1,0 +1,79 @@
+"""Kernel herding: equal weights in the feature space, each token the one that best completes the running mean."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attention_coresets.attention import Coreset
+from attention_coresets.coresets.agreement import Agreement
+from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.kernel.law import SCALES, capped_marginals, law
+from attention_coresets.coresets.kernel.unit_kernel import DENSE, UnitKernel, unit_kernel
+from attention_coresets.coresets.selection import first_best, mark, over_heads
+from attention_coresets.registry import check_name
+
+_TIE = 1e-9  # of the largest gain
+
+
+@dataclass(frozen=True)
+class Herding(Construction):
+    """Kernel herding (Chen, Welling and Smola 2010) without replacement, on weighted features g_i = phi_i / pi_i.
+
+    pi = min(1, c p) are the marginals of the model, as in GramSchmidtWalk; phi the features of its kernel. The k tokens
+    of pi = 1 come first; token t = k+1, ..., m is the i that leaves |a + share (T - a) - sum of g over the t tokens|
+    least, T = sum_j pi_j g_j the whole cache, a the sum of the k, share = (t - k) / (m - k). Where all |g_i| are equal,
+    as in the tilted model, that is herding's largest <g_i, residual>. Log-weights -log pi (tilted) or none
+    (unweighted). Deterministic, equal gains to the first token; the generator is not used. Cost a head: O(n^2 (d + dv))
+    once and O(n (d + dv)) a token; memory O(n^2) up to n = 4096, then O(n).
+    """
+
+    agreement: ClassVar[Agreement] = Agreement.TIES
+    model: str = "tilted"
+    scale: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.model == "free":
+            raise ValueError("herding's weights follow from its marginals; model must be tilted or unweighted")
+        check_name(self.model, MODELS, "model")
+        check_name(self.scale, SCALES, "scale")
+
+    def choose(self, request: Request) -> Coreset:
+        cache, size, rho = request.cache, request.size, request.rho
+
+        def of_heads(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
+            measure = law(keys, rho, self.model, self.scale)
+            marginals = capped_marginals(measure.log_p, size)
+            tokens = herd(unit_kernel(keys, values, measure, dense=True), marginals, size)
+            if self.model == "unweighted":
+                return tokens, None
+            return tokens, -marginals.clamp_min(1e-300).log().gather(-1, tokens)
+
+        numbers = min(cache.n, DENSE) * cache.n
+        return over_heads(request, of_heads, numbers=numbers)
+
+
+def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:
+    """The tokens ``[H, size]`` in the order herding takes them."""
+    log_lengths = kernel.log_norms - marginals.clamp_min(1e-300).log()
+    lengths = (log_lengths - log_lengths.amax(-1, keepdim=True)).exp()  # [H, n], |g_i|
+    certain = marginals >= 1
+    whole = kernel.everywhere(marginals * lengths) * lengths  # <g_i, T>
+    first = torch.zeros_like(whole)  # <g_i, a>
+    if bool(certain.any()):
+        first = kernel.everywhere(certain * lengths) * lengths
+    count = certain.sum(-1)  # [H], k
+    covered, taken, tokens = torch.zeros_like(whole), torch.zeros_like(certain), []
+    for t in range(1, size + 1):
+        share = ((t - count) / (size - count).clamp_min(1)).clamp(0, 1)
+        gain = 2 * (first + share.unsqueeze(-1) * (whole - first) - covered) - lengths.square()
+        sure = certain & ~taken
+        tie = torch.where(sure.any(-1), 0.0, _TIE * gain.abs().amax(-1))
+        score = torch.where(sure.any(-1, keepdim=True), sure.to(gain.dtype), gain.masked_fill(taken, -torch.inf))
+        token = first_best(score, tie)
+        mark(taken, token)
+        row = kernel.rows(token.unsqueeze(-1)).squeeze(-2)
+        covered += row * lengths * lengths.gather(-1, token.unsqueeze(-1))
+        tokens.append(token)
+    return torch.stack(tokens, dim=-1)

@@ -1,0 +1,59 @@
+"""Kernel swaps: the refinement of kernel thinning (KT-SWAP), a pass of remove-one, add-the-best."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attention_coresets.compiled import compiled_module, runs_compiled
+
+_fast = compiled_module("attention_coresets.coresets.kernel.kernel_swaps_compiled")
+swap = _fast.swap if _fast else None  # None without numba: the torch loop below does the same, slower
+_TIE = 1e-11  # of the largest inner product: a gain this small is none
+
+
+def kernel_swaps(
+    gram: Float[Tensor, "H n n"], kept: Bool[Tensor, "H n"], target: Float[Tensor, "H n"], passes: int = 1
+) -> Bool[Tensor, "H n"]:
+    """Lower |t - sum of g_i over the kept|^2 by swaps: each kept token in turn, in order of index, is taken out and the
+    token put in that leaves the least distance, itself where nothing beats it.
+
+    gram: <g_i, g_j>, the weighted features (`law.balancing_gram`); target: <g_i, t>, so sum_j pi_j gram_ij for the
+    whole cache's t = sum_j pi_j g_j. The number of kept tokens stays, and must be the same in every head. Equal gains
+    go to the first token. The distance never rises. Dwivedi and Mackey 2021, with distinct tokens. Cost O(n m) a pass
+    and head, and O(n^2) to begin. ValueError for passes < 1 or sizes that differ.
+    """
+    sizes = kept.sum(-1)
+    if passes < 1 or not bool((sizes == sizes[:1]).all()):
+        raise ValueError(f"kernel_swaps needs passes >= 1 and one size for all heads, got {passes}, {sizes.tolist()}")
+    kept = kept.clone()
+    inner = (gram @ kept.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <g_i, the coreset>
+    diagonal = gram.diagonal(dim1=-2, dim2=-1).contiguous()
+    tie = _TIE * (diagonal.amax(-1) + target.abs().amax(-1))
+    for _ in range(passes):
+        before = kept.clone()
+        tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
+        if runs_compiled(swap, gram):
+            for h in range(len(gram)):
+                g, diag, products, mask, aim = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
+                swap(g, diag, products, mask, aim, float(tie[h]), tokens[h].numpy())
+        else:
+            _pass(gram, diagonal, inner, kept, target, tie, tokens)
+        if bool((kept == before).all()):
+            break
+    return kept
+
+
+def _pass(
+    gram: Tensor, diagonal: Tensor, inner: Tensor, kept: Tensor, target: Tensor, tie: Tensor, tokens: Tensor
+) -> None:
+    """`swaps_compiled.swap` for all heads at once; `inner` and `kept` change in place."""
+    heads = torch.arange(len(gram), device=gram.device)
+    for token in tokens.unbind(-1):
+        kept[heads, token] = False
+        inner -= gram[heads, token]
+        cost = (diagonal - 2 * (target - inner)).masked_fill_(kept, torch.inf)
+        limit = cost.amin(-1) + tie
+        first = (cost <= limit.unsqueeze(-1)).to(torch.uint8).argmax(-1)
+        best = torch.where(cost[heads, token] > limit, first, token)
+        kept[heads, best] = True
+        inner += gram[heads, best]

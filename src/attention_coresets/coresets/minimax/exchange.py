@@ -1,0 +1,200 @@
+"""Best exchanges with all weights refitted: a subset and its weights for a mean squared error."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.compiled import compiled_module, runs_compiled
+
+# None without numba: the torch lines below find the same exchange, slower
+compiled = compiled_module("attention_coresets.coresets.minimax.exchange_compiled")
+
+_RIDGE = 1e-9  # of the mean diagonal: duplicates share their weight
+_TRIES = 64  # additions that are looked at, best first, for one that keeps every weight positive
+_PAIRS, _CHUNK = 4096, 512  # exchanges, likewise; so many at once
+_REFACTOR = 32  # moves between two factorizations: rank-one updates collect rounding errors
+_LEAST_ROOM = 1e-12  # of the mean diagonal
+_FLOOR = 1e-13  # of the largest weight: what a token gets that no positive weight makes useful
+
+
+def exchange(
+    gram: Float[Tensor, "H n n"],
+    total: Float[Tensor, "H n"],
+    tokens: Int[Tensor, "H m"],
+    *,
+    moves: int | None = None,
+    gain: float = 1e-6,
+) -> tuple[Int[Tensor, "H m"], Float[Tensor, "H m"]]:
+    """Lower w^T G w over subsets S of m tokens and weights w > 0 on them with c^T w = 1, from the subset `tokens`.
+
+    At the best weights the least value is 1 / tau, tau(S) = c_S^T G_SS^-1 c_S, and w is along G_SS^-1 c_S. (A penalty
+    kappa (c^T w - 1)^2 in place of the constraint gives the same direction for every kappa > 0, and kappa /
+    (1 + kappa tau).) With P = G_SS^-1 and w = P c_S, taking token i out lowers tau by w_i^2 / P_ii, and putting j in
+    then raises it by r_j^2 / D_j, r_j = c_j - G_jS w and D_j = G_jj - G_jS P G_Sj, both without i. All m x n pairs cost
+    O(m n), one compiled pass where numba is; the best one that keeps w > 0 is made, by rank-one updates of P and P G_S,
+    O(m n) too.
+
+    Stops when no pair gains `gain` of tau, or after `moves` (default m) of them. First, tokens whose weight is not
+    positive are taken out and others put in; where none helps, tokens of negligible weight fill the size. Returns
+    sorted tokens and weights with c^T w = 1. G is positive semidefinite; 1e-9 of its mean diagonal is added to its
+    diagonal. Memory 2 n^2 + 8 m n numbers, head by head. A local optimum: other starts end some per cent apart.
+    """
+    found = [
+        _exchange(g, c, start, len(start) if moves is None else moves, gain)
+        for g, c, start in zip(gram, total, tokens, strict=True)
+    ]
+    chosen, weights = (torch.stack(part) for part in zip(*found, strict=True))
+    order = chosen.argsort(dim=-1)
+    return chosen.gather(-1, order), weights.gather(-1, order)
+
+
+def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: float) -> tuple[Tensor, Tensor]:
+    level = gram.diagonal().mean()
+    if not level > 0:  # no error at all, whatever the weights
+        return tokens, torch.full_like(total[tokens], 1 / max(float(total[tokens].sum()), 1e-300))
+    gram = gram / level
+    gram.diagonal().add_(_RIDGE)
+    support = _Support(gram, total, tokens)
+    support.repair()
+    for move in range(moves):
+        if move % _REFACTOR == _REFACTOR - 1:
+            support.factor()
+            support.repair()
+        if not support.swap(gain):
+            break
+    return support.filled()
+
+
+class _Support:
+    """Tokens in m slots, some perhaps empty, with P = G_SS^-1 [m, m], M = P G_S [m, n], w = P c_S, and for all n tokens
+    s = G_jS P G_Sj and r = c - G_S^T w. Rows and columns of empty slots are 0.
+    """
+
+    def __init__(self, gram: Tensor, total: Tensor, tokens: Tensor) -> None:
+        self.gram, self.total = gram, total
+        self.diagonal = gram.diagonal()
+        self.tokens, self.used = tokens.clone(), torch.ones_like(tokens, dtype=torch.bool)
+        self.inside = torch.zeros_like(total, dtype=torch.bool)
+        self.inside[tokens] = True
+        self.factor()
+
+    def factor(self) -> None:
+        """P and all that follows from it, anew."""
+        slots = self.used.nonzero().squeeze(-1)
+        rows = self.gram[self.tokens[slots]]  # [used, n]
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(rows[:, self.tokens[slots]]))
+        m, n = len(self.tokens), len(self.total)
+        self.P, self.M = self.total.new_zeros(m, m), self.total.new_zeros(m, n)
+        self.P[slots[:, None], slots] = inverse
+        self.M[slots] = inverse @ rows
+        self.w = self.total.new_zeros(m)
+        self.w[slots] = inverse @ self.total[self.tokens[slots]]
+        self.s = (rows * self.M[slots]).sum(0)
+        self.r = self.total - self.w[slots] @ rows
+
+    def repair(self) -> None:
+        """Take out tokens without positive weight, one by one, then put in others while one can."""
+        while bool((self.used & (self.w <= 0)).any()):
+            # the most negative in units of its own spread, w_i^2 / P_ii being what it is worth
+            worth = self.w / self.P.diagonal().clamp_min(1e-300).sqrt()
+            self.remove(int(torch.where(self.used & (self.w <= 0), worth, torch.inf).argmin()))
+        for slot in (~self.used).nonzero().squeeze(-1).tolist():
+            if not self.fill(slot):
+                break
+
+    def fill(self, slot: int) -> bool:
+        """The best addition that keeps every weight positive; False where there is none."""
+        room = self.diagonal - self.s
+        allowed = (self.r > 0) & ~self.inside & (room > _LEAST_ROOM)
+        worth = torch.where(allowed, self.r.square() / room, -torch.inf)
+        for j in worth.topk(min(_TRIES, len(worth))).indices.tolist():
+            if worth[j] == -torch.inf:
+                return False
+            step = self.r[j] / room[j]
+            if bool(((self.w - step * self.M[:, j])[self.used] > 0).all()):
+                self.insert(slot, j)
+                return True
+        return False
+
+    def swap(self, gain: float) -> bool:
+        """The best exchange that keeps every weight positive, or False where none gains `gain` of tau."""
+        least = gain * float(self.w @ self.total[self.tokens])
+        if runs_compiled(compiled, self.P):
+            P, M, w, r, s, used, inside, diagonal = (
+                x.numpy() for x in (self.P, self.M, self.w, self.r, self.s, self.used, self.inside, self.diagonal)
+            )
+            i, j = compiled.best_pair(P, M, w, r, diagonal - s, used, inside, _LEAST_ROOM, least, _PAIRS)
+        else:
+            i, j = self._best_pair(least)
+        if i < 0:
+            return False
+        self.remove(i)
+        self.insert(i, j)
+        return True
+
+    def _best_pair(self, least: float) -> tuple[int, int]:
+        """`compiled.best_pair`: slot and token, -1 where none gains `least`."""
+        spread = self.P.diagonal().clamp_min(1e-300)  # [m]
+        residual = torch.addcmul(self.r, (self.w / spread).unsqueeze(-1), self.M)  # [m, n], r without token i
+        room = torch.addcdiv(self.diagonal - self.s, self.M.square(), spread.unsqueeze(-1))
+        allowed = (residual > 0) & (room > _LEAST_ROOM) & ~self.inside
+        step = residual / room
+        loss = torch.where(self.used, self.w.square() / spread, 0.0)
+        net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
+        best = net.flatten().topk(min(_PAIRS, net.numel()))
+        pairs = best.indices[best.values > least]
+        for some in pairs.split(_CHUNK):
+            i, j = some // len(self.total), some % len(self.total)
+            fine = self._stay_positive(i, j, step[i, j], spread)
+            if bool(fine.any()):
+                first = int(fine.to(torch.uint8).argmax())
+                return int(i[first]), int(j[first])
+        return -1, -1
+
+    def _stay_positive(self, i: Tensor, j: Tensor, step: Tensor, spread: Tensor) -> Tensor:
+        """Whether every other weight is positive after each exchange: the two rank-one updates of w, pair by pair."""
+        column = self.P[i] / spread[i].unsqueeze(-1)  # [pairs, m]
+        drop = self.w[i] - step * self.M[i, j]
+        w = self.w - column * drop.unsqueeze(-1) - step.unsqueeze(-1) * self.M.mT[j]
+        others = self.used & (i.unsqueeze(-1) != torch.arange(len(self.w), device=w.device))
+        return ((w > 0) | ~others).all(-1)
+
+    def remove(self, i: int) -> None:
+        """Empty slot i."""
+        if not self.used[i]:
+            return
+        p, row, w, spread = self.P[:, i].clone(), self.M[i].clone(), self.w[i].clone(), self.P[i, i].clone()
+        self.s.sub_(row.square() / spread)
+        self.r.add_(row * (w / spread))
+        self.P.addr_(p, p / spread, alpha=-1)
+        self.M.addr_(p / spread, row, alpha=-1)
+        self.w.sub_(p * (w / spread))
+        for x in (self.P[i], self.P[:, i], self.M[i]):
+            x.zero_()
+        self.w[i] = 0.0
+        self.used[i] = False
+        self.inside[self.tokens[i]] = False
+
+    def insert(self, i: int, j: int) -> None:
+        """Token j into the empty slot i."""
+        u = self.M[:, j].clone()
+        room = self.diagonal[j] - self.s[j]
+        slots = self.used.nonzero().squeeze(-1)
+        row = u[slots] @ self.gram[self.tokens[slots]] - self.gram[j]  # [n]
+        step = self.r[j] / room
+        u[i] = -1.0
+        self.s.add_(row.square() / room)
+        self.r.add_(row * step)
+        self.P.addr_(u, u / room)
+        self.M.addr_(u / room, row)
+        self.w.sub_(u * step)
+        self.tokens[i], self.used[i], self.inside[j] = j, True, True
+
+    def filled(self) -> tuple[Tensor, Tensor]:
+        """Tokens and weights of all m slots; the first tokens outside take empty slots."""
+        self.factor()
+        self.repair()
+        empty = (~self.used).nonzero().squeeze(-1)
+        self.tokens[empty] = (~self.inside).nonzero().squeeze(-1)[: len(empty)]
+        w = self.w.clamp_min(_FLOOR * self.w.max())
+        return self.tokens, w / (w @ self.total[self.tokens])

@@ -1,0 +1,192 @@
+"""The minimax refinement: tokens and weights of a coreset against the worst queries found for it, in rounds.
+
+This project's own construction (docs/minimax.md): it starts from any coreset of the wanted size, such as the walk's.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.adversary.ascent import climb
+from attention_coresets.adversary.starts import starts
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.coresets.base import MODELS
+from attention_coresets.coresets.minimax.exchange import exchange
+from attention_coresets.coresets.minimax.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.minimax.swaps import minimax_swaps
+from attention_coresets.coresets.minimax.weights import minimax_weights
+from attention_coresets.coresets.randomness import Generators, draw, seeded
+from attention_coresets.registry import check_name
+from attention_coresets.theory import check_rho
+
+_SAME = 1e-12  # of the largest value: values that differ by less are equal
+_WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
+
+
+@dataclass(frozen=True)
+class Minimax:
+    """How the refinement is done; the defaults are the construction, the flags leave out a step each (ablation).
+
+    rounds: of ascend, add what was found to the bank, improve; random: queries in the bank to begin with; restarts and
+    steps: of each round's ascent; bank: queries kept, the worst. ascents = False: random queries alone are the bank.
+    Free model: exchange = False keeps the tokens; weights = False returns what the exchange gives, unseen by ascents.
+    """
+
+    rounds: int = 8
+    random: int = 2048
+    restarts: int = 192
+    steps: int = 12
+    bank: int = 2048
+    ascents: bool = True
+    exchange: bool = True
+    weights: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "random", "restarts", "steps", "bank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def minimax(
+    cache: Cache,
+    coreset: Coreset,
+    rho: float,
+    model: str,
+    log_weights: Float[Tensor, "*heads n"] | None,
+    generator: Generators,
+    settings: Minimax = Minimax(),
+) -> Coreset:
+    """A coreset of the same size, with a smaller largest error over |q| <= rho, as far as the ascents see.
+
+    model "free": tokens by `exchange` on random queries, then rounds of ascents and `minimax_weights`. "tilted" and
+    "unweighted": every token's weight is fixed, `log_weights` (None: 0), and rounds of ascents and `minimax_swaps`
+    choose tokens. Of all coresets met, the start among them, the one whose largest error found is least is returned.
+    A coreset of everything is returned as it is. Free weights sum to about n, as 1/pi does; of a WeightedCache they are
+    up to a constant. `log_weights`: -log of the marginals the model asks for
+    (`law.capped_marginals`), plus the own log-weights of a WeightedCache's tokens, for these are total; the free model
+    has no use for them. A head's result depends on its cache and its random
+    numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
+
+    Cost a head and round: the ascent's 6 steps restarts + 4000 queries, n (d + dv) multiply-adds each, and that of a
+    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, two cores, in walks of
+    the same cache: 15 (d = 8) to 21 (d = 64) in the free model, 32 to 41 with fixed weights (docs/benchmarks.md); fewer
+    where n is larger, for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
+    """
+    check_rho(rho)
+    check_name(model, MODELS, "model")
+    cache.check_indices(coreset.indices)
+    if coreset.size >= cache.n:
+        return coreset
+    flat = cache.flat().to(torch.float64)
+    heads, m = len(flat.keys), coreset.size
+    own = seeded(draw(generator, heads, 1).squeeze(-1))
+    fixed = torch.zeros_like(flat.keys[..., 0])
+    if log_weights is not None:
+        fixed = log_weights.reshape(heads, -1).to(torch.float64)
+    start = coreset.log_weights
+    start = fixed.new_zeros(heads, m) if start is None else start.reshape(heads, m).to(torch.float64)
+    tokens = coreset.indices.reshape(heads, m)
+    refine = _free if model == "free" else _fixed
+    found = []
+    for h in range(heads):
+        head = _Head(flat[h : h + 1], rho, own[h], settings)
+        kept, weights = refine(head, tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
+        found.append((kept, _absolute(head, kept, weights) if model == "free" else weights))
+    tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
+    equal = model == "unweighted" and base_weights(cache) is None
+    return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
+
+
+class _Head:
+    """One head (axis of length 1), keys and values centred and values of size at most 1, its bank and generator."""
+
+    def __init__(self, cache: Cache, rho: float, generator: torch.Generator, settings: Minimax) -> None:
+        keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
+        size = values.norm(dim=-1).max()
+        self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
+        values, base = values / size.clamp_min(1e-300), base_weights(cache)
+        self.cache = Cache(keys, values) if base is None else WeightedCache(keys, values, base - base.max())
+        self.fast = self.cache.to(torch.float32)
+        self.rho, self.settings = rho, settings
+        self.generator = generator
+        queries = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
+        self.bank = bank_of(self.cache, queries)
+        self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights
+
+    def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
+        """Climb from fresh starts and the bank's worst, note the coreset if it is the best, keep the worst queries."""
+        s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
+        fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
+        order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
+        worst = self.bank.queries[:, order[: s.restarts // 2]].to(torch.float32)
+        queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
+        if float(errors.max()) < self.best[0]:
+            self.best = (float(errors.max()), tokens, log_weights)
+        found = bank_of(self.cache, queries.to(torch.float64))
+        order = order[: max(0, s.bank - queries.shape[-2])]
+        self.bank = Bank(*(torch.cat([x, y[:, order]], dim=-2) for x, y in zip(found, self.bank, strict=True)))
+
+
+def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> tuple[Tensor, Tensor]:
+    s, start = head.settings, (tokens, log_weights)
+    if head.equal:
+        return start
+    queries = _WIDER * head.bank.queries  # the random ones: nothing else is in the bank yet
+    if s.ascents and s.weights:
+        head.ascend(*start)
+    if s.exchange:
+        even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
+        base = base_weights(head.cache)
+        moment = second_moment(head.cache.keys, head.cache.values, queries, even, base)
+        tokens, weights = exchange(*moment, tokens)
+        log_weights = weights.log() if base is None else weights.log() + base.gather(-1, tokens)
+    if not s.weights:
+        return tokens, log_weights
+    found = _weigh(head, tokens, log_weights)
+    # at large rho the mean square can mislead: then the start's own tokens
+    return _weigh(head, *start) if s.exchange and found[0] is start[0] else found
+
+
+def _weigh(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    for _ in range(head.settings.rounds):
+        if head.settings.ascents:
+            head.ascend(tokens, log_weights)
+        log_weights = minimax_weights(head.cache, head.bank, tokens, log_weights)
+    return _last(head, tokens, log_weights)
+
+
+def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    if head.equal:
+        return tokens, log_weights
+    for _ in range(head.settings.rounds):
+        if head.settings.ascents:
+            head.ascend(tokens, log_weights)
+            tokens = head.best[1]  # a pass that did no good is not built on
+        kept = torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True)
+        uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
+        kept = minimax_swaps(head.cache, head.bank, kept, fixed, uniforms)
+        tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
+        log_weights = fixed.gather(-1, tokens)
+    return _last(head, tokens, log_weights)
+
+
+def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
+    """The same weights, in units in which the kept tokens' softmax denominator over the cache's is 1 in the mean over
+    the bank: no error changes, and other tokens may join with weights of their own.
+    """
+    queries, base = head.bank.queries, base_weights(head.cache)
+    whole = queries @ head.cache.keys.mT
+    kept = queries @ head.cache.take(tokens)[0].mT + log_weights.unsqueeze(-2)
+    ratio = kept.logsumexp(-1) - (whole if base is None else whole + base.unsqueeze(-2)).logsumexp(-1)
+    return log_weights - (ratio.logsumexp(-1, keepdim=True) - math.log(ratio.shape[-1]))
+
+
+def _last(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The best coreset the ascents saw, this last one included; this one where there were none."""
+    if not head.settings.ascents:
+        return tokens, log_weights
+    head.ascend(tokens, log_weights)
+    return head.best[1:]

@@ -1,0 +1,125 @@
+"""Minimax swaps: a pass of remove-one, add-the-best against the errors at a bank of queries, weights fixed."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attention_coresets.attention import Cache
+from attention_coresets.coresets.minimax.query_bank import Bank
+
+_SCREEN = 128  # worst queries on which every candidate is tried first
+_TRIED = 8  # best candidates by these, tried on the whole bank
+_LEAST_LOG, _MOST_LOG = -35.0, 40.0  # of a weighted token over the coreset's sum: float32 squares stay finite
+
+
+def minimax_swaps(
+    cache: Cache,
+    bank: Bank,
+    kept: Bool[Tensor, "H n"],
+    log_weights: Float[Tensor, "H n"],
+    uniforms: Float[Tensor, "H n"],
+    *,
+    doublings: int = 2,
+    gain: float = 1e-3,
+) -> Bool[Tensor, "H n"]:
+    """Lower sum_b err_b^(2^(doublings + 1)) by swaps: tokens in the random order of `uniforms`, those kept when their
+    turn comes, are taken out, and the token put in that leaves the least sum, if that is less by `gain` of it.
+
+    With F = sum_S w_i f_i and Z = sum_S w_i T_i (query_bank.py) the error after i gave way to j is
+    |F - w_i f_i + w_j f_j| / (Z - w_i T_i + w_j T_j). Every token outside is tried on the 128 queries that the removal
+    leaves worst, the best 8 of them on the whole bank. Tables are float32, sums float64: no swap raises the sum. On
+    more queries or candidates the pass takes longer and does not end better (docs/minimax.md). Cost a pass and head:
+    m (128 n dv + b (3 + 8) dv) multiply-adds, and 30 passes over m (128 n + 8 b) numbers; 4 b n numbers of memory.
+    """
+    heads = zip(cache.keys, cache.values, bank.queries, bank.outputs, kept, log_weights, uniforms, strict=True)
+    return torch.stack([_pass(doublings, gain, *head) for head in heads])
+
+
+def _pass(
+    doublings: int,
+    gain: float,
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor,
+    outputs: Tensor,
+    kept: Tensor,
+    log_weights: Tensor,
+    uniforms: Tensor,
+) -> Tensor:
+    state = _State(queries @ keys.mT + log_weights, values, outputs, kept.clone(), doublings)
+    for i in uniforms.argsort().tolist():
+        if state.kept[i]:
+            j = state.best_for(i, gain)
+            if j is not None:
+                state.swap(i, j)
+    return state.kept
+
+
+class _State:
+    """Of one head: T [b, n] the weighted tokens over the coreset's sum, N = T^2 |v - A|^2, F [b, dv] and Z [b].
+
+    T and N are kept token by token as well: a column of a wide table is many cache misses.
+    """
+
+    def __init__(self, logits: Tensor, values: Tensor, outputs: Tensor, kept: Tensor, doublings: int) -> None:
+        logits = logits - logits[:, kept].logsumexp(-1, keepdim=True)  # [b, n]
+        self.T = logits.clamp_(_LEAST_LOG, _MOST_LOG).to(torch.float32).exp_()
+        size = outputs.square().sum(-1, keepdim=True)
+        gap = torch.addmm(size, outputs, values.mT, alpha=-2).add_(values.square().sum(-1)).clamp_min_(0)
+        self.N = gap.to(torch.float32).mul_(self.T).mul_(self.T)
+        self.T_of, self.N_of = self.T.mT.contiguous(), self.N.mT.contiguous()  # [n, b]
+        inside = self.T[:, kept].to(values.dtype)
+        self.values, self.outputs, self.doublings, self.kept = values, outputs, doublings, kept
+        self.v, self.A = values.to(torch.float32), outputs.to(torch.float32)
+        self.Z = inside.sum(-1)
+        self.F = inside @ values[kept] - self.Z.unsqueeze(-1) * outputs
+        self.fast = self.F.to(torch.float32)
+        self.unit = math.sqrt(float((self.F.square().sum(-1) / self.Z.square()).max().clamp_min(1e-300)))
+        self.now = self._total(self.F, self.Z)
+
+    def best_for(self, i: int, gain: float) -> int | None:
+        """The token in place of i that leaves the least sum, None where none gains enough."""
+        limit = (1 - gain) * self.now
+        T = self.T_of[i]
+        H = torch.addcmul(self.fast, T.unsqueeze(-1), self.A - self.v[i])  # F without i
+        left = (H, H.square().sum(-1), (H * self.A).sum(-1), (self.Z - T).to(torch.float32))
+        worst = (left[1] / left[3].square().clamp_min(1e-30)).topk(min(_SCREEN, len(H))).indices
+        T, N = self.T.index_select(0, worst), self.N.index_select(0, worst)
+        screen = self._sums([x[worst] for x in left], T, N, self.v)
+        bounds, tokens = screen.masked_fill_(self.kept, torch.inf).topk(min(_TRIED, len(screen)), largest=False)
+        tokens = tokens[bounds < limit]
+        if not len(tokens):
+            return None
+        T, N = self.T_of.index_select(0, tokens).mT, self.N_of.index_select(0, tokens).mT
+        sums = self._sums(left, T, N, self.v[tokens])
+        least = sums.min(0)
+        return int(tokens[least.indices]) if float(least.values) < limit else None
+
+    def swap(self, i: int, j: int) -> None:
+        """Take i out and put j in, unless float64 does not see the gain."""
+        F, Z = self.F, self.Z
+        for token, sign in ((i, -1), (j, 1)):
+            T = sign * self.T_of[token].to(Z)
+            F, Z = F + T.unsqueeze(-1) * (self.values[token] - self.outputs), Z + T
+        total = self._total(F, Z)
+        if total < self.now:
+            self.F, self.Z, self.fast, self.now = F, Z, F.to(torch.float32), total
+            self.kept[i], self.kept[j] = False, True
+
+    def _sums(self, left: Sequence[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
+        """The sum over queries ``[n']`` for each token put in; left: H [b', dv], |H|^2, <H, A>, Z; T and N [b', n']."""
+        H, size, along, Z = left
+        # |H + T (v - A)|^2 / (Z + T)^2, in few passes
+        e = torch.addmm(-2 * along.unsqueeze(-1), H, values.mT, alpha=2).mul_(T).add_(N).add_(size.unsqueeze(-1))
+        return self._power(e.div_((T + Z.unsqueeze(-1)).mul_(self.unit).square_())).sum(0)
+
+    def _total(self, F: Tensor, Z: Tensor) -> float:
+        return float(self._power(F.square().sum(-1) / (Z * self.unit).square()).sum())
+
+    def _power(self, e: Tensor) -> Tensor:
+        for _ in range(self.doublings):
+            e = e.square()
+        return e

@@ -1,0 +1,1 @@
+"""Rules published elsewhere that have no room of their own."""

@@ -1,0 +1,1 @@
+"""Constructions on a model's own queries."""

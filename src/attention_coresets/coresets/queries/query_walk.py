@@ -1,0 +1,83 @@
+"""The walk on a model's own queries: marginals from their sensitivities, signs that balance their softmax weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from attention_coresets.attention import Coreset
+from attention_coresets.checks import one_of, positive
+from attention_coresets.coresets.agreement import Agreement, of_refinement
+from attention_coresets.coresets.base import Construction, Request, kept_tokens
+from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
+from attention_coresets.coresets.kernel.law import capped_marginals
+from attention_coresets.coresets.queries.calibration import MARGINALS, calibration, gram, log_sensitivities
+from attention_coresets.coresets.randomness import draw
+from attention_coresets.coresets.walks.walk import walk_signs
+
+REFINEMENTS = ("none", "kernel_swaps")
+_CERTAIN = 50.0  # nats above every other token: capped at pi = 1
+
+
+@dataclass(frozen=True)
+class QueryWalk(Construction):
+    """Gram-Schmidt walk on mean_q softmax_i(q) softmax_j(q) (<v_i, v_j> + 1) / (pi_i pi_j), q the calibration queries.
+
+    What `GramSchmidtWalk` is for a ball of queries, for those a model asks (docs/real_caches.md): pi_i = min(1, c p_i),
+    p from the calibration sensitivities by `marginals` (rms, max, smoothed), log-weights -log pi. A token that a query
+    gives most of its attention, a sink, gets pi = 1 by itself; `sinks` keeps so many first tokens whatever the queries.
+    moved: the caller passes the queries as if they were asked right after the cache (rotary positions moved on), which
+    sees all tokens; False: as they were asked, each sees what came before it. Cost O(n^3) a head, b n^2 for the kernel.
+    The kernel and the RMS marginals are this project's (docs/theory.md).
+    """
+
+    marginals: str = "rms"
+    refinement: str = "none"
+    moved: bool = True
+    sinks: int = 0
+    ridge: float = 1e-4
+    model: ClassVar[str] = "tilted"
+    model_units: ClassVar[bool] = True
+    needs_queries: ClassVar[bool] = True
+    needs_positions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of("marginals", self.marginals, MARGINALS)
+        one_of("refinement", self.refinement, REFINEMENTS)
+        positive(ridge=self.ridge)
+        if self.sinks < 0:
+            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far two runs may differ by rounding."""
+        return of_refinement(self.model, self.refinement)
+
+    def choose(self, request: Request) -> Coreset:
+        cache, size = request.cache, request.size
+        uniforms = draw(request.generator, request.heads, 2, cache.n)
+        found = calibration(request.cache, request.asked, None if self.moved else request.rank)
+        log_p = log_sensitivities(found, self.marginals)
+        if self.sinks:
+            sinks = (request.rank < self.sinks).reshape(log_p.shape)
+            log_p = log_p.masked_fill(sinks, log_p.max() + _CERTAIN)
+        marginals = capped_marginals(log_p, size)
+        log_weights = -marginals.clamp_min(1e-300).log()
+        weighted = _weighted(gram(found), log_weights)
+        uniforms = uniforms.to(weighted.device)
+        place = uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)
+        swaps = self.refinement == "kernel_swaps"
+        walked = weighted.clone() if swaps else weighted  # the walk overwrites it
+        kept = walk_signs(walked, 2 * marginals - 1, uniforms[:, 0].contiguous(), self.ridge, place=place)
+        if swaps:
+            kept = kernel_swaps(weighted, kept, (weighted @ marginals.unsqueeze(-1)).squeeze(-1))
+        indices = kept_tokens(kept, size)
+        shape = (*cache.heads, size)
+        return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).to(cache.keys.dtype).reshape(shape))
+
+
+def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
+    """kernel_ij w_i w_j, each head scaled so that its largest diagonal is 1; what no query sees has zero rows."""
+    log_norms = 0.5 * kernel.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).log() + log_weights
+    scale = (log_weights - log_norms.amax(-1, keepdim=True)).clamp(-300, 300).exp()
+    return kernel.mul_(scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))

@@ -1,0 +1,115 @@
+"""The pair walk: rules that choose one sign at a time, at exact size and from any fractional marginals.
+
+Consecutive alive tokens are paired; a pair moves along e_i - e_j until one of the two freezes, to whichever end its
+rule picks; survivors are paired again. From x = 0 every pair is settled at once: one of each consecutive pair is kept,
+which is halving as the rules were published. Other marginals make it pivotal sampling (Deville and Tille 1998) with a
+rule for a coin.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attention_coresets.compiled import compiled_module, runs_compiled
+from attention_coresets.coresets.kernel.law import kernel_panel
+
+# None without numba: the torch loop below does the same
+pairs_compiled = compiled_module("attention_coresets.coresets.walks.pairs_compiled")
+
+Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
+_FREEZE = 1e-10
+_PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
+
+
+class Rule(ABC):
+    """How a pair picks its end; one object a walk, so that it may keep a running state."""
+
+    needs_gram = True
+    compiled: tuple[str, float] | None = None  # the rule's name and parameter in pairs_compiled.py, where it is there
+
+    def start(self, norm2: Float[Tensor, "H P"]) -> None:  # noqa: B027  (most rules keep no state)
+        """Called before each round of P pairs a head with norm2 = |h f|^2 of each: f the feature of i less that of j, h
+        half the length of the pair's segment (1 from x = 0)."""
+
+    @abstractmethod
+    def chance(
+        self, alpha: Float[Tensor, "H"], norm2: Float[Tensor, "H"], fair: Float[Tensor, "H"]
+    ) -> Float[Tensor, "H"]:
+        """Probability that i goes up: alpha = <h f, discrepancy so far>; fair is the one that keeps the mean."""
+
+
+def pair_signs(
+    gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
+) -> Bool[Tensor, "H n"]:
+    """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
+
+    A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
+
+    Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
+    with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
+    is formed a panel at a time and never whole: O(n) memory.
+    """
+    if rule.compiled and runs_compiled(pairs_compiled, x):
+        if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
+            return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)
+        return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
+    gram = _dense(gram)
+    x = x.clone()
+    moved = torch.zeros_like(x)  # x so far minus where it started
+    used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
+    while True:
+        alive = x.abs() < 1 - _FREEZE
+        count = int(alive.sum(-1).max())
+        if count < 2:
+            return torch.where(alive, x.sign(), x) > 0
+        i, j, real = _pair_up(alive, count)
+        spend = (used + torch.arange(i.shape[-1], device=x.device)).clamp_max(x.shape[-1] - 1)
+        steps = _round(gram, x, moved, (i, j, real), uniforms.gather(-1, spend), rule)
+        used += real.sum(-1, keepdim=True)
+        for index, sign in ((i, 1.0), (j, -1.0)):
+            change = sign * torch.where(real, steps, torch.zeros_like(steps))
+            x.scatter_add_(-1, index, change)
+            moved.scatter_add_(-1, index, change)
+
+
+def _dense(gram: Tensor | Features | None) -> Tensor | None:
+    return kernel_panel(gram, gram) if isinstance(gram, tuple) else gram
+
+
+def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token indices i, j ``[H, P]`` of consecutive alive tokens, and which of these pairs are real in each head."""
+    order = alive.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
+    pairs = count // 2
+    real = 2 * torch.arange(pairs, device=alive.device) + 1 < alive.sum(-1, keepdim=True)
+    return order[:, 0 : 2 * pairs : 2], order[:, 1 : 2 * pairs : 2], real
+
+
+def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tensor, rule: Rule) -> Tensor:
+    """The step of each pair: x_i moves by it and x_j by its negative."""
+    i, j, real = pairs
+    xi, xj = x.gather(-1, i), x.gather(-1, j)
+    up, down = torch.minimum(1 - xi, 1 + xj), torch.minimum(1 + xi, 1 - xj)
+    half, fair = (up + down) / 2, down / (up + down)
+    half = torch.where(real, half, torch.zeros_like(half))
+    if gram is None or not rule.needs_gram:
+        return torch.where(uniforms < fair, up, -down)
+    cross = _differences(gram, i, j)  # [H, P, P]
+    past = (gram @ moved.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <feature, discrepancy before this round>
+    base = past.gather(-1, i) - past.gather(-1, j)
+    norm2 = half.square() * cross.diagonal(dim1=-2, dim2=-1)
+    rule.start(norm2)
+    steps = torch.zeros_like(half)
+    for t in range(half.shape[-1]):
+        inner = base[:, t] + (cross[:, t, :t] * steps[:, :t]).sum(-1)
+        chance = rule.chance(half[:, t] * inner, norm2[:, t], fair[:, t])
+        step = torch.where(uniforms[:, t] < chance, up[:, t], -down[:, t])
+        steps[:, t] = torch.where(real[:, t], step, torch.zeros_like(step))
+    return steps
+
+
+def _differences(gram: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """<f_s, f_t> for f_t = feature of i_t minus feature of j_t, ``[H, P, P]``."""
+    rows = torch.stack([g[a] - g[b] for g, a, b in zip(gram, i, j, strict=True)])  # [H, P, n]
+    return torch.stack([r[:, a] - r[:, b] for r, a, b in zip(rows, i, j, strict=True)])

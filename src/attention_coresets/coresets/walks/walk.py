@@ -1,0 +1,63 @@
+"""The Gram-Schmidt walk in Gram form, exact size, batched over heads.
+
+Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang (the ridge is their robustness term).
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attention_coresets.compiled import compiled_module, runs_compiled
+from attention_coresets.coresets.walks.walk_loop import WalkLoop
+
+_fast = compiled_module("attention_coresets.coresets.walks.walk_blocked")
+# None without numba: the torch loop does the same, at a third of the speed
+blocked_walk = _fast.blocked_walk if _fast else None
+BLOCK = 96
+FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
+
+
+def walk_signs(
+    gram: Float[Tensor, "H n n"],
+    x: Float[Tensor, "H n"],
+    uniforms: Float[Tensor, "H n"],
+    ridge: float = 1e-4,
+    exact: bool = True,
+    block: int = BLOCK,
+    place: Int[Tensor, "H n"] | None = None,
+) -> Bool[Tensor, "H n"]:
+    """Round fractional x in [-1, 1] to +-1 along directions of least discrepancy; True where x became +1.
+
+    Each step moves along u: u_p = 1 at the pivot p (the token of lowest `place` still alive; None: the first), and the
+    other alive coordinates minimise u^T (G + ridge * mean diagonal) u, with sum u = 0 if `exact`, so that sum x never
+    changes (it must be an integer of the parity of n). The move goes to either end of the segment inside [-1, 1]^n,
+    with the probabilities that keep the mean. A random place makes the pivots random. One uniform a step. `gram` is
+    overwritten. Cost a head on the CPU: n^3 flops for the inverse and n^3/3 for the downdates, in place; without numba
+    or on another device 2n^3 and 2n^3/3, with at most 3 n x n matrices at once.
+    """
+    if place is None:
+        place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
+    if not runs_compiled(blocked_walk, gram):
+        return WalkLoop(gram, x, place, ridge, exact, block, FREEZE).run(uniforms)
+    return each_head(
+        blocked_walk, [(*head, ridge, exact, block, FREEZE) for head in zip(gram, x, uniforms, place, strict=True)]
+    )
+
+
+def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
+    """`walk(*head)` of every head, stacked: as many at once as torch has threads, the last few one after another."""
+    threads = torch.get_num_threads()
+    together = len(heads) - len(heads) % threads
+    kept = []
+    if threads > 1 and together:
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                kept += pool.map(lambda head: walk(*head), heads[:together])
+        finally:
+            torch.set_num_threads(threads)  # a count set in any thread is what later threads start from
+    else:
+        together = 0
+    return torch.stack(kept + [walk(*head) for head in heads[together:]])

@@ -1,0 +1,160 @@
+"""From a prefilled cache to one that holds a coreset for each sample and KV head of the layers with full attention."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.base import Construction, check_is_construction, everything
+from attention_coresets.coresets.randomness import seed_of
+from attention_coresets.models.heads import normalised
+from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, branch
+from attention_coresets.models.serving.prefill import Prefilled
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many tokens to keep of a context.
+
+    size: tokens kept in each KV head in all, or their share of the context, strictly between 0 and 1. keep_recent: how
+    many of these are the last ones of the context, kept as they are; the coreset is of the tokens before them.
+    """
+
+    size: int | float
+    keep_recent: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, float) and not 0 < self.size < 1:
+            raise ValueError(f"size = {self.size} must be a share between 0 and 1, or a whole number of tokens")
+        if self.size < 1 and isinstance(self.size, int):
+            raise ValueError(f"size must be at least 1 token, got {self.size}")
+        if self.keep_recent < 0:
+            raise ValueError(f"keep_recent must be at least 0, got {self.keep_recent}")
+        if isinstance(self.size, int):
+            self._leaves_room(self.size)
+
+    def tokens(self, context: int) -> int:
+        """The size for this context; ValueError where it does not fit."""
+        size = round(self.size * context) if isinstance(self.size, float) else self.size
+        if size < 1:
+            raise ValueError(f"size = {self.size} of {context} tokens keeps none; ask for a larger share")
+        if size > context:
+            raise ValueError(f"size = {size} is above the {context} tokens of the context; ask for at most {context}")
+        self._leaves_room(size)
+        return size
+
+    def _leaves_room(self, size: int) -> None:
+        if self.keep_recent >= size:
+            raise ValueError(f"keep_recent = {self.keep_recent} must be below size = {size}; keep fewer recent tokens")
+
+
+@torch.no_grad()
+def compress(
+    prefilled: Prefilled,
+    construct: Construction,
+    size: int | float,
+    keep_recent: int = 0,
+    rho: float = 4.0,
+    seed: int | torch.Generator = 0,
+    dtype: torch.dtype | None = None,
+    in_place: bool = False,
+) -> ModelCache:
+    """A cache whose layers with full attention hold coresets; the prefilled one is left as it is unless `in_place`.
+
+    Tokens that join later have log-weight 0, so log-weights must be absolute: the coreset's weights those of the tokens
+    it stands for. An unweighted coreset of m of n tokens therefore gets log(n / m); the eviction heuristics, which
+    drop tokens for good, keep 0, as their authors have it.
+
+    construct: a construction of `make_coreset`, called a layer at a time with heads [b, kv]. size, keep_recent: as
+    `Layout`. rho: the radius of the queries' ball for constructions that work in normalised units (keys centred and
+    divided by their largest norm, values likewise; indices and log-weights mean the same in the model's units). Those
+    with `model_units` get keys, values and queries as the model computes them: all the queries kept
+    by the prefill, carried to right after the context, where the construction has `moved`; otherwise as they were
+    asked, without those of the `keep_recent` last positions, so that the causal convention holds for the tokens the
+    coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample is the same in
+    any batch; a generator gives the seed. dtype: what constructions compute in, at least float32. ValueError for sizes
+    that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every token, and the
+    construction is not called.
+    """
+    check_is_construction(construct)
+    tokens = Layout(size, keep_recent).tokens(prefilled.context)
+    if isinstance(seed, torch.Generator):
+        seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    cache = prefilled.cache if in_place else branch(prefilled.cache)
+    for index in prefilled.layers:
+        keys, values = cache.layers[index].keys, cache.layers[index].values
+        try:
+            whole = tokens == prefilled.context
+            asked = None if whole else _queries(prefilled, index, construct, keep_recent)
+            heads = _Heads(keys, values, asked, keep_recent, dtype)
+            coreset = heads.coreset(construct, tokens, rho, generators(seed, index, keys.shape[:2]))
+        except ValueError as error:
+            raise ValueError(f"layer {index}: {error}") from error
+        cache.layers[index] = _stored(keys, values, coreset)
+    return cache
+
+
+def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator]:
+    """One a sample and head, sample after sample; each a function of seed, layer, sample and head."""
+    return [torch.Generator().manual_seed(seed_of(seed, layer, *place)) for place in np.ndindex(*heads)]
+
+
+def _queries(prefilled: Prefilled, layer: int, construct: Construction, keep_recent: int) -> Tensor | None:
+    """What a construction that needs queries gets of them; None for one that does not."""
+    if not construct.needs_queries:
+        return None
+    queries = (
+        prefilled.moved(layer) if construct.moved else prefilled.asked(layer, before=prefilled.context - keep_recent)
+    )
+    if queries is None:
+        raise ValueError(
+            "the construction needs queries of positions before the recent tokens; "
+            f"prefill with calibration above keep_recent = {keep_recent}"
+        )
+    return queries
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """The cache of one layer, [b, kv, n, d], and queries of its KV heads where the construction needs them."""
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor | None
+    keep_recent: int
+    dtype: torch.dtype | None
+
+    def coreset(self, construct: Construction, size: int, rho: float, generator: list[torch.Generator]) -> Coreset:
+        """`size` tokens of each sample and head: the construction's, then the last `keep_recent`, with log-weight 0."""
+        dtype = self.dtype or torch.promote_types(self.keys.dtype, torch.float32)
+        whole = Cache(self.keys.to(dtype), self.values.to(dtype))
+        if size == whole.n:
+            return everything(whole)
+        old = whole.n - self.keep_recent
+        cache = Cache(whole.keys[..., :old, :], whole.values[..., :old, :])
+        extra = {} if self.queries is None else {"queries": self.queries.to(dtype)}
+        if not construct.in_model_units:
+            cache = Cache(normalised(cache.keys)[0], normalised(cache.values)[0])
+        coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
+        if coreset.log_weights is None and not construct.in_model_units:
+            each = math.log(old / coreset.size)  # of equal weights, each kept token stands for so many
+            coreset = Coreset(coreset.indices, torch.full_like(coreset.indices, each, dtype=dtype))
+        return self._with_recent(coreset, old)
+
+    def _with_recent(self, coreset: Coreset, old: int) -> Coreset:
+        recent = torch.arange(old, old + self.keep_recent, device=coreset.indices.device)
+        indices = torch.cat([coreset.indices, recent.expand(*coreset.indices.shape[:-1], -1)], dim=-1)
+        weights = coreset.log_weights
+        return Coreset(indices, None if weights is None else torch.nn.functional.pad(weights, (0, self.keep_recent)))
+
+
+def _stored(keys: Float[Tensor, "b kv n d"], values: Float[Tensor, "b kv n dv"], coreset: Coreset) -> CoresetLayer:
+    """The layer that holds these tokens alone, in tensors of their own."""
+    kept = coreset.indices.unsqueeze(-1)
+    k, v = (x.gather(-2, kept.expand(*coreset.indices.shape, x.shape[-1])) for x in (keys, values))
+    weights = None if coreset.log_weights is None else coreset.log_weights.to(keys.dtype)
+    return CoresetLayer(k, v, coreset.indices, weights, keys.shape[-2])

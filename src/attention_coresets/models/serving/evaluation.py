@@ -1,0 +1,57 @@
+"""What a cache is worth to a language model: losses on the text that follows, and the distance to the full cache."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.models.serving.layer import ModelCache, branch
+from attention_coresets.models.serving.running import Run, running
+
+
+@torch.no_grad()
+def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c vocabulary"]:
+    """Log-probabilities after each of these tokens, which follow the cache's; the cache is left as it is.
+
+    One forward of all c tokens, teacher-forced: the same as one token after the other. `cache`: of `compress`, or a
+    full one. Row j predicts token j + 1.
+    """
+    with running(model, Run()):
+        logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True).logits
+    return logits.float().log_softmax(dim=-1)
+
+
+def losses(log_probabilities: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c-1"]:
+    """Negative log-probability, in nats, of each of the tokens but the first."""
+    return -log_probabilities[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a model on coresets predicts a text, beside the same model on the full cache; nats, over all positions.
+
+    loss, loss_full: mean next-token losses. kl, kl_p99: mean and 99th percentile of KL(full || coreset). agreement:
+    share of positions at which both find the same token most probable.
+    """
+
+    loss: float
+    loss_full: float
+    kl: float
+    kl_p99: float
+    agreement: float
+
+
+def agreement(full: Float[Tensor, "b c v"], found: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Agreement:
+    """Compare log-probabilities of `continuation` at the positions whose next token is known, c - 1 a sample."""
+    if ids.shape[-1] < 2:
+        raise ValueError(f"a continuation needs at least 2 tokens to have a next one, got {ids.shape[-1]}")
+    p, q = full[:, :-1], found[:, :-1]
+    kl = (p.exp() * (p - q)).sum(dim=-1).clamp_min(0)  # [b, c - 1]; rounding aside it is not negative
+    return Agreement(
+        loss=float(losses(found, ids).mean()),
+        loss_full=float(losses(full, ids).mean()),
+        kl=float(kl.mean()),
+        kl_p99=float(kl.flatten().quantile(0.99)),
+        agreement=float((p.argmax(dim=-1) == q.argmax(dim=-1)).float().mean()),
+    )
