@@ -308,7 +308,7 @@ def test_real_heads_whatever_the_order_of_the_tokens(name, monkeypatch):
     rows = {}
     for shuffle in (False, True):
         config = cell(name, parameters, shuffle=shuffle)
-        monkeypatch.setattr("attention_coresets.study.cell.make_coreset", lambda _, **p: Spy(**p))
+        monkeypatch.setattr("attention_coresets.study.errors.make_coreset", lambda _, **p: Spy(**p))
         rows[shuffle] = run_cell(config)
         order = token_order(Model(**{k: v for k, v in TINY.items() if k != "name"} | {"shuffle": shuffle}), 48, 3)
         layer = read_layer(Model(model="tiny-random", n=48, queries=16).source, 1)

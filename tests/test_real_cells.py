@@ -65,7 +65,7 @@ class Spy:
 def spied(monkeypatch):
     def run(name: str, **changes) -> tuple[Spy, list[dict]]:
         spy = Spy(name)
-        monkeypatch.setattr("attention_coresets.study.cell.make_coreset", lambda *_, **__: spy)
+        monkeypatch.setattr("attention_coresets.study.errors.make_coreset", lambda *_, **__: spy)
         return spy, run_cell(cell(name, **changes))
 
     return run
@@ -100,7 +100,7 @@ def test_an_ellipsoid_cell_has_the_worst_query_of_the_body(name, spied, monkeypa
         found.append(worst_query(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr("attention_coresets.study.cell.worst_query", kept)
+    monkeypatch.setattr("attention_coresets.study.errors.worst_query", kept)
     spy, rows = spied(name, body="ellipsoid")
     head = load_head(HEAD)
     body = ellipsoid(head.moved)

@@ -2,6 +2,7 @@
 does.
 """
 
+from attention_coresets import models as _models  # noqa: F401  (registers the family "model")
 from attention_coresets.adversary import WorstQuery, worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attend, attention_error
 from attention_coresets.bodies import QueryBody, ellipsoid, minimum_ellipsoid

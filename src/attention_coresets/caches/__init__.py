@@ -1,4 +1,7 @@
-"""Caches to study: one family a file, parameters and a seed in, a batch of heads out."""
+"""Caches to study: one family a file, parameters and a seed in, a batch of heads out.
+
+The family `model`, heads of a language model, is registered by attention_coresets.models.
+"""
 
 import dataclasses
 from typing import Any
@@ -15,7 +18,6 @@ from attention_coresets.caches.low_rank import LowRank
 from attention_coresets.caches.product import Product
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
-from attention_coresets.models.captured import Model
 from attention_coresets.registry import add, build
 
 CACHES: dict[str, type] = {
@@ -27,7 +29,6 @@ CACHES: dict[str, type] = {
     "signed_clusters": SignedClusters,
     "equal_keys": EqualKeys,
     "product": Product,
-    "model": Model,
 }
 
 _ORDER_STREAM = 1  # spawn key of the stream that shuffles tokens; head data uses 0
@@ -66,7 +67,8 @@ def register_cache(name: str, family: type) -> None:
     family : type
         The class: a frozen dataclass of its parameters, `n` and `d` among them, with a method
         ``sample(rng) -> (keys [n, d], values [n, dv])``, NumPy float64 arrays drawn from ``rng`` alone. A field `rho`
-        is the radius that a sweep asks at, unless it says otherwise.
+        is the radius that a sweep asks at, unless it says otherwise; a field `shuffle` that is False keeps the
+        family's own order of tokens, which else are shuffled.
 
     Raises
     ------
@@ -117,6 +119,6 @@ def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]
 def token_order(family, n: int, seed: int, head: int = 0) -> np.ndarray:
     """Which token of the family's own order stands at each place of `make_cache`'s: for a model, its position."""
     order = np.arange(n)
-    if not isinstance(family, Model) or family.shuffle:
+    if dataclasses.asdict(family).get("shuffle", True):
         np.random.default_rng([seed, head, _ORDER_STREAM]).shuffle(order)
     return order

@@ -1,6 +1,5 @@
 """A language cell: one text read once by a model, its cache compressed to each size, and the text continued on that."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,13 +28,13 @@ from attention_coresets.models.serving import (
 )
 from attention_coresets.models.serving.layer import ModelCache
 from attention_coresets.models.serving.needle import Needle, draw, plant
-from attention_coresets.study.cell import device_of, named, timed
-from attention_coresets.study.identity import cell_hash
-from attention_coresets.study.provenance import device_name, fast_path, provenance
+from attention_coresets.study.parts import device_of, facts, named, timed
+from attention_coresets.study.provenance import fast_path
 from attention_coresets.study.table import COLUMNS
 
-_NUMBERS = [name for name, kind in COLUMNS.items() if kind == "float64"]  # NaN but for what a running model has
-_COMPRESSION = 3  # stream of random numbers, apart from those of `study.cell`
+# NaN but for what a running model has
+_UNKNOWN = [name for name, kind in COLUMNS.items() if kind == "float64" and name != "rho"]
+_COMPRESSION = 3  # stream of random numbers, apart from those of cells of errors
 
 
 def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -48,7 +47,7 @@ def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     _, parameters = named(config["cache"])
     read = _read(Model(**parameters).source, device_of(config))
-    (name, own), facts = named(config["coreset"]), _facts(config, read)
+    (name, own), shared = named(config["coreset"]), _facts(config, read)
     construct, rows = make_coreset(name, **own), []
     for size in config["sizes"]:
         options = {
@@ -60,7 +59,7 @@ def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         before = compiled_runs()
         cache, seconds = timed(lambda size=size, o=options: compress(read.prefilled, construct, size, **o))
         made = {"size": size, "seconds_construct": seconds / read.heads, "fast_path": fast_path(before)}
-        rows.append(facts | made | read.measured(cache))
+        rows.append(shared | made | read.measured(cache))
     return rows
 
 
@@ -125,26 +124,6 @@ def _loaded(name: str, device: torch.device):
 
 
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
-    """What all sizes share."""
-    (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])
-    device = device_of(config)
-    return dict.fromkeys(_NUMBERS, math.nan) | {
-        "cell": cell_hash(config),
-        "cache": family,
-        "coreset": construction,
-        "model": make_coreset(construction, **coreset_params).model,
-        "rho": config["rho"],
-        "seed": config["seed"],
-        "head": 0,
-        "n": read.prefilled.context,
-        "d": read.d,
-        "reached": 0,
-        "restarts": 0,
-        "certified_by": "",
-        "cache_params": json.dumps(cache_params, sort_keys=True),
-        "coreset_params": json.dumps(coreset_params, sort_keys=True),
-        "device": str(device),
-        "device_name": device_name(device),
-        "dtype": config["compute"]["dtype"],
-        **provenance(),
-    }
+    """What all sizes share; no layer and no head, for all are compressed."""
+    shared = facts(config, n=read.prefilled.context, d=read.d)
+    return shared | dict.fromkeys(_UNKNOWN, math.nan) | {"head": 0, "reached": 0, "restarts": 0, "certified_by": ""}

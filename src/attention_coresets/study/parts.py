@@ -1,0 +1,64 @@
+"""What cells of every task share: the parts of a configuration, the columns that all their rows have, and a clock."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from attention_coresets.coresets import make_coreset
+from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.provenance import device_name, provenance
+
+T = TypeVar("T")
+
+
+def named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of a configuration's part: a cache, a coreset."""
+    return part["name"], {key: value for key, value in part.items() if key != "name"}
+
+
+def device_of(config: Mapping[str, Any]) -> torch.device:
+    """compute.device, with `auto` a GPU where torch sees one."""
+    asked = config["compute"]["device"]
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
+
+
+def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
+    """The columns that all rows of a cell share, of a cache of n tokens in R^d."""
+    (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])
+    device = device_of(config)
+    return {
+        "cell": cell_hash(config),
+        "cache": family,
+        "coreset": construction,
+        "model": make_coreset(construction, **coreset_params).model,
+        "rho": config["rho"],
+        "seed": config["seed"],
+        "n": n,
+        "d": d,
+        "cache_params": json.dumps(cache_params, sort_keys=True),
+        "coreset_params": json.dumps(coreset_params, sort_keys=True),
+        "layer": float(cache_params.get("layer", math.nan)),
+        "kv_head": float(cache_params.get("kv_head", math.nan)),
+        "device": str(device),
+        "device_name": device_name(device),
+        "dtype": config["compute"]["dtype"],
+        **provenance(),
+    }
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """The result and its wall-clock seconds, with a GPU's queue emptied before and after."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    result = work()
+    _wait_for_gpu()
+    return result, time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
