@@ -10,7 +10,6 @@ results are missing or damaged.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from attention_coresets.analysis.markdown import fill
 from attention_coresets.analysis.report import paper_repro
 from attention_coresets.analysis.results import ResultsError, load, present
 from attention_coresets.analysis.typed_numbers import LIST, complaints
+from attention_coresets.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"report: {line}", file=sys.stderr)
         return 1 if wrong else 0
     for path in stale:
-        _write(path, pages[path])
+        with replacing(path) as part:  # an interrupted run leaves the page of the run before
+            part.write_text(pages[path])
     print("\n".join(f"{path.name}: {'written' if path in stale else 'up to date'}" for path in pages))
     return 0
 
@@ -65,13 +66,6 @@ def _by_hand(root: Path) -> dict[str, Path]:
     """The pages that people write, by their names from the root."""
     paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     return {path.relative_to(root).as_posix(): path for path in paths if path.exists()}
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: an interrupted run leaves the page of the run before."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
+
+from attention_coresets.files import replacing
 
 TENSORS = ("keys", "values", "queries", "calibration", "moved")
 
@@ -22,15 +23,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> 
         if not bool(tensor.isfinite().all()):
             where = f"{meta['model']} layer {meta['layer']}"
             raise ValueError(f"{where}: {name} hold NaN or Inf; nothing is kept of this layer")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, scratch, metadata={**meta, "sha256": checksum(tensors, meta)})
-        os.replace(scratch, path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata={**meta, "sha256": checksum(tensors, meta)})
     except (OSError, SafetensorError) as error:
         remedy = "free space, or set ATTENTION_CORESETS_CAPTURES to another directory"
         raise OSError(f"cannot write capture {path}: {error}; {remedy}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

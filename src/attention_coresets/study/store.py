@@ -8,15 +8,14 @@ Every file is written beside its place and renamed into it, so that a killed run
 
 import errno
 import json
-import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from attention_coresets import files
 from attention_coresets.study.identity import cell_hash
 
 Row = dict[str, Any]
@@ -122,21 +121,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place once it is whole (durable: and has reached the disk).
-
-    NotWrittenError where the disk is full or not writable.
-    """
-    part = path.with_name(f".{path.stem}.{uuid4().hex}.part")
+    """`files.replacing`, with NotWrittenError where the disk is full or not writable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with files.replacing(path, durable) as part:
             yield part
-            if durable:
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason, remedy = ("the disk is full", "free some space") if full else (error.strerror, "make it writable")
