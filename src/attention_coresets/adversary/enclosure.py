@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.ascent import ascend
-from attention_coresets.adversary.cells import ceilings
+from attention_coresets.adversary.boxes import ceilings
 from attention_coresets.adversary.problem import Problem
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attention_error
 from attention_coresets.checks import positive
@@ -51,7 +51,7 @@ def branch_and_bound(
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Enclosure:
-    """Enclose sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4 (ceilings: cells.py).
+    """Enclose sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4 (ceilings: boxes.py).
 
     From the ball's own box the boxes of largest ceiling are halved, and dropped once their ceiling is at most
     lower + gap. A head ends at upper - lower <= gap (in the unit of the values), or once it has used its budget of
