@@ -29,10 +29,6 @@ class Bounds:
     iii: Float[Tensor, "*heads"]
     iv: Float[Tensor, "*heads"]
 
-    @property
-    def largest(self) -> Float[Tensor, "*heads"]:
-        return torch.stack([self.i, self.ii, self.iii, self.iv]).amax(dim=0)
-
 
 @dataclass(frozen=True)
 class Layout:

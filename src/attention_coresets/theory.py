@@ -177,23 +177,6 @@ def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:
     return (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).amax(dim=-1)
 
 
-def exponent(keys: Float[Tensor, "*heads n d"], rho: float, model: str) -> Float[Tensor, "*heads"]:
-    """The exponent x in a coreset model's rate sqrt(d) e^x / epsilon: rho * sigma (tilted) or rho * R (unweighted)."""
-    return rho * (tilt(keys, rho).sigma if model == "tilted" else radius(keys))
-
-
-def size_bound(d: int, exponent: float, epsilon: float) -> float:
-    """The rate sqrt(d) e^x / epsilon, in tokens, with constant 1: what measured sizes are held against."""
-    return math.sqrt(d) * math.exp(exponent) / epsilon
-
-
-# slopes of log m(epsilon) in (log d, x, log 1/epsilon) that theory predicts; a range where it gives only one
-PREDICTED = {
-    "balancing": {"log_d": (0.5, 0.5), "x": (1.0, 1.0), "log_inv_epsilon": (1.0, 1.0)},
-    "draws": {"log_d": (0.0, 1.0), "x": (0.0, 1.0), "log_inv_epsilon": (2.0, 2.0)},
-}
-
-
 def signed_clusters_floor(d: int, clusters: int, rho: float) -> float:
     """A sqrt(d/2): with equal cluster weights no subset of at most half the tokens of `signed_clusters` does better.
 
