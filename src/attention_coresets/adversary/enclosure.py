@@ -1,4 +1,4 @@
-"""The worst-case error between a query found and a ceiling proven, by branch and bound over the ball."""
+"""Encloses the worst-case error between a query found and a ceiling proven, by branch and bound."""
 
 import math
 import time
@@ -26,9 +26,10 @@ Progress = Callable[[int, float, float], None]
 
 @dataclass(frozen=True)
 class Enclosure:
-    """lower <= sup over |q| <= rho of the error <= upper: lower is the error at query, upper is proven.
+    """Bounds lower <= sup over |q| <= rho of the error <= upper, in float64.
 
-    lower, upper ``[*heads]`` and query ``[*heads, d]`` in float64; nodes ``[*heads]``, the boxes bounded.
+    lower ``[*heads]`` is the error at query ``[*heads, d]``; upper ``[*heads]`` is proven; nodes ``[*heads]`` counts
+    the boxes that were bounded.
     """
 
     lower: Float[Tensor, "*heads"]
@@ -51,14 +52,19 @@ def branch_and_bound(
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Enclosure:
-    """Enclose sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4 (ceilings: boxes.py).
+    """Encloses sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4.
 
-    From the ball's own box the boxes of largest ceiling are halved, and dropped once their ceiling is at most
-    lower + gap. A head ends at upper - lower <= gap (in the unit of the values), or once it has used its budget of
-    `nodes` boxes or about `seconds` seconds: upper is then looser but still proven, at the least the diameter of a ball
-    about the values. `progress`, if given, is called with nodes, lower, upper of the head after every round. A gap
-    below what float64 resolves (about 1e-12 at rho = 2, unit vectors) ends there instead. Any finite weights and key
-    norms. Cost O(n (d + 1)^2 dv) flops a box. ValueError for d > 4, and rho, gap, nodes or seconds not positive.
+    The search begins with the box about the ball. It halves the boxes of largest ceiling (boxes.py) and drops those
+    whose ceiling is at most lower + gap. It ends once upper - lower <= gap, in the unit of the values, or once it has
+    used `nodes` boxes or about `seconds` seconds a head. Then upper is looser but still proven: at most twice the
+    largest distance of a value from the mean of the values. A gap below what float64 resolves (about 1e-12 at rho = 2,
+    unit vectors) is raised to it. Weights and key norms may be any.
+
+    `progress`, if given, is called after every round with nodes, lower and upper of the head.
+
+    Cost: O(n (d + 1)^2 dv) flops a box.
+
+    Raises ValueError for d > 4, and for rho, gap, nodes or seconds that are not positive.
     """
     check_rho(rho)
     cache.check_indices(coreset.indices)
@@ -77,12 +83,16 @@ def branch_and_bound(
 
 
 def _problems(cache: Cache, coreset: Coreset, rho: float) -> list[Problem]:
+    """Returns the problem of each head."""
     flat, core = cache.flat(), coreset.flat()
     return [Problem.of(flat[head], core[head], rho) for head in range(len(flat.keys))]
 
 
 def _starts(problems: list[Problem]) -> tuple[Float[Tensor, "H d"], Float[Tensor, "H"]]:
-    """A query for each head that is likely among the worst, and its error: a good one spares boxes."""
+    """Finds a query for each head that is likely among the worst, and its error.
+
+    A good one spares boxes: whatever is not above its error is dropped.
+    """
     keys, values, kept, weights = (
         torch.stack([getattr(p, name) for p in problems]) for name in ("keys", "values", "kept", "log_weights")
     )
@@ -94,7 +104,7 @@ def _starts(problems: list[Problem]) -> tuple[Float[Tensor, "H d"], Float[Tensor
 
 
 class _Search:
-    """One head: the open boxes low <= q <= high with a ceiling each, `closed` the ceiling of all others."""
+    """Searches one head: the open boxes low <= q <= high with a ceiling each, `closed` that of all others."""
 
     def __init__(self, problem: Problem, start: Tensor, error: Tensor, gap: float) -> None:
         self.problem, self.query, self.lower = problem, start, float(error)
@@ -106,10 +116,11 @@ class _Search:
 
     @property
     def upper(self) -> float:
-        """No query of the ball exceeds it."""
+        """Returns a number that no query of the ball exceeds."""
         return max(self.lower, self.closed, *self.ceiling.topk(min(1, len(self.ceiling))).values.tolist())
 
     def run(self, nodes: int, seconds: float | None, progress: Progress | None) -> None:
+        """Halves boxes until the gap is reached or the budget is spent."""
         end = math.inf if seconds is None else time.perf_counter() + seconds
         boxes = self._take(1)
         while True:
@@ -122,16 +133,18 @@ class _Search:
             boxes = self._halves(budget)
 
     def _halves(self, budget: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The halves of the boxes of largest ceiling, or smaller parts where those are few."""
+        """Returns the halves of the boxes of largest ceiling, or smaller parts where those are few."""
         n = len(self.problem.keys)
         wanted = max(1, min(_BOXES, _LOGITS // n) // 2, len(self.ceiling) // _SHARE)
         boxes = _halved(*self._take(min(wanted, budget // 2)), self.extent)
+        # a round on few boxes costs its calls: halve again what will have to be halved anyway
         while 2 * len(boxes[0]) <= min(budget, _FILL // n):
             boxes = _halved(*boxes, self.extent)
         return boxes
 
     def _take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Remove the `count` boxes of largest ceiling from the list."""
+        """Removes the `count` boxes of largest ceiling from the list and returns them."""
+        # the upper bound is the largest ceiling of the list: only splitting that box can lower it
         order = self.ceiling.topk(min(count, len(self.ceiling))).indices
         rest = torch.ones_like(self.ceiling, dtype=torch.bool).index_fill_(0, order, False)
         taken = self.low[order], self.high[order], self.ceiling[order]
@@ -139,7 +152,7 @@ class _Search:
         return taken
 
     def _bounded(self, low: Tensor, high: Tensor, ceiling: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The boxes that meet the ball, shrunk, with the least of their own ceiling and their parent's."""
+        """Returns the boxes that meet the ball, shrunk, with the lesser of their own ceiling and their parent's."""
         self.nodes += len(low)
         low, high, meets = contracted(low, high, self.problem.rho)
         low, high, ceiling = low[meets], high[meets], ceiling[meets]
@@ -148,13 +161,14 @@ class _Search:
         return low, high, torch.minimum(ceiling, torch.cat(own))
 
     def _ceilings(self, low: Tensor, high: Tensor) -> Tensor:
+        """Bounds boxes, and keeps the largest error met on the way."""
         point, error, ceiling = ceilings(self.problem, low, high)
         if len(error) and float(error.max()) > self.lower:
             self.lower, self.query = float(error.max()), point[error.argmax()]
         return ceiling
 
     def _close(self, low: Tensor, high: Tensor, ceiling: Tensor) -> None:
-        """List these boxes, then drop all whose ceiling is at most lower + gap, remembering the largest dropped."""
+        """Lists these boxes and drops all whose ceiling is at most lower + gap, keeping the largest ceiling dropped."""
         low, high = torch.cat([self.low, low]), torch.cat([self.high, high])
         ceiling = torch.cat([self.ceiling, ceiling])
         open_ = ceiling > self.lower + self.gap
@@ -163,7 +177,10 @@ class _Search:
 
 
 def _halved(low: Tensor, high: Tensor, ceiling: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both halves of each box, across the axis along which the logits move most (`extent`: of the keys)."""
+    """Returns both halves of each box, cut across the axis along which logits move most.
+
+    `extent` ``[d]`` is how far the keys extend along each axis.
+    """
     axis = ((high - low) * extent).argmax(dim=-1, keepdim=True)
     cut = torch.zeros_like(low, dtype=torch.bool).scatter_(-1, axis, True)
     middle = torch.where(cut, (low + high) / 2, low), torch.where(cut, (low + high) / 2, high)
@@ -173,8 +190,9 @@ def _halved(low: Tensor, high: Tensor, ceiling: Tensor, extent: Tensor) -> tuple
 def contracted(
     low: Float[Tensor, "B d"], high: Float[Tensor, "B d"], rho: float
 ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d"], Bool[Tensor, "B"]]:
-    """Boxes shrunk to the bounds of what they share with the ball, and which of them meet it."""
+    """Shrinks boxes to the bounds of what they share with the ball, and tells which of them meet it."""
     nearest = torch.maximum(low, -high).clamp_min(0).square()  # least q_l^2 in the box
     total, most = nearest.sum(-1, keepdim=True), rho**2 * (1 + 1e-15)
+    # along an axis a query has at most the room that the others leave it when they are as near 0 as the box allows
     limit = (most - total + nearest).clamp_min(0).sqrt()
     return torch.maximum(low, -limit), torch.minimum(high, limit), total.squeeze(-1) <= most
