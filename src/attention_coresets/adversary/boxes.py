@@ -3,13 +3,13 @@
 Let D(q) be the difference of the two attentions, c the point, and J and T the first and second derivative of D at c.
 For every step s = q - c of the box
 
-    |D(c+s)| <= max(|D|, |M|),   M = D + J s + T[s,s]/2 + rest,
+    |D(c+s)| <= max(|D|, |M|),   M = D + J s + T[s,s]/2 + rest.
 
-and |rest| has a bound of third order in s. docs/certificates.md proves it and names the terms. Here kb is the cache's
-mean key under its softmax P, and dk what the two sides' mean keys differ by.
+docs/certificates.md proves it and bounds the rest. Here kb is the cache's mean key under its softmax P, and dk what the
+two sides' mean keys differ by.
 
-|D + J s| is convex, hence largest at a corner. The box is first cut by <c,s> <= (rho^2 - |c|^2)/2, which |c+s| <= rho
-implies. The cut keeps the ceiling of second order at the sphere, where most maxima lie.
+|D + J s| is convex, hence largest at a corner of the box. The box is first cut by what |c+s| <= rho implies, so that
+the ceiling stays of second order at the sphere, where most maxima lie.
 """
 
 import itertools
@@ -86,7 +86,8 @@ def _moments(raw: Tensor, center: Tensor) -> _Moments:
 
 
 def _largest(start: Tensor, slope: Tensor, low: Tensor, high: Tensor, point: Tensor, rho: float) -> Tensor:
-    """Returns max |start + s slope| over low <= s <= high with <point, s> <= (rho^2 - |point|^2) / 2.
+    """Returns max |start + s slope| over low <= s <= high with <point, s> <= (rho^2 - |point|^2) / 2, which the ball
+    implies.
 
     A convex function is largest at a corner: one that the cut leaves, or where the cut crosses an edge.
     """

@@ -54,13 +54,11 @@ def branch_and_bound(
 ) -> Enclosure:
     """Encloses sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4.
 
-    The search begins with the box about the ball. It halves the boxes of largest ceiling (boxes.py) and drops those
-    whose ceiling is at most lower + gap. It ends once upper - lower <= gap, in the unit of the values, or once it has
-    used `nodes` boxes or about `seconds` seconds a head. Then upper is looser but still proven: at most twice the
-    largest distance of a value from the mean of the values. A gap below what float64 resolves (about 1e-12 at rho = 2,
-    unit vectors) is raised to it. Weights and key norms may be any.
-
-    `progress`, if given, is called after every round with nodes, lower and upper of the head.
+    Boxes of largest ceiling (boxes.py) are halved, and those of ceiling at most lower + gap dropped, until upper -
+    lower <= gap, in the unit of the values. A search that has used `nodes` boxes or about `seconds` seconds a head ends
+    with a looser upper, still proven: at most twice the largest distance of a value from their mean. A gap below what
+    float64 resolves (about 1e-12 at rho = 2, unit vectors) is raised to it. `progress`, if given, is called after every
+    round with nodes, lower and upper of the head.
 
     Cost: O(n (d + 1)^2 dv) flops a box.
 

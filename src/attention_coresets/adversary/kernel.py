@@ -33,11 +33,8 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
     Valid in any d and for any weights >= 0, which log-weights always are. A shift of the keys changes nothing. Infinite
-    where the series overflows: rho max |k - mean| above 300.
-
-    Each of these is chosen as good as can be: the law under Z, the weights of the degrees, the height b of the appended
-    number, and the radius of the coreset's output, which is bounded by the same means. The rounding of the moments is
-    added.
+    where the series overflows: rho max |k - mean| above 300. The law under Z, the weights of the degrees, the height b
+    of the appended number and the radius of the coreset's output are optimised; the rounding of the moments is added.
 
     Cost: about n^2 (d + 2 J (dv + 1)) flops for each of three laws. J is about 1.5 z + 15 degrees, at most 80, for
     z = rho max |x|.

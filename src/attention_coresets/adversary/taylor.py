@@ -17,11 +17,11 @@ _DEGREES = 6
 def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
-    The numerator of the difference (difference.py) is sum_j <q^{(x)j}, T_j> / j! with T_j = sum_i c_i x_i^{(x)j} (x)
-    u_i, less the coreset's output times the same sum without u_i. The law is uniform, or a WeightedCache's weights. Up
-    to degree J each tensor enters by the least spectral norm of its unfoldings. The rest of the series enters by norms,
-    at full size: so the certificate is of use while (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest,
-    up to 6, with d^J dv <= 2^16.
+    About the uniform law, or a WeightedCache's weights, the difference (difference.py) has the moments
+    sum_i c_i x_i^{(x)j} (x) u_i, and the same without u_i, times the radius of the coreset's output. Up to degree J
+    each enters by the least spectral norm of its unfoldings. The rest of the series enters by norms, at full size: the
+    certificate is of use while (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest, up to 6, with
+    d^J dv <= 2^16.
 
     Cost: O(n d^J dv + d^{2J} dv) flops; memory: 8 MB and the tensors.
 
