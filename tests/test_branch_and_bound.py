@@ -14,8 +14,9 @@ import oracles
 from attention_coresets import Cache, Coreset, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import boxes
 from attention_coresets.adversary.boxes import _curvature, _moments, ceilings
-from attention_coresets.adversary.enclosure import branch_and_bound, contracted
+from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.adversary.problem import Problem
+from attention_coresets.adversary.search import contracted
 from tables import FAMILIES, generators, small_cache
 
 SHAPES = [(1, 1, 1, 1), (2, 1, 2, 3), (5, 2, 1, 2), (8, 3, 2, 1), (10, 9, 3, 5), (12, 4, 4, 2)]  # n, m, d, dv

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.adversary.difference import Difference, differences
-from attention_coresets.adversary.kernel import log_tail
+from attention_coresets.adversary.moments import log_tail
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
