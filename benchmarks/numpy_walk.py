@@ -1,6 +1,6 @@
 """The reference peer: a Gram-Schmidt walk as one would write it in NumPy, one rank-one downdate a frozen token.
 
-Same law, order of pivots and use of uniforms as `coresets.walk.walk_signs`, so that the two take the same path.
+Same law, order of pivots and use of uniforms as `coresets.walks.walk.walk_signs`, so that the two take the same path.
 """
 
 import numpy as np

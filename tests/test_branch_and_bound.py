@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import oracles
 from attention_coresets import Cache, Coreset, attention_error, make_cache, make_coreset, worst_query
-from attention_coresets.adversary import cells
-from attention_coresets.adversary.cells import _curvature, _moments, ceilings
-from attention_coresets.adversary.enclosure import branch_and_bound, contracted
+from attention_coresets.adversary import boxes
+from attention_coresets.adversary.boxes import _curvature, _moments, ceilings
+from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.adversary.problem import Problem
+from attention_coresets.adversary.search import contracted
 from tables import FAMILIES, generators, small_cache
 
 SHAPES = [(1, 1, 1, 1), (2, 1, 2, 3), (5, 2, 1, 2), (8, 3, 2, 1), (10, 9, 3, 5), (12, 4, 4, 2)]  # n, m, d, dv
@@ -92,7 +93,7 @@ def test_no_query_of_a_box_exceeds_its_ceiling(shape, rho, kind, rng):
 
 
 def parts_of_the_rest(problem, c, s):
-    """What cells.py bounds, at steps s ``[b, d]`` from c, token by token: |M - D - J s - T[s,s]/2|, |J's|,
+    """What boxes.py bounds, at steps s ``[b, d]`` from c, token by token: |M - D - J s - T[s,s]/2|, |J's|,
     |A'(c+s) - A' - J's|, |<dk,s>|, |sum (P - P')(e^a - 1 - a)| and the part of the first that is sum [..] psi_3.
     """
     keys, values, kept = (x.numpy() for x in (problem.keys, problem.values, problem.kept))
@@ -116,9 +117,9 @@ def test_every_part_of_the_rest_is_covered(d, dv, cases, rng, monkeypatch):
     """A few tokens on a line come near each bound; boxes with their centre outside the ball too."""
     seen = {}
     for name in ("_rest", "_alphas", "_betas"):
-        inner = getattr(cells, name)
+        inner = getattr(boxes, name)
         monkeypatch.setattr(
-            cells, name, lambda *a, name=name, inner=inner: seen.update({name: inner(*a)}) or seen[name]
+            boxes, name, lambda *a, name=name, inner=inner: seen.update({name: inner(*a)}) or seen[name]
         )
     for _ in range(cases):
         n = int(rng.integers(2, 5))

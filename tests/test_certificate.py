@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
-from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificate, taylor_certificate
+from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificate, moments, taylor_certificate
 from attention_coresets.adversary.difference import Difference, differences
 from tables import FAMILIES, generators, small_cache
 
@@ -109,7 +109,7 @@ def test_the_floor_of_equal_keys_is_the_denominator_to_the_last_digits(n):
 def test_moments_are_those_of_the_tensors(rng):
     """sum_ik <x_i,x_k>^j f_i f_k^T is the Gram matrix of sum_i x_i^{(x)j} f_i; blocks and heads do not show."""
     x, u, c = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((2, 7, 3), (2, 7, 2), (2, 7)))
-    full, signed = kernel._moments(x, u, c, 3)
+    full, signed = moments.token_moments(x, u, c, 3)
     extended = torch.cat([u, torch.ones(2, 7, 1)], -1) * c.unsqueeze(-1)
     for j, subscripts in enumerate(("hnv->hv", "hna,hnv->hav", "hna,hnb,hnv->habv", "hna,hnb,hnc,hnv->habcv")):
         for found, features in ((full, u), (signed, extended)):
@@ -123,7 +123,7 @@ def test_blocks_do_not_show(entries, monkeypatch):
     cache = small_cache("clusters", n=40, heads=3)
     coreset = make_coreset("uniform")(cache, 10, 2.0, *generators(0))
     whole = kernel_certificate(cache, coreset, 2.0)
-    monkeypatch.setattr(kernel, "_ENTRIES", entries)
+    monkeypatch.setattr(moments, "_ENTRIES", entries)
     torch.testing.assert_close(kernel_certificate(cache, coreset, 2.0), whole, rtol=SEARCHED, atol=0)
 
 

@@ -9,9 +9,9 @@ from scipy.optimize import nnls
 from scipy.special import lambertw
 
 from attention_coresets import Cache, Coreset, attend, make_cache, make_coreset, worst_query
-from attention_coresets.reference import RefittedValues, WildCat, worst_of
-from attention_coresets.reference.refitted_values import sample_ball
-from attention_coresets.reference.wildcat import nystroem_weights
+from reference import RefittedValues, WildCat, worst_of
+from reference.refitted_values import sample_ball
+from reference.wildcat import nystroem_weights
 from tables import generators, small_cache
 
 RHO = 2.0

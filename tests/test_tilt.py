@@ -12,13 +12,7 @@ from scipy.special import entr
 
 import oracles
 from attention_coresets import tilt
-from attention_coresets.theory import (
-    antipodal_minimum_size,
-    exponent,
-    radius,
-    signed_clusters_floor,
-    size_bound,
-)
+from attention_coresets.theory import antipodal_minimum_size, radius, signed_clusters_floor
 from tables import FAMILIES, small_cache
 
 
@@ -187,16 +181,13 @@ def test_float32_keys_are_solved_in_float64():
     assert t.gap <= 1e-9
 
 
-def test_radius_and_exponents():
+def test_radius_is_the_largest_distance_from_the_mean():
     keys = cloud(5, 12, 3)
     distances = np.linalg.norm(keys.numpy() - keys.numpy().mean(0), axis=-1)
     assert radius(keys).item() == pytest.approx(distances.max())
-    assert exponent(keys, 2.0, "unweighted").item() == pytest.approx(2 * distances.max())
-    assert exponent(keys, 2.0, "tilted").item() == pytest.approx(2 * tilt(keys, 2.0).sigma.item())
 
 
 def test_stated_bounds():
-    assert size_bound(16, 2.0, 0.1) == pytest.approx(40 * math.e**2)
     assert signed_clusters_floor(8, 4, 1.0) == pytest.approx((math.e - 1) / (32 + 8 * (math.e - 1)) * 2)
     assert antipodal_minimum_size(1.5, 0.25) == pytest.approx(math.exp(3) * 0.6)
 

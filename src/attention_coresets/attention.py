@@ -1,4 +1,4 @@
-"""The vocabulary of everything else: a cache, a coreset of it, attention over either, and the error between them."""
+"""Defines a cache, a coreset of it, attention over either, and the error between the two."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,17 @@ from torch import Tensor
 class Cache:
     """Keys and values of n tokens, for any number of heads.
 
-    Shapes: keys ``[*heads, n, d]``, values ``[*heads, n, dv]``, one floating dtype and one device. Raises ValueError,
-    naming what is wrong, on shapes that do not match, no tokens, another dtype, or NaN/Inf.
+    Parameters
+    ----------
+    keys : Float[Tensor, "*heads n d"]
+        In any floating dtype, on any device.
+    values : Float[Tensor, "*heads n dv"]
+        In the dtype and on the device of the keys.
+
+    Raises
+    ------
+    ValueError
+        On shapes that do not match, no tokens, another dtype, NaN or Inf; the message names what is wrong.
     """
 
     keys: Float[Tensor, "*heads n d"]
@@ -45,26 +54,26 @@ class Cache:
         return self.keys.shape[-1]
 
     def __getitem__(self, head) -> "Cache":
-        """The cache of one head, or of a slice of the leading axes."""
+        """Returns the cache of one head, or of a slice of the leading axes."""
         return Cache(self.keys[head], self.values[head])
 
     def to(self, *args, **kwargs) -> "Cache":
-        """The same cache on another device or in another dtype, as ``Tensor.to``."""
+        """Returns the same cache on another device or in another dtype, as ``Tensor.to``."""
         return Cache(self.keys.to(*args, **kwargs), self.values.to(*args, **kwargs))
 
     def flat(self) -> "Cache":
-        """The same with one axis of heads."""
+        """Returns the same cache with one axis of heads."""
         return Cache(*(x.reshape(-1, *x.shape[-2:]) for x in (self.keys, self.values)))
 
     def take(
         self, indices: Int[Tensor, "*heads m"]
     ) -> tuple[Float[Tensor, "*heads m d"], Float[Tensor, "*heads m dv"]]:
-        """Keys and values of the tokens at `indices`, head by head; ValueError as `check_indices`."""
+        """Returns keys and values of the tokens at `indices`, head by head; ValueError as `check_indices`."""
         self.check_indices(indices)
         return _gather(self.keys, indices), _gather(self.values, indices)
 
     def check_indices(self, indices: Int[Tensor, "..."]) -> None:
-        """ValueError unless `indices` has this cache's heads and holds tokens of it."""
+        """Raises ValueError unless `indices` has this cache's heads and holds tokens of it."""
         if indices.shape[:-1] != self.heads:
             raise ValueError(f"coreset heads {tuple(indices.shape[:-1])} must be the cache's {tuple(self.heads)}")
         if not bool(((indices >= 0) & (indices < self.n)).all()):
@@ -74,13 +83,25 @@ class Cache:
 
 @dataclass(frozen=True)
 class WeightedCache(Cache):
-    """Keys and values of n tokens, token i standing for exp(log_weights_i) equal ones; log_weights ``[*heads, n]``.
+    """Keys and values of n tokens, where token i stands for exp(log_weights_i) equal ones.
 
-    Its attention is the softmax of <q,k_i> + log_weights_i; a common constant in them changes nothing. A coreset of it
-    carries total log-weights: token i's own, less the log of the probability to keep it. A balancing construction
-    (coresets/balancing) called with it gives log-weights in the unweighted model too: all equal, except that tokens
-    heavier than the coreset's mean weight are always kept, with their own. Raises ValueError as Cache, and on
-    log-weights that do not fit the tokens or hold NaN or Inf.
+    Attention over it is the softmax of <q, k_i> + log_weights_i, applied to the values. A constant added to all
+    log-weights changes nothing.
+
+    A coreset of it carries total log-weights: token i's own, less the log of the probability that token i is kept. The
+    balancing constructions (coresets/balancing) give log-weights in the unweighted model too. These weights are
+    equal, except that tokens heavier than the coreset's mean weight are always kept, with their own.
+
+    Parameters
+    ----------
+    keys : Float[Tensor, "*heads n d"]
+    values : Float[Tensor, "*heads n dv"]
+    log_weights : Float[Tensor, "*heads n"]
+
+    Raises
+    ------
+    ValueError
+        As `Cache`, and on log-weights that do not fit the tokens or hold NaN or Inf.
     """
 
     log_weights: Float[Tensor, "*heads n"]
@@ -95,27 +116,40 @@ class WeightedCache(Cache):
             raise ValueError("log_weights hold NaN or Inf")
 
     def __getitem__(self, head) -> "WeightedCache":
-        """The weighted cache of one head, or of a slice of the leading axes."""
+        """Returns the weighted cache of one head, or of a slice of the leading axes."""
         return WeightedCache(self.keys[head], self.values[head], self.log_weights[head])
 
     def to(self, *args, **kwargs) -> "WeightedCache":
-        """The same on another device or in another dtype, log-weights too."""
+        """Returns the same on another device or in another dtype, log-weights too."""
         return WeightedCache(*(x.to(*args, **kwargs) for x in (self.keys, self.values, self.log_weights)))
 
     def flat(self) -> "WeightedCache":
-        """The same with one axis of heads."""
+        """Returns the same with one axis of heads."""
         plain = super().flat()
         return WeightedCache(plain.keys, plain.values, self.log_weights.reshape(plain.keys.shape[:-1]))
 
 
 def base_weights(cache: Cache) -> Float[Tensor, "*heads n"] | None:
-    """The log-weights that a cache's own attention adds to its logits, None for a plain cache."""
+    """Returns the log-weights that a cache adds to its own logits, None for a plain cache."""
     return cache.log_weights if isinstance(cache, WeightedCache) else None
 
 
 @dataclass(frozen=True)
 class Coreset:
-    """m distinct tokens of a cache, sorted, and the log-weight each carries into the softmax (None: all zero)."""
+    """m distinct tokens of a cache, each with a log-weight that is added to its logit.
+
+    Parameters
+    ----------
+    indices : Int[Tensor, "*heads m"]
+        Positions in the cache, increasing.
+    log_weights : Float[Tensor, "*heads m"], optional
+        None: all zero.
+
+    Raises
+    ------
+    ValueError
+        On no token, indices that are not distinct and sorted, log-weights of another shape, NaN or Inf.
+    """
 
     indices: Int[Tensor, "*heads m"]
     log_weights: Float[Tensor, "*heads m"] | None = None
@@ -137,11 +171,11 @@ class Coreset:
         return self.indices.shape[-1]
 
     def __getitem__(self, head) -> "Coreset":
-        """The coreset of one head, or of a slice of the leading axes."""
+        """Returns the coreset of one head, or of a slice of the leading axes."""
         return Coreset(self.indices[head], None if self.log_weights is None else self.log_weights[head])
 
     def flat(self) -> "Coreset":
-        """The same with one axis of heads."""
+        """Returns the same coreset with one axis of heads."""
         shape = (-1, self.size)
         return Coreset(
             self.indices.reshape(shape), None if self.log_weights is None else self.log_weights.reshape(shape)
@@ -154,9 +188,23 @@ def attend(
     values: Float[Tensor, "*heads n dv"],
     log_weights: Float[Tensor, "*heads n"] | None = None,
 ) -> Float[Tensor, "*heads b dv"]:
-    """Attention without the 1/sqrt(d): softmax over tokens of <q,k_i> + log_weights_i, applied to the values.
+    """Computes attention: the softmax over tokens of <q, k_i> + log_weights_i, applied to the values.
 
-    Cost O(b n (d + dv)) time and O(b n) memory a head.
+    There is no factor 1/sqrt(d).
+
+    Cost: O(b n (d + dv)) time and O(b n) memory a head.
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*heads b d"]
+    keys : Float[Tensor, "*heads n d"]
+    values : Float[Tensor, "*heads n dv"]
+    log_weights : Float[Tensor, "*heads n"], optional
+        None: all zero.
+
+    Returns
+    -------
+    Float[Tensor, "*heads b dv"]
     """
     logits = queries @ keys.mT  # [*heads, b, n]
     if log_weights is not None:
@@ -167,11 +215,29 @@ def attend(
 def attention_error(
     queries: Float[Tensor, "*heads b d"], cache: Cache, coreset: Coreset, max_logits: int = 2**26
 ) -> Float[Tensor, "*heads b"]:
-    """Euclidean distance between attention over the cache and over its coreset, query by query.
+    """Measures the Euclidean distance between attention over a cache and over its coreset, query by query.
 
-    The attention of a WeightedCache has its log-weights; the coreset's are its own in any case. Queries go in blocks
-    that keep at most `max_logits` logits in memory at once. Raises ValueError where queries, cache and coreset do not
-    fit each other, or queries hold NaN or Inf.
+    Attention over a `WeightedCache` uses its log-weights. Attention over the coreset uses the coreset's own only.
+
+    Cost: O(b (n + m) (d + dv)) time a head.
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*heads b d"]
+    cache : Cache
+    coreset : Coreset
+    max_logits : int
+        Logits held in memory at once: queries go in blocks of this size, or singly where one needs more.
+
+    Returns
+    -------
+    Float[Tensor, "*heads b"]
+        In the unit of the values.
+
+    Raises
+    ------
+    ValueError
+        Where queries, cache and coreset do not fit each other, or queries hold NaN or Inf.
     """
     if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
         wanted = (*cache.heads, "b", cache.d)
@@ -192,10 +258,13 @@ def attention_error(
 def attention_weights(
     queries: Float[Tensor, "*heads group b d"], keys: Float[Tensor, "*heads n d"], rank: Tensor | None = None
 ) -> Float[Tensor, "*heads group b n"]:
-    """softmax over tokens of <q, k_i>, query by query. Cost O(group b n d) time and O(group b n) memory a head.
+    """Computes the softmax over tokens of <q, k_i>, query by query.
 
-    `rank` ``[*heads, n]``: the queries are those of the cache's last b places, and each sees its own and what is before
-    it; ValueError for more queries than tokens. None: each sees every token.
+    `rank` ``[*heads, n]`` is the place of each token. With it the b queries are those of the last b places, each sees
+    the tokens up to its own place, and more queries than tokens raise ValueError. Without it each query sees every
+    token.
+
+    Cost: O(group b n d) time and O(group b n) memory a head.
     """
     logits = queries @ keys.unsqueeze(-3).mT
     if rank is not None:
@@ -204,7 +273,10 @@ def attention_weights(
 
 
 def seen(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads count n"]:
-    """Which tokens each of the queries of the last `count` places sees."""
+    """Tells which tokens each query of the last `count` places sees: those whose `rank` is at most its own place.
+
+    Raises ValueError for more queries than tokens.
+    """
     n = rank.shape[-1]
     if count > n:
         raise ValueError(f"{count} queries of a cache of {n} tokens; pass those of its last {n} positions at most")

@@ -1,7 +1,8 @@
-"""Query bodies: queries about a centre, in a shape, in place of the ball of radius rho about 0.
+"""Defines query bodies: queries about a centre, in a shape, in place of the ball of radius rho about 0.
 
-A body holds the queries center + axes u, |u| <= rho. <center + axes u, k> = <u, axes^T k> + <center, k>, so a cache
-asked queries of the body is a weighted cache asked queries u of a ball: whatever takes a WeightedCache takes a body.
+A body holds the queries center + axes u with |u| <= rho. For a key k, <center + axes u, k> = <u, axes^T k> + <center,
+k>. So a cache asked queries of the body is a weighted cache with keys axes^T k asked queries u of a ball, and whatever
+takes a WeightedCache takes a body.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ _RANK = 1e-7  # of the largest: singular values below it are no direction of the
 
 @dataclass(frozen=True)
 class QueryBody:
-    """The queries center + axes u, |u| <= rho: an ellipsoid; center ``[*heads, d]``, axes ``[*heads, d, r]``.
+    """The queries center + axes u with |u| <= rho: an ellipsoid.
+
+    A body without leading axes serves every head. To build a coreset for it, build one of its view and bring it back:
 
         body = ellipsoid(calibration, coverage=0.95)
         view = body.view(cache)                              # a WeightedCache with keys in R^r
@@ -28,7 +31,16 @@ class QueryBody:
         coreset = body.outside(construct(view, size=256, rho=1.0, generator=generator), cache)
         worst = worst_query(cache, coreset, 1.0, body=body)  # worst.query is one of the body's
 
-    A body without leading axes serves every head. Raises ValueError on shapes that do not match, NaN or Inf.
+    Parameters
+    ----------
+    center : Float[Tensor, "*heads d"]
+    axes : Float[Tensor, "*heads d r"]
+        In the dtype of the centre.
+
+    Raises
+    ------
+    ValueError
+        On shapes that do not match, dtypes that differ or are not floating, NaN or Inf.
     """
 
     center: Float[Tensor, "*heads d"]
@@ -51,22 +63,24 @@ class QueryBody:
 
     @staticmethod
     def ball(d: int) -> "QueryBody":
-        """The plain ball about 0, float64."""
+        """Returns the plain ball about 0, float64."""
         return QueryBody(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
 
     def __getitem__(self, head) -> "QueryBody":
-        """The body of one head, or of a slice of the leading axes."""
+        """Returns the body of one head, or of a slice of the leading axes."""
         return QueryBody(self.center[head], self.axes[head])
 
     def to(self, *args, **kwargs) -> "QueryBody":
-        """The same on another device or in another dtype, as ``Tensor.to``."""
+        """Returns the same body on another device or in another dtype, as ``Tensor.to``."""
         return QueryBody(self.center.to(*args, **kwargs), self.axes.to(*args, **kwargs))
 
     def view(self, cache: Cache) -> WeightedCache:
-        """The cache as queries u see it: keys axes^T k_i, log-weights <center, k_i> added to a WeightedCache's own.
+        """Returns the cache as queries u see it: keys axes^T k_i, with <center, k_i> added to the log-weights.
 
-        Computed in float64, the log-weights less their largest, which changes nothing, and returned in the dtype of the
-        cache. O(n d r) a head. Raises ValueError where body and cache do not fit each other.
+        The largest log-weight is taken off all of them, which changes nothing. Computed in float64 and returned in the
+        dtype of the cache. Raises ValueError where body and cache do not fit each other.
+
+        Cost: O(n d r) a head.
         """
         self._check(cache)
         keys, log_weights = cache.keys.to(torch.float64), self._log_weights(cache)
@@ -74,24 +88,26 @@ class QueryBody:
         return WeightedCache((keys @ self.axes.to(keys)).to(cache.keys), cache.values, log_weights.to(cache.keys))
 
     def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
-        """A coreset of `cache` as one of its view: what `view` adds is added to the log-weights. Float64."""
+        """Turns a coreset of `cache` into one of its view, in float64: adds to its log-weights what `view` adds."""
         shift = self._shift(cache, coreset)
         return Coreset(coreset.indices, shift if coreset.log_weights is None else coreset.log_weights + shift)
 
     def outside(self, coreset: Coreset, cache: Cache) -> Coreset:
-        """A coreset of the view as one of `cache`, in its dtype: what `view` adds is taken off the log-weights."""
+        """Turns a coreset of the view into one of `cache`, in its dtype: takes off what `view` adds."""
         shift = self._shift(cache, coreset)
         weights = -shift if coreset.log_weights is None else coreset.log_weights - shift
         return Coreset(coreset.indices, weights.to(cache.keys))
 
     def queries(self, u: Float[Tensor, "*heads b r"]) -> Float[Tensor, "*heads b d"]:
-        """center + axes u, in the dtype of u."""
+        """Returns the queries center + axes u, in the dtype of u."""
         return (self.center.unsqueeze(-2).to(u) + u @ self.axes.to(u).mT).contiguous()
 
     def radii(self, queries: Float[Tensor, "*heads b d"]) -> Float[Tensor, "*heads b"]:
-        """The least rho whose body holds each query, float64; infinite for queries off center + span(axes).
+        """Finds the least rho whose body holds each query, by least squares in float64.
 
-        Off: by more than 1e-5 of |q| + |center|. Least squares in float64, O(b d r) a head.
+        It is infinite for a query q off center + span(axes), by more than 1e-5 of |q| + |center|.
+
+        Cost: O(b d r) a head.
         """
         axes, center = self.axes.to(torch.float64), self.center.to(torch.float64).unsqueeze(-2)
         apart = queries.to(axes) - center
@@ -109,28 +125,46 @@ class QueryBody:
             )
 
     def _shift(self, cache: Cache, coreset: Coreset) -> Float[Tensor, "*heads m"]:
-        """What `view` adds to the log-weights of the coreset's tokens."""
+        """Returns what `view` adds to the log-weights of the coreset's tokens."""
         level = self._log_weights(cache).amax(dim=-1, keepdim=True)
         return self._logits(cache.take(coreset.indices)[0]) - level
 
     def _log_weights(self, cache: Cache) -> Float[Tensor, "*heads n"]:
-        """<center, k_i>, and a WeightedCache's own; float64."""
+        """Returns <center, k_i>, plus a WeightedCache's own log-weights; float64."""
         self._check(cache)
         base, logits = base_weights(cache), self._logits(cache.keys)
         return logits if base is None else logits + base
 
     def _logits(self, keys: Float[Tensor, "*heads m d"]) -> Float[Tensor, "*heads m"]:
-        """<center, k>, float64."""
+        """Returns <center, k>, float64."""
         return (keys.to(torch.float64) @ self.center.to(torch.float64).unsqueeze(-1)).squeeze(-1)
 
 
 def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridge: float = 0.01) -> QueryBody:
-    """The body with the queries' mean as centre and the principal axes of their covariance S, float64.
+    """Fits a body to sample queries: their mean as centre, the principal axes of their covariance S as axes.
 
-    The shape is (1 - ridge) S + ridge tr(S) / d I, so that directions in which b queries happen not to vary are not
-    lost; its axes are scaled so that at rho = 1 the body holds at least the share `coverage` of the queries. Queries
-    that are all equal give axes of length 0: the body is that query. O(b d^2 + d^3) a head. Raises ValueError for a
-    coverage not in (0, 1], a ridge not in [0, 1], or queries that hold NaN or Inf.
+    The shape is (1 - ridge) S + ridge tr(S) / d I, with I the identity. The ridge keeps directions in which the b
+    queries happen not to vary. Queries that are all equal give axes of length 0: the body is that query.
+
+    Cost: O(b d^2 + d^3) a head.
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*heads b d"]
+    coverage : float
+        Share of the queries that the body holds at rho = 1, at least; in (0, 1].
+    ridge : float
+        Share of the shape that is a ball; in [0, 1].
+
+    Returns
+    -------
+    QueryBody
+        With d axes, float64.
+
+    Raises
+    ------
+    ValueError
+        For a coverage or a ridge out of range, no queries, NaN or Inf.
     """
     _check_queries(queries)
     if not 0 < coverage <= 1 or not 0 <= ridge <= 1:
@@ -151,14 +185,31 @@ def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridg
 
 
 def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0.01) -> QueryBody:
-    """An ellipsoid that holds all queries at rho = 1, its semi-axes at most 1 + tolerance times the smallest possible.
+    """Finds an ellipsoid that holds all queries at rho = 1 and is close to the smallest one (Loewner-John).
 
-    Their geometric mean, that is: the volume is at most (1 + tolerance)^r times the least (the Loewner-John ellipsoid;
-    geometry/loewner.py has the algorithm and the certificate). Where the queries span only r < d dimensions, as they
-    must for b < d + 1, it is the least of these and axes have r columns, r the largest of the heads (others have
-    columns of 0).
-    Float64. O(b d^2) and some 10^2 to 10^4 steps of O(b r) a head. Raises ValueError for a tolerance not above 0 or
-    queries that hold NaN or Inf, RuntimeError where the tolerance is not reached.
+    The geometric mean of its semi-axes is at most 1 + tolerance times the least possible. So with r semi-axes its
+    volume is at most (1 + tolerance)^r times the least. Queries may span only r < d dimensions, as they must for b < d
+    + 1; then the body is the smallest in their span. geometry/loewner.py has the algorithm, its certificate, its sources.
+
+    Cost: O(b d^2) a head, and some 10^2 to 10^4 steps of O(b r).
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*heads b d"]
+    tolerance : float
+        Above 0.
+
+    Returns
+    -------
+    QueryBody
+        With as many axes as the head whose queries span most; other heads have axes of 0 in their place. float64.
+
+    Raises
+    ------
+    ValueError
+        For a tolerance that is not above 0, no queries, NaN or Inf.
+    RuntimeError
+        Where the tolerance is not reached.
     """
     _check_queries(queries)
     positive(tolerance=tolerance)
@@ -171,7 +222,7 @@ def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0
 
 
 def _minimum(queries: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Centre ``[d]`` and axes ``[d, r]`` for one head: in the span of the queries, where they are whitened first."""
+    """Returns centre ``[d]`` and axes ``[d, r]`` of one head, found in the span of its queries."""
     mean = queries.mean(dim=0)
     left, lengths, right = torch.linalg.svd(queries - mean, full_matrices=False)
     size = queries.norm(dim=-1).max()
@@ -179,7 +230,8 @@ def _minimum(queries: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     r = int(used.sum())
     if r == 0:
         return mean, queries.new_zeros(queries.shape[-1], 1)
-    points = left[:, :r]  # whitened: any affine map of the queries gives the same answer
+    # the left singular vectors are the whitened queries: any affine map of the queries gives the same answer
+    points = left[:, :r]
     weights = enclosing_weights(points, tolerance)
     center = weights @ points
     apart = points - center

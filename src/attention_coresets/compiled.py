@@ -1,7 +1,7 @@
-"""The loops that numba compiles: had from here, asked for here, and missed here in one line.
+"""Finds the loops that numba compiles, and says in one line where they are missed.
 
-`compiled_module` gives a module that needs numba; `runs_compiled` says whether its loop runs on a tensor, or torch's in
-its place. Where that is for want of numba, the first such loop of a process warns, and no other: a process that works
+`compiled_module` gives a module that needs numba. `runs_compiled` says whether its loop runs on a tensor, or torch's in
+its place. Where that is for want of numba, the first such loop of a process warns, and no other. A process that works
 on a GPU alone hears nothing.
 """
 
@@ -21,7 +21,7 @@ class SlowLoopWarning(RuntimeWarning):
 
 
 def _missing() -> str | None:
-    """Why numba cannot be imported, None where it can."""
+    """Says why numba cannot be imported, None where it can."""
     try:
         importlib.import_module("numba")
     except ImportError as error:  # not installed, or of a version that refuses this NumPy or Python
@@ -35,14 +35,18 @@ _runs, _said = 0, False
 
 
 def compiled_module(name: str) -> ModuleType | None:
-    """The module of that name, which needs numba; None where numba cannot be imported. Any other failure is raised."""
+    """Returns the module of that name, which needs numba; None where numba cannot be imported.
+
+    Any other failure is raised.
+    """
     return None if NUMBA_MISSING else importlib.import_module(name)
 
 
 def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
-    """Whether `loop`, compiled for the CPU, runs on `x`; asked right before it does, for this is what counts loops.
+    """Tells whether `loop`, compiled for the CPU, runs on `x`. Ask right before it does: this call counts loops.
 
-    False on another device and where there is no such loop. SlowLoopWarning, once a process, where numba is to blame.
+    False on another device and where there is no such loop. Warns SlowLoopWarning, once a process, where numba is to
+    blame.
     """
     if x.device.type != "cpu":
         return False
@@ -56,7 +60,10 @@ def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
 
 
 def compiled_runs() -> int:
-    """How many compiled loops any thread of this process has begun: one ran meanwhile where the number has grown."""
+    """Returns how many compiled loops any thread of this process has begun.
+
+    A loop ran meanwhile where the number has grown.
+    """
     return _runs
 
 

@@ -1,4 +1,4 @@
-"""Signed clusters: errors that no coreset of them goes below, whatever its weights (proofs in docs/lower_bound.md)."""
+"""Bounds from below the error of any coreset of signed clusters (proofs in docs/lower_bound.md)."""
 
 import math
 from dataclasses import dataclass
@@ -29,15 +29,13 @@ class Bounds:
     iii: Float[Tensor, "*heads"]
     iv: Float[Tensor, "*heads"]
 
-    @property
-    def largest(self) -> Float[Tensor, "*heads"]:
-        return torch.stack([self.i, self.ii, self.iii, self.iv]).amax(dim=0)
-
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a signed-clusters cache belong: token t has key centers[cluster_t] and the value
-    signs[cluster_t, coordinate_t] * e_{coordinate_t}; r clusters of d tokens."""
+    """Where the tokens of a signed-clusters cache belong: r clusters of d tokens.
+
+    Token t has the key centers[cluster_t] and the value signs[cluster_t, coordinate_t] * e_{coordinate_t}.
+    """
 
     centers: Float[Tensor, "*heads r k"]
     signs: Float[Tensor, "*heads r d"]
@@ -46,12 +44,16 @@ class Layout:
 
 
 def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds:
-    """The bounds (i) to (iv) of docs/lower_bound.md on sup over |q| <= rho of the error.
+    """Computes the bounds (i) to (iv) of docs/lower_bound.md on sup over |q| <= rho of the error, float64.
 
-    Each is a bound on the largest error at the queries rho c_j; (iii) at the best radius up to rho. The cache must be a
-    signed-clusters cache with orthonormal centres, its tokens in any order; log-weights may be any. Radii above 690
-    get the bounds of 690, which hold there too. float64; cost O(n (d + log n)) a head. ValueError for rho <= 0, a
-    cache that is not of this kind, or centres that are not orthonormal, as those of more than d clusters.
+    Each bounds the largest error at the queries rho c_j, with c_j the centres; (iii) at the best radius up to rho. The
+    cache must be a signed-clusters cache with orthonormal centres, its tokens in any order. Log-weights may be any.
+    Radii above 690 get the bounds of 690, which hold there too.
+
+    Cost: O(n (d + log n)) a head.
+
+    Raises ValueError for rho <= 0, a cache that is not of this kind, or centres that are not orthonormal, as those of
+    more than d clusters.
     """
     check_rho(rho)
     cache.check_indices(coreset.indices)
@@ -59,6 +61,7 @@ def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds
     check_orthonormal(layout.centers)
     weights, dropped = _cluster_weights(layout, coreset)  # [*heads, r, d], [*heads, r]
     r, d = layout.signs.shape[-2:]
+    # everything in units of e^rho, so that nothing overflows
     rho = min(rho, _LARGEST_RHO)
     shrink, gain = math.exp(-rho), -math.expm1(-rho)  # 1 and a = e^rho - 1, in units of e^rho
     omega = weights.sum(dim=-1)  # [*heads, r]
@@ -78,10 +81,10 @@ def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds
 
 
 def any_weights_floor(d: int, clusters: int, rho: float) -> float:
-    """Bound (iii): no coreset of at most half the tokens of `clusters` orthonormal signed clusters errs by less.
+    """Returns bound (iii), below which no coreset of at most half the tokens of orthonormal signed clusters errs.
 
-    (1 - sqrt(2) g) / 2 * g / sqrt(2 d), g = min(gamma, 1 / sqrt 8), gamma = a / (clusters + a), a = e^rho - 1: at
-    gamma = g that is (1 - sqrt(2) gamma) / 2 of A sqrt(d/2).
+    With a = e^rho - 1, gamma = a / (clusters + a) and g = min(gamma, 1 / sqrt 8) it is (1 - sqrt(2) g) / 2 * g / sqrt(2
+    d). Where gamma = g, that is (1 - sqrt(2) gamma) / 2 of A sqrt(d/2), with A = gamma / d.
     """
     gain = -math.expm1(-rho)
     gamma = min(gain / (clusters * math.exp(-rho) + gain), GAMMA_BEST)
@@ -89,8 +92,10 @@ def any_weights_floor(d: int, clusters: int, rho: float) -> float:
 
 
 def signed_clusters_layout(cache: Cache) -> Layout:
-    """Clusters, coordinates and signs of a signed-clusters cache, read off its keys and values. ValueError, saying what
-    is wrong, where it is none."""
+    """Reads clusters, coordinates and signs of a signed-clusters cache off its keys and values.
+
+    Raises ValueError, which says what is wrong, for another cache.
+    """
     keys, values = (x.reshape(-1, *x.shape[-2:]) for x in (cache.keys, cache.values))
     heads = [_head_layout(k, v) for k, v in zip(keys, values, strict=True)]
     if len({head[0].shape for head in heads}) > 1:
@@ -102,7 +107,7 @@ def signed_clusters_layout(cache: Cache) -> Layout:
 
 
 def _head_layout(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """centers [r, k], signs [r, d], cluster [n], coordinate [n] of one head."""
+    """Returns centers [r, k], signs [r, d], cluster [n] and coordinate [n] of one head."""
     d = values.shape[-1]
     centers, cluster = torch.unique(keys, dim=0, return_inverse=True)
     coordinate = values.abs().argmax(dim=-1)
@@ -123,7 +128,7 @@ def _refused(reason: str) -> ValueError:
 
 
 def check_orthonormal(centers: Float[Tensor, "*heads r k"]) -> None:
-    """ValueError unless the centres are orthonormal to the rounding of float32."""
+    """Raises ValueError unless the centres are orthonormal to the rounding of float32."""
     r, k = centers.shape[-2:]
     if r > k:
         raise ValueError(f"{r} centres in {k} dimensions are not orthonormal: take clusters <= d, no bound is proven")
@@ -133,7 +138,10 @@ def check_orthonormal(centers: Float[Tensor, "*heads r k"]) -> None:
 
 
 def _cluster_weights(layout: Layout, coreset: Coreset) -> tuple[Tensor, Tensor]:
-    """Weights [*heads, r, d], 0 where dropped, the largest 1; and how many tokens of each cluster are dropped."""
+    """Returns the weights ``[*heads, r, d]`` and the number of tokens dropped from each cluster ``[*heads, r]``.
+
+    A weight is 0 where its token is dropped; the largest is 1.
+    """
     r, d = layout.signs.shape[-2:]
     place = (layout.cluster * d + layout.coordinate).gather(-1, coreset.indices)  # [*heads, m]
     kept = torch.ones_like(place, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Names to frozen dataclasses, with an error that knows the nearest name: shared by caches and constructions."""
+"""Builds frozen dataclasses by name, for caches and constructions, with an error that knows the nearest name."""
 
 import hashlib
 import inspect
@@ -14,7 +14,7 @@ _SOURCES: dict[type, str] = {}
 
 
 def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
-    """The registered dataclass `name` with these parameters; ValueError names an unknown one and the nearest known."""
+    """Builds the registered dataclass `name`; ValueError names an unknown name or parameter and the nearest known."""
     check_name(name, registry, kind)
     known = [f.name for f in fields(registry[name])]
     for parameter in parameters:
@@ -47,7 +47,7 @@ def source_of(parameters: type) -> str | None:
 
 
 def check_name(name: str, known, kind: str) -> None:
-    """ValueError unless `name` is known; the message holds the nearest known name and the whole list."""
+    """Raises ValueError unless `name` is known; the message holds the nearest known name and the whole list."""
     if name in known:
         return
     near = nearest(name, known)

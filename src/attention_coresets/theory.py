@@ -1,4 +1,4 @@
-"""The tilt p*, its centre and spread, and what the bounds predict from them (docs/theory.md has the proofs)."""
+"""Computes the tilt p*, its centre and spread, and the floors of two hard instances (docs/theory.md)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,11 +15,24 @@ _EASY_RHO = 16.0  # in units of the keys' spread: up to here Newton's method con
 
 @dataclass(frozen=True)
 class Tilt:
-    """The maximiser p* of H(p) + rho * sigma(p) and what belongs to it, float64.
+    """The law p* on the tokens that maximises H(p) + rho sigma(p), and what belongs to it; float64.
 
-    p ``[*heads, n]`` and log_p (finite where p underflows); center mu = sum p_i k_i ``[*heads, d]``;
-    sigma = sqrt(sum p_i |k_i - mu|^2), entropy H(p) in nats and gap, the duality gap in nats, ``[*heads]``.
-    For every |q| <= rho and token i: softmax_i(q) <= exp(rho * sigma) * p_i, up to a factor exp(gap).
+    H(p) is the entropy, mu = sum p_i k_i the mean key and sigma(p) = sqrt(sum p_i |k_i - mu|^2) the spread. For every
+    query |q| <= rho and every token i, softmax_i(q) <= exp(rho sigma) p_i, up to a factor exp(gap).
+
+    Parameters
+    ----------
+    p : Float[Tensor, "*heads n"]
+    log_p : Float[Tensor, "*heads n"]
+        Finite where p underflows.
+    center : Float[Tensor, "*heads d"]
+        The mean mu.
+    sigma : Float[Tensor, "*heads"]
+        The spread, in the unit of the keys.
+    entropy : Float[Tensor, "*heads"]
+        In nats.
+    gap : Float[Tensor, "*heads"]
+        The duality gap: the maximum exceeds H(p) + rho sigma by at most this, in nats.
     """
 
     p: Float[Tensor, "*heads n"]
@@ -41,14 +54,36 @@ class _Tokens:
 
 
 def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tensor, "*heads n"] | None = None) -> Tilt:
-    """Maximise the concave H(p) + rho * sqrt(sum p_i |k_i|^2 - |mu_p|^2) over distributions p on the tokens.
+    """Maximises the concave H(p) + rho sigma(p) over laws p on the tokens, for every head at once.
 
-    p* is the softmax at the minimiser of the jointly convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2
-    (d + 1 variables), found by damped Newton steps; g - [H(p) + rho sigma] bounds what is left. All keys equal: p* is
-    uniform and sigma 0. Any key norms. Token i may stand for w_i tokens: then H(p) is sum p_i log(w_i / p_i), p*_i is
-    proportional to w_i exp(rho |k_i - mu|^2 / 2 sigma), and softmax_i is that of the weighted tokens. Cost O(n d^2) a
-    step, some 10 to 40 steps. Raises ValueError for rho <= 0 or not finite, or keys or log-weights not finite, and
-    RuntimeError should the gap stay above GAP_LIMIT.
+    H is the entropy and sigma(p)^2 = sum p_i |k_i - mu_p|^2, with mu_p the mean key. The maximiser is the softmax at
+    the minimiser (mu, s) of the convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2. Damped Newton steps
+    find it; g - [H(p) + rho sigma(p)] bounds what is left. Keys may be of any norm. Where all are equal, p* is uniform
+    and sigma 0.
+
+    With log-weights log w_i, token i stands for w_i equal tokens and H(p) is sum p_i log(w_i / p_i).
+
+    Cost: O(n d^2) a step, some 10 to 40 steps.
+    Source: docs/theory.md.
+
+    Parameters
+    ----------
+    keys : Float[Tensor, "*heads n d"]
+    rho : float
+        Radius of the ball of queries.
+    log_weights : Float[Tensor, "*heads n"], optional
+        None: all zero.
+
+    Returns
+    -------
+    Tilt
+
+    Raises
+    ------
+    ValueError
+        For rho that is not positive and finite, or keys or log-weights that hold NaN or Inf or do not fit.
+    RuntimeError
+        Should the duality gap stay above 1e-6 nats.
     """
     check_rho(rho)
     if not bool(keys.isfinite().all()):
@@ -78,14 +113,12 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tenso
 
 
 def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:
-    """log p [H, n] and the duality gap [H] at the minimiser of g, from mu = 0 and s = the uniform spread.
-
-    Large rho is reached by doubling from a small one, each solution the next one's start: from afar Newton's steps are
-    of no use once the softmax has all its weight on one token.
-    """
+    """Finds log p ``[H, n]`` and the duality gap ``[H]`` at the minimiser of g, from mu = 0 and the uniform spread."""
     x, rho = tokens.x, tokens.rho
     mu = torch.zeros_like(x[:, 0])  # [H, d]
     s = x.square().sum(-1).mean(-1).sqrt().clamp_min(1e-3)  # [H]
+    # from afar Newton's steps are of no use, once the softmax has all its weight on one token: a large rho is reached
+    # by doubling from a small one, each solution the start of the next
     doublings = max(0, math.ceil(math.log2(float(rho.max()) / _EASY_RHO)))
     for stage in range(doublings, 0, -1):
         mu, s = _descend(replace(tokens, rho=rho / 2**stage), mu, s, 1e-3)
@@ -95,15 +128,15 @@ def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:
 
 
 def _descend(tokens: _Tokens, mu: Tensor, s: Tensor, target: float) -> tuple[Tensor, Tensor]:
-    """Newton steps on g, two more once the duality gap is below target * (1 + |g|) in every head, or _NEWTON_STEPS.
+    """Takes Newton steps on g until the duality gap is below target * (1 + |g|) in every head, and two more.
 
-    The gap is quadratic in the distance to p*: the two last steps take sigma from 1e-6 to its rounding.
+    Takes _NEWTON_STEPS at most.
     """
     last = _NEWTON_STEPS
     for count in range(_NEWTON_STEPS):
         log_p, value, gap = _state(tokens, mu, s)
         if bool((gap <= target * (1 + value.abs())).all()):
-            last = min(last, count + 2)
+            last = min(last, count + 2)  # the gap is quadratic: two steps take sigma from 1e-6 to its rounding
         if count == last:
             break
         step = _newton_step(tokens, mu, s, log_p.exp())
@@ -114,13 +147,16 @@ def _descend(tokens: _Tokens, mu: Tensor, s: Tensor, target: float) -> tuple[Ten
 
 
 def _state(tokens: _Tokens, mu: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log p [H, n], the value of g and the duality gap [H], which is 0 for equal keys."""
+    """Returns log p ``[H, n]``, the value of g and the duality gap ``[H]``, which is 0 for equal keys."""
     log_p, value = _g(tokens, mu, s)
     return log_p, value, torch.where(tokens.equal, torch.zeros_like(value), value - _primal(tokens, log_p))
 
 
 def _newton_step(tokens: _Tokens, mu: Tensor, s: Tensor, p: Tensor) -> Tensor:
-    """Newton direction of g in (mu, s): its gradient is E_p[grad f_i], its Hessian E_p[hess f_i] + Cov_p(grad f_i)."""
+    """Returns the Newton direction of g in (mu, s) ``[H, d + 1]``.
+
+    With f_i the exponent of token i, the gradient is E_p[grad f_i] and the Hessian E_p[hess f_i] + Cov_p(grad f_i).
+    """
     x, rho = tokens.x, tokens.rho
     y = x - mu.unsqueeze(1)  # [H, n, d]
     a = rho / s  # [H]
@@ -136,13 +172,14 @@ def _newton_step(tokens: _Tokens, mu: Tensor, s: Tensor, p: Tensor) -> Tensor:
     hessian[:, d, :d] += (a / s)[:, None] * mean_y
     hessian[:, d, d] += a / s**2 * (p * r2).sum(-1)
     gradient[:, d] += rho / 2
+    # keys that are all equal leave s undetermined, and the system singular
     jitter = 1e-13 * hessian.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1e-300)
     hessian = hessian + jitter[:, None, None] * torch.eye(d + 1, dtype=x.dtype, device=x.device)
     return -torch.linalg.solve(hessian, gradient)
 
 
 def _backtrack(tokens: _Tokens, mu: Tensor, s: Tensor, value: Tensor, step: Tensor) -> Tensor:
-    """The largest of 1, 1/2, 1/4, ... that keeps s positive and does not raise g, head by head."""
+    """Finds the largest of 1, 1/2, 1/4, ... that keeps s positive and does not raise g, head by head."""
     scale = torch.ones_like(s)
     for _ in range(60):
         s_new = s + scale * step[:, -1]
@@ -173,41 +210,29 @@ def _entropy(tokens: _Tokens, log_p: Tensor) -> Tensor:
 
 
 def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:
-    """R = max_i |k_i - mean of the keys|, the constant of the unweighted model; at most 2 for unit keys."""
+    """Returns R = max_i |k_i - mean of the keys|, the constant of the unweighted model; at most 2 for unit keys."""
     return (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).amax(dim=-1)
 
 
-def exponent(keys: Float[Tensor, "*heads n d"], rho: float, model: str) -> Float[Tensor, "*heads"]:
-    """The exponent x in a coreset model's rate sqrt(d) e^x / epsilon: rho * sigma (tilted) or rho * R (unweighted)."""
-    return rho * (tilt(keys, rho).sigma if model == "tilted" else radius(keys))
-
-
-def size_bound(d: int, exponent: float, epsilon: float) -> float:
-    """The rate sqrt(d) e^x / epsilon, in tokens, with constant 1: what measured sizes are held against."""
-    return math.sqrt(d) * math.exp(exponent) / epsilon
-
-
-# slopes of log m(epsilon) in (log d, x, log 1/epsilon) that theory predicts; a range where it gives only one
-PREDICTED = {
-    "balancing": {"log_d": (0.5, 0.5), "x": (1.0, 1.0), "log_inv_epsilon": (1.0, 1.0)},
-    "draws": {"log_d": (0.0, 1.0), "x": (0.0, 1.0), "log_inv_epsilon": (2.0, 2.0)},
-}
-
-
 def signed_clusters_floor(d: int, clusters: int, rho: float) -> float:
-    """A sqrt(d/2): with equal cluster weights no subset of at most half the tokens of `signed_clusters` does better.
+    """Returns A sqrt(d/2): the least error of equal cluster weights with at most half the tokens of `signed_clusters`.
 
-    A = a / (n + d a), a = e^rho - 1, n = clusters * d, orthonormal centres (clusters <= d).
+    A = a / (n + d a) with a = e^rho - 1 and n = clusters * d, for orthonormal centres (clusters <= d).
+    Source: docs/lower_bound.md.
     """
     a = math.expm1(rho)
     return a / (clusters * d + d * a) * math.sqrt(d / 2)
 
 
 def antipodal_minimum_size(rho: float, epsilon: float) -> float:
-    """e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted antipodal tokens err by more than epsilon."""
+    """Returns e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted antipodal tokens err by more than epsilon.
+
+    Source: docs/lower_bound.md.
+    """
     return math.exp(2 * rho) * (1 - epsilon) / (1 + epsilon)
 
 
 def check_rho(rho: float) -> None:
+    """Raises ValueError unless rho is positive and finite."""
     if not (math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a positive finite number, got {rho}")

@@ -1,4 +1,4 @@
-"""The worst case from both sides: queries found by ascent, and certificates that no query exceeds."""
+"""Bounds the worst case from both sides: queries found by ascent, and certificates that no query exceeds."""
 
 from attention_coresets.adversary.ascent import ascend, climb
 from attention_coresets.adversary.certificate import CERTIFICATES, values_certificate

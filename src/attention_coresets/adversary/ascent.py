@@ -1,4 +1,4 @@
-"""The worst query found: projected gradient ascent on the distance between attention over the cache and its coreset."""
+"""Finds the worst query by projected gradient ascent on the distance between the two attentions."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,10 @@ _SAME = 0.99  # a restart that ends at this share of the best error has reached 
 
 
 class Ascent(NamedTuple):
-    """error ``[*heads]``, float64, at query ``[*heads, d]``; reached ``[*heads]``: climbs within 1 % of it."""
+    """What the ascent found: error ``[*heads]``, float64, at query ``[*heads, d]``.
+
+    reached ``[*heads]`` counts the climbs that ended within 1 % of that error.
+    """
 
     error: Float[Tensor, "*heads"]
     query: Float[Tensor, "*heads d"]
@@ -36,14 +39,16 @@ def ascend(
     polish: int = 80,
     generator: torch.Generator | None = None,
 ) -> Ascent:
-    """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho from many starts (starts.py), every head at once.
+    """Maximises |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho, every head at once.
 
-    `restarts` climbs of `steps` steps in float32, then the best eighth for `polish` steps in float64. A step moves
-    along a conjugate direction (Polak-Ribiere) of the gradients Cov_P(k,v) D - Cov_P'(k,v) D, D the difference of the
-    two attentions, and is projected onto the ball; its length grows after a gain and shrinks after a loss, and a loss
-    is not taken. Plain gradients reach the same hills and crawl along their ridges where logits are large.
-    `generator` (default: seed 0) draws the random starts. Cost, in flops a head: (n + m)(d + dv) times
-    4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts; 4 polish restarts / 8 more in float64.
+    `restarts` climbs (starts.py chooses where) take `steps` steps in float32. The best eighth of them take `polish`
+    more in float64. A step goes along a conjugate direction (Polak-Ribiere) of the gradients, and back into the ball.
+    It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` draws the random
+    starts (default: seed 0).
+
+    Cost: (n + m)(d + dv) flops a head times 4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts;
+    then 4 polish restarts / 8 of them in float64.
+
     Raises ValueError for rho or counts that are not positive.
     """
     check_rho(rho)
@@ -51,7 +56,8 @@ def ascend(
     if min(restarts, steps, polish) < 1:
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    seed = int(torch.randint(2**62, (), generator=generator))  # one for every chunk: starts do not depend on the batch
+    # one seed for every chunk of heads: starts do not depend on the batch
+    seed = int(torch.randint(2**62, (), generator=generator))
     flat, core = cache.flat(), coreset.flat()
     parts = [(flat[a], core[a], rho, restarts, steps, polish, seed) for a in _slices(flat, restarts)]
     found = share(_climb_heads, parts, cache.keys.device) if len(parts) > 1 else [_climb_heads(*parts[0])]
@@ -62,12 +68,15 @@ def ascend(
 def climb(
     cache: Cache, coreset: Coreset, rho: float, queries: Float[Tensor, "*heads b d"], steps: int
 ) -> tuple[Float[Tensor, "*heads b d"], Float[Tensor, "*heads b"]]:
-    """Each query of `queries`, brought into the ball |q| <= rho, after `steps` steps up the error, and its error there.
+    """Takes `steps` steps up the error from each of `queries`, and returns the queries reached and the errors there.
 
-    The steps of `ascend`, in the dtype of the cache, from given queries: a warm start for whoever changes the coreset
-    a little and asks again. No error is below that of the query it came from; steps = 0 only evaluates. Cost 4 (steps +
-    1) b (n + m)(d + dv) flops a head. Raises ValueError for a rho that is not positive, negative steps, or queries that
-    do not fit the cache.
+    Queries are first brought into the ball |q| <= rho. Steps are those of `ascend`, in the dtype of the cache: a warm
+    start for whoever changes the coreset a little and asks again. No error is below that of the query it came from.
+    With steps = 0 the queries are only evaluated.
+
+    Cost: 4 (steps + 1) b (n + m)(d + dv) flops a head.
+
+    Raises ValueError for a rho that is not positive, negative steps, or queries that do not fit the cache.
     """
     check_rho(rho)
     cache.check_indices(coreset.indices)
@@ -88,7 +97,7 @@ def climb(
 
 
 def _slices(cache: Cache, queries: int) -> list[slice]:
-    """The heads taken together: one slice a thread on the CPU, and none that takes too much memory."""
+    """Cuts the heads into those taken together: one slice a thread on the CPU, none that takes too much memory."""
     heads, threads = len(cache.keys), torch.get_num_threads() if cache.keys.device.type == "cpu" else 1
     chunk = max(1, min(-(-heads // threads), _MAX_LOGITS // (queries * cache.n)))
     return [slice(a, a + chunk) for a in range(0, heads, chunk)]
@@ -98,15 +107,18 @@ def _slices(cache: Cache, queries: int) -> list[slice]:
 def _climb_heads(
     cache: Cache, coreset: Coreset, rho: float, restarts: int, steps: int, polish: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns error ``[H]``, query ``[H, d]`` and reached ``[H]`` of a flat batch of heads."""
     shifted = centred(cache)  # in its own dtype, before float32 rounds
     fast = shifted.to(torch.float32)
     first = starts(fast, coreset, rho, restarts, torch.Generator().manual_seed(seed))
     query, error = _climb(first, two_sides(fast, coreset, rho), rho, steps)
+    # float32 tells which hills are high, not how high: only the best are climbed to the end, in float64
     best = error.topk(max(1, restarts // 8), dim=-1).indices
     query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d))
     query = project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
     polished, final = _climb(query, two_sides(shifted.to(torch.float64), coreset, rho), rho, polish)
     top = final.max(dim=-1)
+    # a climb that was not polished counts with its float32 error
     ends = error.to(torch.float64).scatter(-1, best, final)
     reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
     return top.values, polished[torch.arange(len(polished)), top.indices], reached
@@ -114,7 +126,7 @@ def _climb_heads(
 
 @torch.no_grad()
 def _climb(query: Tensor, sides: Sides, rho: float, steps: int) -> tuple[Tensor, ...]:
-    """The best queries and errors of each climb: query ``[H, b, d]``, error ``[H, b]``."""
+    """Returns the best query ``[H, b, d]`` and error ``[H, b]`` of each climb."""
     return spread(lambda q, its_sides: _climb_portion(q, its_sides, rho, steps), query, sides)
 
 

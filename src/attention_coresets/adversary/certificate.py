@@ -1,4 +1,4 @@
-"""The certificates by name: ceilings on the worst-case error for every query of the ball, in any dimension."""
+"""Lists the certificates by name: ceilings on the error for every query of the ball, in any dimension."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,12 @@ from attention_coresets.theory import check_rho
 
 
 def values_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
-    """Both outputs are averages of values: they are never further apart than twice the values' largest distance from
-    their mean, whatever rho. O(n dv)."""
+    """Bounds the error by twice the values' largest distance from their mean, float64.
+
+    Both outputs are averages of values, so this holds for any rho and any weights >= 0.
+
+    Cost: O(n dv).
+    """
     check_rho(rho)
     cache.check_indices(coreset.indices)
     values = cache.values.to(torch.float64)

@@ -1,11 +1,13 @@
-"""What the certificates share: the difference of the two attentions as one quotient, and a floor under its denominator.
+"""Writes the difference of the two attentions as one quotient, and bounds its denominator from below.
 
-About a law p on the tokens put x_i = k_i - mean_p(k), u_i = v_i - mean_p(v), c_i = W_i - w_i, W the cache's weights (1
-but for a WeightedCache) and w the coreset's, 0 where dropped, both scaled to sum n. Whatever q,
+Take any law p on the tokens. Put x_i = k_i - mean_p(k) and u_i = v_i - mean_p(v). Let W be the cache's weights (1 but
+for a WeightedCache) and w the coreset's (0 where dropped), both scaled to sum n, and c_i = W_i - w_i. Then for every
+query q
 
     Attn(q) - Attn'(q) = sum_i c_i e^{<q,x_i>} (u_i - o(q)) / Z(q),   Z(q) = sum_i W_i e^{<q,x_i>},
 
-o(q) the coreset's output less mean_p(v). Weights w >= 0 keep o(q) in the hull of the u_i: every ceiling needs that.
+where o(q) is the coreset's output less mean_p(v). Weights w >= 0 keep o(q) in the hull of the u_i: every ceiling needs
+that. docs/certificates.md has the proof.
 """
 
 import math
@@ -24,8 +26,9 @@ LAWS = (0.0, 0.5, 1.0)  # p = p* of the tilt at these shares of rho; 0 is the un
 
 @dataclass(frozen=True)
 class Difference:
-    """x ``[H, n, d]``, u ``[H, n, dv]``, c ``[H, n]`` and p ``[H, n]`` of the module's statement, float64; of weighted
-    caches also weights W ``[H, n]`` and log_ratio, log(W / p) ``[H, n]``, which is finite where both underflow.
+    """The difference about one law: x ``[H, n, d]``, u ``[H, n, dv]``, c ``[H, n]`` and p ``[H, n]``, float64.
+
+    Weighted caches also have weights W ``[H, n]`` and log_ratio ``[H, n]``: log(W / p), finite where both underflow.
     """
 
     x: Float[Tensor, "H n d"]
@@ -37,21 +40,24 @@ class Difference:
 
     @property
     def reach(self) -> Float[Tensor, "H"]:
-        """max |x_i|."""
+        """Returns max |x_i|."""
         return self.x.norm(dim=-1).amax(-1)
 
     @property
     def output_radius(self) -> Float[Tensor, "H"]:
-        """max |u_i|, which |o(q)| and |Attn(q) - mean_p(v)| never exceed."""
+        """Returns max |u_i|, which |o(q)| and |Attn(q) - mean_p(v)| never exceed."""
         return self.u.norm(dim=-1).amax(-1)
 
     def log_floor(self, low: Tensor, high: Tensor) -> Float[Tensor, "H k"]:
-        """log of a floor under Z(q) / n for low_k <= |q| <= high_k; both ``[k]``.
+        """Returns the log of a floor under Z(q) / n for low_k <= |q| <= high_k; both ``[k]``.
 
-        With H = sum p_i log(W_i / p_i), the entropy of p where W = 1, and h_i = log(W_i / p_i) - H it is
-        Z = e^H sum p_i e^{t_i}, t_i = <q,x_i> + h_i of mean 0 under p. e^t is at least 1 + t + g t^2 for t >= -T,
-        g = (e^{-T} - 1 + T) / T^2, and sum p_i t_i^2 at least
-        lambda_min |q|^2 - 2 |q| |sum p_i h_i x_i| + sum p_i h_i^2, lambda_min of the keys' covariance under p.
+        Let H = sum p_i log(W_i / p_i), the entropy of p where W = 1, and h_i = log(W_i / p_i) - H. Then
+
+            Z = e^H sum p_i e^{t_i},   t_i = <q,x_i> + h_i of mean 0 under p,
+            e^t >= 1 + t + g t^2 for t >= -T,   g = (e^{-T} - 1 + T) / T^2,
+            sum p_i t_i^2 >= lambda_min |q|^2 - 2 |q| |sum p_i h_i x_i| + sum p_i h_i^2,
+
+        with lambda_min the least eigenvalue of the keys' covariance under p.
         """
         log_ratio = -self.p.clamp_min(1e-300).log() if self.log_ratio is None else self.log_ratio
         entropy = (self.p * log_ratio).sum(-1, keepdim=True)
@@ -67,7 +73,10 @@ class Difference:
 
 
 def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Difference]:
-    """The difference about each law of LAWS, heads flattened. Any law is valid; the best one is not known before."""
+    """Yields the difference about each law of LAWS, heads flattened.
+
+    Every law is valid; which is best is not known before.
+    """
     cache.check_indices(coreset.indices)
     keys, values = (x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values))
     log_w = base_weights(cache)
@@ -87,7 +96,7 @@ def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Differen
 
 
 def _law(keys: Tensor, rho: float, log_w: Tensor | None) -> tuple[Tensor, Tensor]:
-    """p* of the tilt at this radius and its logarithm; at 0 the weights themselves, scaled to sum 1."""
+    """Returns p* of the tilt at this radius and its logarithm; at 0 the weights themselves, scaled to sum 1."""
     n = keys.shape[-2]
     if rho > 0:
         tilted = tilt(keys, rho, log_w)
@@ -97,6 +106,7 @@ def _law(keys: Tensor, rho: float, log_w: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _signed_weights(cache: Cache, coreset: Coreset, log_w: Tensor | None) -> Tensor:
+    """Returns c ``[H, n]``: the weights of the cache less those of the coreset, both of sum n."""
     indices = coreset.indices.reshape(-1, coreset.size)
     log_weights = torch.zeros_like(indices) if coreset.log_weights is None else coreset.log_weights
     weights = cache.n * log_weights.to(torch.float64).reshape(indices.shape).softmax(dim=-1)

@@ -1,34 +1,27 @@
-"""The worst-case error between a query found and a ceiling proven, by branch and bound over the ball."""
+"""Encloses the worst-case error between a query found and a ceiling proven, by branch and bound."""
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.ascent import ascend
-from attention_coresets.adversary.cells import ceilings
 from attention_coresets.adversary.problem import Problem
+from attention_coresets.adversary.search import Progress, Search
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attention_error
 from attention_coresets.checks import positive
 from attention_coresets.theory import check_rho
 
 MAX_DIMENSION = 4  # boxes grow like (rho / gap^(1/3))^d
-_LOGITS, _BOXES = 2**17, 1024  # bounded together, to stay in a core's own memory
-_FILL = 2**12  # boxes x tokens below which a round costs its calls, not its numbers
-_SHARE = 32  # of a long list of open boxes this part is split at once: each round copies the list
-
-Progress = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True)
 class Enclosure:
-    """lower <= sup over |q| <= rho of the error <= upper: lower is the error at query, upper is proven.
+    """Bounds lower <= sup over |q| <= rho of the error <= upper, in float64.
 
-    lower, upper ``[*heads]`` and query ``[*heads, d]`` in float64; nodes ``[*heads]``, the boxes bounded.
+    lower ``[*heads]`` is the error at query ``[*heads, d]``; upper ``[*heads]`` is proven; nodes ``[*heads]`` counts
+    the boxes that were bounded.
     """
 
     lower: Float[Tensor, "*heads"]
@@ -51,14 +44,17 @@ def branch_and_bound(
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Enclosure:
-    """Enclose sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4 (ceilings: cells.py).
+    """Encloses sup over |q| <= rho of |Attn(q) - Attn_coreset(q)|, head by head, for d <= 4.
 
-    From the ball's own box the boxes of largest ceiling are halved, and dropped once their ceiling is at most
-    lower + gap. A head ends at upper - lower <= gap (in the unit of the values), or once it has used its budget of
-    `nodes` boxes or about `seconds` seconds: upper is then looser but still proven, at the least the diameter of a ball
-    about the values. `progress`, if given, is called with nodes, lower, upper of the head after every round. A gap
-    below what float64 resolves (about 1e-12 at rho = 2, unit vectors) ends there instead. Any finite weights and key
-    norms. Cost O(n (d + 1)^2 dv) flops a box. ValueError for d > 4, and rho, gap, nodes or seconds not positive.
+    Boxes of largest ceiling (boxes.py) are halved, and those of ceiling at most lower + gap dropped, until upper -
+    lower <= gap, in the unit of the values. A search that has used `nodes` boxes or about `seconds` seconds a head ends
+    with a looser upper, still proven: at most twice the largest distance of a value from their mean. A gap below what
+    float64 resolves (about 1e-12 at rho = 2, unit vectors) is raised to it. `progress`, if given, is called after every
+    round with nodes, lower and upper of the head.
+
+    Cost: O(n (d + 1)^2 dv) flops a box.
+
+    Raises ValueError for d > 4, and for rho, gap, nodes or seconds that are not positive.
     """
     check_rho(rho)
     cache.check_indices(coreset.indices)
@@ -66,7 +62,7 @@ def branch_and_bound(
     if cache.d > MAX_DIMENSION:
         raise ValueError(f"branch and bound needs d <= {MAX_DIMENSION}, got keys of dimension {cache.d}")
     problems = _problems(cache, coreset, rho)
-    searches = [_Search(*start, gap) for start in zip(problems, *_starts(problems), strict=True)]
+    searches = [Search(*start, gap) for start in zip(problems, *_starts(problems), strict=True)]
     for search in searches:
         search.run(nodes, seconds, progress)
     query = torch.stack([s.problem.rotation @ s.query for s in searches])
@@ -77,12 +73,16 @@ def branch_and_bound(
 
 
 def _problems(cache: Cache, coreset: Coreset, rho: float) -> list[Problem]:
+    """Returns the problem of each head."""
     flat, core = cache.flat(), coreset.flat()
     return [Problem.of(flat[head], core[head], rho) for head in range(len(flat.keys))]
 
 
 def _starts(problems: list[Problem]) -> tuple[Float[Tensor, "H d"], Float[Tensor, "H"]]:
-    """A query for each head that is likely among the worst, and its error: a good one spares boxes."""
+    """Finds a query for each head that is likely among the worst, and its error.
+
+    A good one spares boxes: whatever is not above its error is dropped.
+    """
     keys, values, kept, weights = (
         torch.stack([getattr(p, name) for p in problems]) for name in ("keys", "values", "kept", "log_weights")
     )
@@ -91,90 +91,3 @@ def _starts(problems: list[Problem]) -> tuple[Float[Tensor, "H d"], Float[Tensor
     coreset = Coreset(kept, weights)
     query = ascend(cache, coreset, problems[0].rho, restarts=16, steps=30, polish=40).query
     return query, attention_error(query.unsqueeze(-2), cache, coreset).squeeze(-1)
-
-
-class _Search:
-    """One head: the open boxes low <= q <= high with a ceiling each, `closed` the ceiling of all others."""
-
-    def __init__(self, problem: Problem, start: Tensor, error: Tensor, gap: float) -> None:
-        self.problem, self.query, self.lower = problem, start, float(error)
-        self.gap = max(gap, 2 * problem.rounding)
-        self.closed, self.nodes = 0.0, 0
-        self.extent = problem.keys.amax(0) - problem.keys.amin(0)
-        self.high = torch.full_like(start, problem.rho).unsqueeze(0)
-        self.low, self.ceiling = -self.high, self.high[:, 0] * 0 + problem.hull
-
-    @property
-    def upper(self) -> float:
-        """No query of the ball exceeds it."""
-        return max(self.lower, self.closed, *self.ceiling.topk(min(1, len(self.ceiling))).values.tolist())
-
-    def run(self, nodes: int, seconds: float | None, progress: Progress | None) -> None:
-        end = math.inf if seconds is None else time.perf_counter() + seconds
-        boxes = self._take(1)
-        while True:
-            self._close(*self._bounded(*boxes))
-            if progress is not None:
-                progress(self.nodes, self.lower, self.upper)
-            budget = nodes - self.nodes
-            if self.upper <= self.lower + self.gap or budget < 2 or time.perf_counter() >= end:
-                return
-            boxes = self._halves(budget)
-
-    def _halves(self, budget: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The halves of the boxes of largest ceiling, or smaller parts where those are few."""
-        n = len(self.problem.keys)
-        wanted = max(1, min(_BOXES, _LOGITS // n) // 2, len(self.ceiling) // _SHARE)
-        boxes = _halved(*self._take(min(wanted, budget // 2)), self.extent)
-        while 2 * len(boxes[0]) <= min(budget, _FILL // n):
-            boxes = _halved(*boxes, self.extent)
-        return boxes
-
-    def _take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Remove the `count` boxes of largest ceiling from the list."""
-        order = self.ceiling.topk(min(count, len(self.ceiling))).indices
-        rest = torch.ones_like(self.ceiling, dtype=torch.bool).index_fill_(0, order, False)
-        taken = self.low[order], self.high[order], self.ceiling[order]
-        self.low, self.high, self.ceiling = self.low[rest], self.high[rest], self.ceiling[rest]
-        return taken
-
-    def _bounded(self, low: Tensor, high: Tensor, ceiling: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The boxes that meet the ball, shrunk, with the least of their own ceiling and their parent's."""
-        self.nodes += len(low)
-        low, high, meets = contracted(low, high, self.problem.rho)
-        low, high, ceiling = low[meets], high[meets], ceiling[meets]
-        size = max(1, min(_BOXES, _LOGITS // len(self.problem.keys)))
-        own = [self._ceilings(a, b) for a, b in zip(low.split(size), high.split(size), strict=True)]
-        return low, high, torch.minimum(ceiling, torch.cat(own))
-
-    def _ceilings(self, low: Tensor, high: Tensor) -> Tensor:
-        point, error, ceiling = ceilings(self.problem, low, high)
-        if len(error) and float(error.max()) > self.lower:
-            self.lower, self.query = float(error.max()), point[error.argmax()]
-        return ceiling
-
-    def _close(self, low: Tensor, high: Tensor, ceiling: Tensor) -> None:
-        """List these boxes, then drop all whose ceiling is at most lower + gap, remembering the largest dropped."""
-        low, high = torch.cat([self.low, low]), torch.cat([self.high, high])
-        ceiling = torch.cat([self.ceiling, ceiling])
-        open_ = ceiling > self.lower + self.gap
-        self.closed = max([self.closed, *ceiling[~open_].tolist()])
-        self.low, self.high, self.ceiling = low[open_], high[open_], ceiling[open_]
-
-
-def _halved(low: Tensor, high: Tensor, ceiling: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both halves of each box, across the axis along which the logits move most (`extent`: of the keys)."""
-    axis = ((high - low) * extent).argmax(dim=-1, keepdim=True)
-    cut = torch.zeros_like(low, dtype=torch.bool).scatter_(-1, axis, True)
-    middle = torch.where(cut, (low + high) / 2, low), torch.where(cut, (low + high) / 2, high)
-    return torch.cat([low, middle[0]]), torch.cat([middle[1], high]), ceiling.repeat(2)
-
-
-def contracted(
-    low: Float[Tensor, "B d"], high: Float[Tensor, "B d"], rho: float
-) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d"], Bool[Tensor, "B"]]:
-    """Boxes shrunk to the bounds of what they share with the ball, and which of them meet it."""
-    nearest = torch.maximum(low, -high).clamp_min(0).square()  # least q_l^2 in the box
-    total, most = nearest.sum(-1, keepdim=True), rho**2 * (1 + 1e-15)
-    limit = (most - total + nearest).clamp_min(0).sqrt()
-    return torch.maximum(low, -limit), torch.minimum(high, limit), total.squeeze(-1) <= most

@@ -1,6 +1,7 @@
-"""Queries of many heads, cut into portions whose logits stay in a core's own memory and shared among the cores.
+"""Cuts the queries of many heads into portions, and shares these among the cores.
 
-A portion runs start to end on one core, so that no core waits for another between two small operations.
+The logits of a portion stay in a core's own memory. A portion runs from start to end on one core, so that no core waits
+for another between two small operations.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,10 @@ _WORTH_THREADS = 2**16  # numbers in all, below which one core is done before ot
 def spread(
     work: Callable[[Tensor, Sides], tuple[Tensor, ...]], query: Float[Tensor, "H b d"], sides: Sides
 ) -> tuple[Tensor, ...]:
-    """work(query, sides), whose results ``[H, b, ...]`` depend on their own query alone, portion by portion."""
+    """Calls work(query, sides) portion by portion and joins the results ``[H, b, ...]``.
+
+    Each row of a result may depend on its own query alone.
+    """
     heads, rows = _shape(query, sides)
     parts = [
         (queries, (sides[0][a : a + heads], sides[1][a : a + heads]))
@@ -39,9 +43,9 @@ def spread(
 
 
 def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> list[T]:
-    """work(*part) for each part: on the CPU on as many threads as torch is set to, each of them on one core.
+    """Returns work(*part) for each part, on the CPU on as many threads as torch is set to, each on one core.
 
-    One part runs on one core as well. Within, another `share` finds one thread. Autograd is not passed on.
+    A single part runs on one core too. Within `work`, another `share` finds one thread. Autograd is not passed on.
     """
     before = torch.get_num_threads()
     if device.type != "cpu" or before == 1:
@@ -53,15 +57,17 @@ def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> l
         with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda part: work(*part), parts))
     finally:
-        torch.set_num_threads(before)  # the last call, from whatever thread, is what new threads start with
+        # new threads start with what was last set, by whatever thread: the workers' 1 must not stay
+        torch.set_num_threads(before)
 
 
 def _shape(query: Tensor, sides: Sides) -> tuple[int, int]:
-    """Heads and queries of a portion: where the work is worth it, a portion for every thread at least."""
+    """Returns heads and queries of a portion: at least a portion for every thread, where the work is worth it."""
     heads, count, tokens = len(query), query.shape[1], sides[0].keys.shape[1]
     cpu = query.device.type == "cpu"
     numbers = _NUMBERS if cpu else _NUMBERS_ELSEWHERE
     threads = torch.get_num_threads() if cpu and heads * count * tokens > _WORTH_THREADS else 1
+    # heads are shared out first; their queries are cut only where there are fewer heads than threads
     each = count if heads >= threads else -(-count * heads // threads)
     rows = min(each, max(_FEWEST, numbers // tokens))
     rows = -(-count // -(-count // rows))  # as equal as they can be

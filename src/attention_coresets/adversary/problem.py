@@ -1,4 +1,4 @@
-"""One head of a cache and its coreset, made ready for branch and bound."""
+"""Makes one head of a cache and its coreset ready for branch and bound."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,13 @@ EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class Problem:
-    """One head, its error unchanged: float64, keys and values of mean 0, the largest log-weight 0, the keys'
-    principal axes as the axes of the boxes (query of the cache = rotation @ query of a box). base: the log-weights of
-    a WeightedCache, the largest 0.
+    """One head in float64, moved so that no error changes: keys and values of mean 0, the largest log-weight 0.
 
-    features ``[n, (1 + d + d^2)(dv + 1)]``: (1, k, k k^T) times (v, 1), whose mean under P gives every moment needed.
-    hull bounds the error anywhere, rounding what float64 may lose in any of it.
+    The axes of the boxes are the keys' principal axes: query of the cache = rotation @ query of a box. base holds the
+    log-weights of a WeightedCache, the largest 0.
+
+    features ``[n, (1 + d + d^2)(dv + 1)]`` are (1, k, k k^T) times (v, 1); their mean under P gives every moment
+    needed. hull bounds the error anywhere, and rounding what float64 may lose in any bound.
     """
 
     keys: Float[Tensor, "n d"]
@@ -34,7 +35,7 @@ class Problem:
 
     @classmethod
     def of(cls, cache: Cache, coreset: Coreset, rho: float) -> "Problem":
-        """The problem of one head, any floating dtype."""
+        """Makes the problem of one head, of any floating dtype."""
         keys, values = (x.to(torch.float64) for x in (cache.keys, cache.values))
         key_size, value_size = (float(x.norm(dim=-1).max()) for x in (keys, values))
         keys, values = keys - keys.mean(dim=0), values - values.mean(dim=0)
@@ -60,6 +61,7 @@ class Problem:
 
 
 def _features(keys: Tensor, values: Tensor) -> Tensor:
+    """Returns (1, k, k k^T) times (v, 1) of each token, flat."""
     ones = torch.ones_like(keys[:, :1])
     powers = torch.cat([ones, keys, (keys.unsqueeze(-1) * keys.unsqueeze(-2)).flatten(1)], dim=-1)
     return (powers.unsqueeze(-1) * torch.cat([values, ones], dim=-1).unsqueeze(-2)).flatten(1)

@@ -1,4 +1,4 @@
-"""A cache and its coreset, made ready for very many queries."""
+"""Makes a cache and its coreset ready for very many queries."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _NEAR = 40.0  # e^{+-40} times any sum of values is far from the ends of float32
 
 @dataclass(frozen=True)
 class Side:
-    """The cache or its coreset: k_i ``[H, n, d]``, (v_i, 1) ``[H, n, dv + 1]``, log-weights ``[H, 1, n]``, at most 0.
+    """The cache or its coreset: k_i ``[H, n, d]``, (v_i, 1) ``[H, n, dv + 1]``, log-weights ``[H, 1, n]`` of at most 0.
 
     far: a query of the ball may have logits whose exponentials leave the range of floats.
     """
@@ -28,9 +28,9 @@ class Side:
         return Side(self.keys[heads], self.values[heads], weights, self.far)
 
     def weights(self, query: Float[Tensor, "H b d"], out: Float[Tensor, "H b n"]) -> Float[Tensor, "H b n"]:
-        """e^{<q,k_i> + log-weight_i} into `out`; of far sides, over the largest of the row.
+        """Writes e^{<q,k_i> + log-weight_i} into `out`; for far sides, over the largest of the row.
 
-        A row's sum is at least e^-40, for the largest log-weight is 0, and at most n e^40.
+        A row's sum is at most n e^40. It is at least e^-40, for the largest log-weight is 0.
         """
         torch.bmm(query, self.keys.mT, out=out)
         if self.log_weights is not None:
@@ -44,7 +44,7 @@ Sides = tuple[Side, Side]
 
 
 def two_sides(cache: Cache, coreset: Coreset, rho: float) -> Sides:
-    """A flat batch of heads and its coresets, in the dtype of the cache, for queries of the ball |q| <= rho."""
+    """Returns the sides of a flat batch of heads, in the dtype of the cache, for queries |q| <= rho."""
     keys, base = centred(cache).keys, base_weights(cache)
     values = torch.cat([cache.values, torch.ones_like(keys[..., :1])], dim=-1)
     far = rho * float(keys.norm(dim=-1).max()) > _NEAR
@@ -54,13 +54,14 @@ def two_sides(cache: Cache, coreset: Coreset, rho: float) -> Sides:
 
 
 def centred(cache: Cache) -> Cache:
-    """Keys of mean 0, log-weights of largest 0: no common shift changes any attention, and about their mean float32
-    logits are small.
+    """Returns the cache with keys of mean 0 and log-weights of largest 0.
+
+    A common shift changes no attention, and about their mean float32 logits are small.
     """
     keys, base = cache.keys - cache.keys.mean(dim=-2, keepdim=True), base_weights(cache)
     return Cache(keys, cache.values) if base is None else WeightedCache(keys, cache.values, _topped(base))
 
 
 def _topped(log_weights: Float[Tensor, "*heads n"]) -> Float[Tensor, "*heads n"]:
-    """Less their largest."""
+    """Returns the log-weights less their largest."""
     return log_weights - log_weights.amax(-1, keepdim=True)

@@ -1,6 +1,4 @@
-"""Where the ascent begins: queries aimed at tokens, away from them, at random, on the sphere of radius rho and inside
-it.
-"""
+"""Chooses where the ascent begins: at tokens, away from them, at random; on the sphere and inside it."""
 
 import torch
 from jaxtyping import Float
@@ -20,13 +18,12 @@ _RANDOM = 128
 def starts(
     cache: Cache, coreset: Coreset, rho: float, count: int, generator: torch.Generator
 ) -> Float[Tensor, "H count d"]:
-    """`count` starts a head for a flat batch of heads: the better half by their error, the rest at random from the
-    pool.
+    """Chooses `count` starts a head from a pool: the better half by their error, the rest at random.
 
-    The pool holds +-rho (k_i - mean) and +-rho k_i, normalised, for the tokens that hurt most when pointed at, others
-    dropped and kept by lottery, and random directions, each at every radius of RADII. Of one direction's radii only
-    the best competes, so that the better half is not one query thrice. All heads share the random numbers, so that a
-    head starts alike whatever its batch.
+    The pool has directions +-k_i and +-(k_i - mean) of the tokens that hurt most when pointed at, and of others,
+    dropped and kept, drawn by lottery; and random directions. Each comes at every radius of RADII, of which only the
+    best competes, so that the better half is not one query thrice. All heads share the random numbers, so that a head
+    starts alike whatever its batch.
     """
     sides = two_sides(cache, coreset, rho)
     aimed = _aimed(cache, coreset, sides, rho, generator)
@@ -45,8 +42,10 @@ def starts(
 
 
 def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: torch.Generator) -> Tensor:
+    """Returns unit directions along and against keys and centred keys of the tokens aimed at ``[H, p, d]``."""
     kept = torch.zeros(cache.keys.shape[:-1], device=cache.keys.device).scatter_(-1, coreset.indices, 1.0)
     lottery = torch.rand(cache.n, generator=generator).to(kept)
+    # lottery - kept ranks every dropped token before every kept one, each group at random
     worst = _screen(cache, sides, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
     count = min(_AIMED, cache.n)
     order = [worst, *((lottery + sign * kept).topk(count).indices for sign in (-1, 1))]
@@ -56,7 +55,7 @@ def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: 
 
 
 def _screen(cache: Cache, sides: Sides, rho: float, tokens: Tensor) -> Tensor:
-    """Of `tokens` ``[H, s]``, those that hurt most when a query of norm rho points at them from the mean of the keys.
+    """Of `tokens` ``[H, s]`` keeps those that hurt most when a query of norm rho points at them from the mean key.
 
     One dropped outlier can carry the whole supremum, and a lottery misses it.
     """
@@ -66,6 +65,7 @@ def _screen(cache: Cache, sides: Sides, rho: float, tokens: Tensor) -> Tensor:
 
 
 def _random(cache: Cache, generator: torch.Generator) -> Tensor:
+    """Returns random unit directions, the same for every head."""
     x = torch.randn(_RANDOM, cache.d, generator=generator, dtype=torch.float64)
     return _unit(x).to(cache.keys).expand(len(cache.keys), -1, -1)
 

@@ -1,4 +1,4 @@
-"""One step of many climbs in the ball |q| <= rho: where to try next, and what to make of what was found there."""
+"""Takes one step of many climbs in the ball |q| <= rho: where to try next, and what to make of it."""
 
 from typing import NamedTuple
 
@@ -28,13 +28,13 @@ class Climbs(NamedTuple):
 
 
 def begin(query: Float[Tensor, "H b d"], error: Float[Tensor, "H b"], gradient: Tensor, rho: float) -> Climbs:
-    """Climbs from `query` straight along the gradient."""
+    """Starts climbs at `query`, straight along the gradient."""
     gradient = _along_ball(query, gradient, rho)
     return Climbs(query.clone(), error.clone(), gradient, gradient.clone(), torch.full_like(error, 0.25 * rho))
 
 
 def trial(now: Climbs, rho: float) -> Float[Tensor, "H b d"]:
-    """The query to try next: along the direction, then back into the ball."""
+    """Returns the query to try next: along the direction, then back into the ball."""
     if runs_compiled(compiled, now.query):
         out = torch.empty_like(now.query)
         compiled.propose(*rows(now.query, now.direction, now.length), *_scalars(now, rho, _TINY), *rows(out))
@@ -44,10 +44,10 @@ def trial(now: Climbs, rho: float) -> Float[Tensor, "H b d"]:
 
 
 def judged(now: Climbs, query: Tensor, error: Tensor, gradient: Tensor, rho: float) -> Climbs:
-    """The climbs after a trial at `query`; overwrites its arguments.
+    """Returns the climbs after a trial at `query`; overwrites its arguments.
 
-    A gain is taken, turns the direction to the conjugate one (Polak-Ribiere) and lengthens the next step; a loss is
-    not, and the climb starts anew from its gradient with a shorter step.
+    A gain is taken, turns the direction to the conjugate one (Polak-Ribiere) and lengthens the next step. A loss is not
+    taken: the climb starts anew along its gradient, with a shorter step.
     """
     if runs_compiled(compiled, query):
         scalars = _scalars(now, rho, _TINY, _MOST_TURN, _ON_SPHERE)
@@ -56,6 +56,8 @@ def judged(now: Climbs, query: Tensor, error: Tensor, gradient: Tensor, rho: flo
     gradient = _along_ball(query, gradient, rho)
     gained = error > now.error
     better = gained.unsqueeze(-1)
+    # where logits spread far, plain gradients zigzag along the ridge of a hill; part of the last direction, added, goes
+    # along it. The turn is never negative: at 0 the climb starts anew from the gradient
     turn = (gradient * (gradient - now.gradient)).sum(-1, keepdim=True)
     turn = (turn / now.gradient.square().sum(-1, keepdim=True).clamp_min(_TINY)).clamp(0, _MOST_TURN)
     return Climbs(
@@ -68,23 +70,24 @@ def judged(now: Climbs, query: Tensor, error: Tensor, gradient: Tensor, rho: flo
 
 
 def project(query: Float[Tensor, "*heads d"], rho: float) -> Float[Tensor, "*heads d"]:
-    """The nearest query of the ball."""
+    """Returns the nearest query of the ball."""
     return query * (rho / query.norm(dim=-1, keepdim=True).clamp_min(rho))
 
 
 def rows(*tensors: Tensor) -> list[np.ndarray]:
-    """The same memory, a row for every head and query, as the compiled functions take it."""
+    """Returns the same memory with a row for every head and query, as the compiled functions take it."""
     return [x.view(-1, *x.shape[2:]).numpy() for x in tensors]
 
 
 def _scalars(now: Climbs, *numbers: float) -> list[np.floating]:
-    """In the dtype of the climbs, so that compiled arithmetic stays in it."""
+    """Returns numbers in the dtype of the climbs, so that compiled arithmetic stays in it."""
     kind = np.float64 if now.query.dtype == torch.float64 else np.float32
     return [kind(x) for x in numbers]
 
 
 def _along_ball(query: Tensor, gradient: Tensor, rho: float) -> Tensor:
-    """The gradient without its outward part where the query is on the sphere."""
+    """Takes the outward part off the gradient where the query is on the sphere."""
     square, outward = query.square().sum(-1, keepdim=True), (query * gradient).sum(-1, keepdim=True)
+    # projection would undo the outward part: a step along it would only be a shorter step
     pressed = (square >= rho**2 * (1 - _ON_SPHERE)) & (outward > 0)
     return torch.where(pressed, gradient - outward / square.clamp_min(_TINY) * query, gradient)

@@ -1,7 +1,7 @@
-"""What a climb does between its matrix products, compiled: small operations that cost more to call than to do.
+"""Compiles what a climb does between its matrix products: small operations that cost more to call than to do.
 
-Same arithmetic as the torch lines of `steps.py` and `gradient.py`, one row (a climb) at a time, in float32 or float64;
-tests hold the two together. `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
+The arithmetic is that of the torch lines of `steps.py` and `gradient.py`, one row (a climb) at a time, in float32 or
+float64. Tests hold the two together. `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
 
 from typing import no_type_check
@@ -15,7 +15,10 @@ _SUMS = {"reassoc", "contract"}  # sums in any order, as torch takes them; NaN s
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 @no_type_check
 def contrast(ours, theirs, error, our_rows, their_rows):
-    """From sums of (w v, w) ``[rows, dv + 1]``: |D| ``[rows]``, and (D, -<A,D>) over the sum of w, minus for theirs."""
+    """From sums of (w v, w) ``[rows, dv + 1]`` computes |D| ``[rows]`` and (D, -<A,D>) over the sum of w.
+
+    Their rows get a minus sign.
+    """
     dv, unit, zero = ours.shape[1] - 1, ours.dtype.type(1), ours.dtype.type(0)
     for r in range(len(error)):
         our_share, their_share = unit / ours[r, dv], unit / theirs[r, dv]
@@ -34,7 +37,7 @@ def contrast(ours, theirs, error, our_rows, their_rows):
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 @no_type_check
 def propose(query, direction, length, rho, tiny, out):
-    """The next trials into `out`: see `trial`."""
+    """Writes the next trials into `out`, as `trial`."""
     for r in range(len(query)):
         scale = length[r] / max(_norm(direction[r]), tiny)
         for j in range(query.shape[1]):
@@ -47,7 +50,7 @@ def propose(query, direction, length, rho, tiny, out):
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 @no_type_check
 def judge(query, error, gradient, direction, length, trial, found, slope, rho, tiny, most_turn, on_sphere):
-    """Take the trials that gained, in place: see `judged`; error, length, found ``[rows]``, others ``[rows, d]``."""
+    """Takes the trials that gained, in place, as `judged`; error, length, found ``[rows]``, others ``[rows, d]``."""
     for r in range(len(query)):
         if found[r] > error[r]:
             _keep_along_ball(trial[r], slope[r], rho, tiny, on_sphere)
@@ -65,6 +68,7 @@ def judge(query, error, gradient, direction, length, trial, found, slope, rho, t
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 @no_type_check
 def _keep_along_ball(query, gradient, rho, tiny, on_sphere):
+    """Takes the outward part off the gradient in place, as `_along_ball`."""
     square, outward = _dot(query, query), _dot(query, gradient)
     if square >= rho * rho * (1 - on_sphere) and outward > 0:
         share = outward / max(square, tiny)
@@ -75,7 +79,7 @@ def _keep_along_ball(query, gradient, rho, tiny, on_sphere):
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 @no_type_check
 def _turn(gradient, before):
-    """<gradient, gradient - before>: no difference of two large sums."""
+    """Returns <gradient, gradient - before>, without a difference of two large sums."""
     total = gradient[0] * (gradient[0] - before[0])
     for j in range(1, gradient.size):
         total += gradient[j] * (gradient[j] - before[j])

@@ -1,11 +1,11 @@
-"""The Taylor certificate: a ceiling for small rho at a cost linear in n, from explicit moment tensors of low degree."""
+"""Computes the Taylor certificate: a ceiling for small rho from explicit moment tensors, linear in n."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.adversary.difference import Difference, differences
-from attention_coresets.adversary.kernel import log_tail
+from attention_coresets.adversary.moments import log_tail
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
@@ -15,14 +15,17 @@ _DEGREES = 6
 
 
 def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
-    """sup over |q| <= rho of |Attn(q) - Attn_coreset(q)| is at most the number returned for each head, float64.
+    """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
-    The numerator of the difference (difference.py), about the uniform law or a WeightedCache's weights, is
-    sum_j <q^{(x)j}, T_j> / j!. Up to degree J each T_j = sum_i c_i x_i^{(x)j} (x) u_i enters by the least spectral norm
-    of its unfoldings, as does its companion without u_i times the output's radius; the rest of the series by norms, at
-    full size: useful while (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest, up to 6, with
-    d^J dv <= 2^16. Cost O(n d^J dv + d^{2J} dv) flops, memory 8 MB and the tensors. Raises ValueError for rho that is
-    not positive.
+    About the uniform law, or a WeightedCache's weights, the difference (difference.py) has the moments
+    sum_i c_i x_i^{(x)j} (x) u_i, and the same without u_i, times the radius of the coreset's output. Up to degree J
+    each enters by the least spectral norm of its unfoldings. The rest of the series enters by norms, at full size: the
+    certificate is of use while (rho max |x|)^{J+1} / (J+1)! is below the error. J is the largest, up to 6, with
+    d^J dv <= 2^16.
+
+    Cost: O(n d^J dv + d^{2J} dv) flops; memory: 8 MB and the tensors.
+
+    Raises ValueError for rho that is not positive.
     """
     check_rho(rho)
     difference = next(iter(differences(cache, coreset, rho)))  # about the first law, the uniform one
@@ -31,6 +34,7 @@ def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 
 
 def _head(difference: Difference, head: int, rho: float) -> Tensor:
+    """Returns the ceiling of one head."""
     x, u, c = difference.x[head], difference.u[head], difference.c[head]
     ones = torch.ones_like(c)
     one, own = ones.unsqueeze(-1), ones if difference.weights is None else difference.weights[head]
@@ -39,19 +43,21 @@ def _head(difference: Difference, head: int, rho: float) -> Tensor:
     outward = torch.minimum(_series(x, u, own, rho) / low, radius)
     with_values, alone = _series(x, u, c, rho) / low, _series(x, one, c, rho) / low
     output, best = radius, with_values + radius * alone
-    for _ in range(3):  # |o| <= |Attn - mean| + error
+    # the coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o
+    for _ in range(3):
         output = torch.minimum(output, outward + best)
         best = torch.minimum(best, with_values + output * alone)
     return best
 
 
 def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
-    """A bound on |sum_i c_i e^{<q,x_i>} u_i| / n for |q| <= rho."""
+    """Bounds |sum_i c_i e^{<q,x_i>} u_i| / n for |q| <= rho."""
     n, (d, width) = len(x), (x.shape[-1], u.shape[-1])
     degrees = max(j for j in range(_DEGREES + 1) if d**j * width <= _ENTRIES)
     total, factor, rounding = x.new_zeros(()), 1.0, 4 * n * torch.finfo(x.dtype).eps
     for j, tensor in enumerate(_tensors(x, u * c.unsqueeze(-1) / n, degrees)):
         factor *= rho / j if j else 1.0
+        # every unfolding bounds the form on the sphere from above, and which is least is not known before
         unfoldings = [tensor.reshape(d**a, -1) for a in range(j + 1)]
         total = total + factor * torch.stack([_spectral_norm(m) for m in unfoldings]).min()
     sizes, z = u.norm(dim=-1) * c.abs(), (rho * x.norm(dim=-1)).clamp_max(300)
@@ -60,14 +66,15 @@ def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
 
 
 def _spectral_norm(matrix: Tensor) -> Tensor:
-    """The largest singular value, from the Gram matrix of the shorter side."""
+    """Returns the largest singular value, from the Gram matrix of the shorter side."""
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     return torch.linalg.eigvalsh(short @ short.mT)[-1].clamp_min(0).sqrt()
 
 
 def _tensors(x: Tensor, weighted: Tensor, degrees: int) -> list[Tensor]:
-    """sum_i x_i^{(x)j} (x) weighted_i for j = 0..degrees, each flat ``[d^j, width]``."""
+    """Returns sum_i x_i^{(x)j} (x) weighted_i for j = 0..degrees, each flat ``[d^j, width]``."""
     out = [x.new_zeros(x.shape[-1] ** j, weighted.shape[-1]) for j in range(degrees + 1)]
+    # a token's powers fill d^degrees numbers: few tokens at once, so that memory does not grow with n
     tokens = max(1, _POWERS // len(out[-1]))
     for part, weights in zip(x.split(tokens), weighted.split(tokens), strict=True):
         power = torch.ones_like(part[:, :1])

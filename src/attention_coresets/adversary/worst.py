@@ -1,4 +1,4 @@
-"""The worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
+"""Finds the worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
 
 from dataclasses import dataclass, replace
 
@@ -19,9 +19,19 @@ _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n
 class WorstQuery:
     """A lower bound on sup over |q| <= rho of the error, the query that shows it, and upper bounds if asked for.
 
-    error ``[*heads]``, float64, evaluated at query ``[*heads, d]``; reached ``[*heads]``: how many of the `restarts`
-    climbs ended within 1 % of the best. ceilings: certificate's name -> ``[*heads]``, each an upper bound on the
-    supremum, None unless asked for; enclosure: what branch and bound found and proved, None beyond d = 4.
+    Parameters
+    ----------
+    error : Float[Tensor, "*heads"]
+        The error at `query`, float64, in the unit of the values.
+    query : Float[Tensor, "*heads d"]
+    reached : Int[Tensor, "*heads"]
+        How many climbs ended within 1 % of the best.
+    restarts : int
+        How many climbs there were.
+    ceilings : dict[str, Tensor], optional
+        Certificate's name -> ``[*heads]``, each an upper bound on the supremum. None unless asked for.
+    enclosure : Enclosure, optional
+        What branch and bound found and proved. None unless asked for, and beyond d = 4.
     """
 
     error: Float[Tensor, "*heads"]
@@ -33,12 +43,12 @@ class WorstQuery:
 
     @property
     def certificate(self) -> Float[Tensor, "*heads"] | None:
-        """The least ceiling of each head, None unless asked for."""
+        """Returns the least ceiling of each head, None unless asked for."""
         return None if self.ceilings is None else torch.stack(list(self.ceilings.values())).amin(0)
 
     @property
     def certified_by(self) -> tuple[str, ...] | None:
-        """The name of the least ceiling, head by head (flattened), None unless asked for."""
+        """Returns the name of the least ceiling, head by head (flattened), None unless asked for."""
         if self.ceilings is None:
             return None
         least = torch.stack(list(self.ceilings.values())).argmin(0).flatten().tolist()
@@ -58,15 +68,44 @@ def worst_query(
     certify: bool = False,
     gap: float = 1e-4,
 ) -> WorstQuery:
-    """Maximise |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho by gradient ascent (`ascend`); every head at once.
+    """Maximises |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho by gradient ascent, every head at once.
 
-    `body`: over its queries center + axes u, |u| <= rho, instead; the query found is one of these, the ceilings hold
-    for all of them, and branch and bound applies where the body has at most 4 axes. A WeightedCache's attention has its
-    log-weights, and so have a coreset's of it.
+    Attention over a `WeightedCache`, or over a coreset of it, uses its log-weights. The error found is a lower bound on
+    the supremum; `certify` adds upper bounds, which are proven in docs/certificates.md.
 
-    `certify` adds every certificate that applies: kernel, taylor, values (certificate.py), and up to d = 4 branch and
-    bound to `gap` or 100,000 boxes a head. Cost: that of `ascend`, and of each certificate. Raises ValueError for rho,
-    counts or gap that are not positive.
+    Cost: that of `ascend`, and of each certificate.
+
+    Parameters
+    ----------
+    cache : Cache
+    coreset : Coreset
+    rho : float
+        Radius of the ball.
+    body : QueryBody, optional
+        Search its queries center + axes u, |u| <= rho, instead of the ball. The query found is one of these, and the
+        ceilings hold for all of them.
+    restarts : int
+        Climbs a head.
+    steps : int
+        Steps of a climb in float32.
+    polish : int
+        Steps of the best eighth of the climbs in float64.
+    generator : torch.Generator, optional
+        Draws the random starts. None: seed 0.
+    certify : bool
+        Add every certificate that applies: kernel, taylor, values and, up to d = 4 (or 4 axes of the body), branch and
+        bound.
+    gap : float
+        What branch and bound aims at, in the unit of the values; it stops at 100,000 boxes a head.
+
+    Returns
+    -------
+    WorstQuery
+
+    Raises
+    ------
+    ValueError
+        For rho, counts or gap that are not positive, or a coreset or body that does not fit the cache.
     """
     if body is not None:
         view, core = body.view(cache), body.inside(coreset, cache)
@@ -83,7 +122,7 @@ def worst_query(
 
 
 def _outside(worst: WorstQuery, body: QueryBody) -> WorstQuery:
-    """What was found in the view of a body, with queries of the cache."""
+    """Turns what was found in the view of a body into the same with queries of the cache."""
 
     def query(u: Tensor) -> Tensor:
         return body.queries(u.unsqueeze(-2)).squeeze(-2)

@@ -1,4 +1,4 @@
-"""The antipodal pair: where unweighted subsets need e^{2 rho} tokens (docs/lower_bound.md)."""
+"""Draws the antipodal pair: where unweighted subsets need e^{2 rho} tokens (docs/lower_bound.md)."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from attention_coresets.checks import one_of, positive
 class Antipodal:
     """round(n / (1 + e^{2 rho})) keys at +u and the rest at -u, so that q = rho u balances the two groups.
 
-    values = "keys": v_i = k_i, the instance of the proof; "sphere": uniform values. Refuses a rho so large that no key
-    would be left at +u.
+    With values = "keys", v_i = k_i: the instance of the proof. With "sphere", values are uniform. Raises ValueError for
+    a rho so large that no key would be left at +u.
     """
 
     n: int = 4096
@@ -33,10 +33,11 @@ class Antipodal:
 
     @property
     def minority(self) -> int:
+        """Returns the number of keys at +u."""
         return round(self.n / (1 + math.exp(min(2 * self.rho, 700.0))))
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         sign = np.where(np.arange(self.n) < self.minority, 1.0, -1.0)
         keys = sign[:, None] * sphere(rng, 1, self.d)
         return keys, keys.copy() if self.values == "keys" else sphere(rng, self.n, self.d)

@@ -1,4 +1,4 @@
-"""Most keys in a cap, a few uniform on the sphere: R between 1 and 2 while sigma stays below 1."""
+"""Draws most keys in a cap, a few uniform on the sphere: R between 1 and 2 while sigma stays below 1."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from attention_coresets.checks import positive, unit_interval
 class CapOutliers:
     """round(outliers * n) uniform keys (at least one), the rest von Mises-Fisher around one random direction.
 
-    Values are uniform. The concentration grows with d (it is given for each dimension) so that the cap keeps its width.
+    Values are uniform. The concentration is given for each dimension: it grows with d, so that the cap keeps its width.
     """
 
     n: int = 4096
@@ -27,7 +27,7 @@ class CapOutliers:
             raise ValueError(f"d must be at least 2 for cap_outliers, got {self.d}")
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         far = max(1, round(self.outliers * self.n))
         axis = np.repeat(sphere(rng, 1, self.d), self.n - far, axis=0)
         cap = von_mises_fisher(rng, axis, self.concentration_per_dim * self.d)

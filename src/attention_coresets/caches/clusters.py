@@ -1,4 +1,4 @@
-"""Clustered caches: von Mises-Fisher noise around random centres, keys and values alike."""
+"""Draws clustered caches: von Mises-Fisher noise around random centres, keys and values alike."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from attention_coresets.checks import positive
 class Clusters:
     """n tokens in `clusters` groups as equal as can be; each group has a uniform key centre and value centre.
 
-    Keys and values are von Mises-Fisher draws of the given concentration around their group's centres: at d = 8 and
+    Keys and values are von Mises-Fisher draws of the given concentration around their group's centres. At d = 8 and
     concentration 20 a key lies about 0.58 from its centre.
     """
 
@@ -27,7 +27,7 @@ class Clusters:
             raise ValueError(f"d must be at least 2 for clusters, got {self.d}")
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         group = np.arange(self.n) % self.clusters
         keys, values = sphere(rng, self.clusters, self.d), sphere(rng, self.clusters, self.d)
         return (

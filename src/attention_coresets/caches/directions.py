@@ -1,4 +1,4 @@
-"""Random unit vectors that the families share: uniform on the sphere, and von Mises-Fisher around given means."""
+"""Draws the unit vectors that families share: uniform, or von Mises-Fisher around given means."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,13 +7,16 @@ Vectors = NDArray[np.float64]
 
 
 def sphere(rng: np.random.Generator, n: int, d: int) -> Vectors:
-    """n independent uniform unit vectors, ``[n, d]``."""
+    """Draws n independent uniform unit vectors, ``[n, d]``."""
     x = rng.standard_normal((n, d))
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def von_mises_fisher(rng: np.random.Generator, means: Vectors, concentration: float) -> Vectors:
-    """One von Mises-Fisher draw around each unit vector of `means` ``[n, d]``, d >= 2, by Wood's rejection (1994)."""
+    """Draws one von Mises-Fisher vector around each unit vector of `means` ``[n, d]``, d >= 2.
+
+    Source: rejection after Wood (1994).
+    """
     n, d = means.shape
     if concentration == 0:
         return sphere(rng, n, d)
@@ -26,6 +29,7 @@ def von_mises_fisher(rng: np.random.Generator, means: Vectors, concentration: fl
 
 
 def _cosines(rng: np.random.Generator, n: int, d: int, concentration: float) -> Vectors:
+    """Draws the cosines between n vectors and their means, by rejection from a transformed beta law."""
     b = (d - 1) / (2 * concentration + np.sqrt(4 * concentration**2 + (d - 1) ** 2))
     x0 = (1 - b) / (1 + b)
     c = concentration * x0 + (d - 1) * np.log1p(-(x0**2))

@@ -1,4 +1,4 @@
-"""All keys equal: attention is the mean of the values whatever the query, so rho plays no part."""
+"""Draws equal keys: attention is the mean of the values whatever the query, so rho plays no part."""
 
 from dataclasses import dataclass
 
@@ -19,5 +19,5 @@ class EqualKeys:
         positive(n=self.n, d=self.d)
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         return np.repeat(sphere(rng, 1, self.d), self.n, axis=0), sphere(rng, self.n, self.d)

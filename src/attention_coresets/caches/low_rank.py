@@ -1,4 +1,4 @@
-"""Unit keys in a random subspace of low dimension; values uniform on the whole sphere."""
+"""Draws unit keys in a random subspace of low dimension, values uniform on the whole sphere."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,6 @@ class LowRank:
             raise ValueError(f"rank must be at most d = {self.d}, got {self.rank}")
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         basis = np.linalg.qr(rng.standard_normal((self.d, self.rank)))[0]  # [d, rank]
         return sphere(rng, self.n, self.rank) @ basis.T, sphere(rng, self.n, self.d)

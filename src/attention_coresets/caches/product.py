@@ -1,4 +1,4 @@
-"""A product instance: a few near-orthogonal keys, each carrying many independent values."""
+"""Draws a product instance: a few near-orthogonal keys, each carrying many independent values."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from attention_coresets.checks import positive
 
 @dataclass(frozen=True)
 class Product:
-    """`distinct` random unit keys (orthonormal up to d of them), each repeated n / distinct times; values uniform.
+    """`distinct` random unit keys, each repeated n / distinct times, with uniform values.
 
-    With distinct about e^rho every key is attended by some query of norm rho, and each needs the mean of its own
-    values.
+    Up to d keys are orthonormal. With distinct about e^rho every key is attended by some query of norm rho, and each
+    needs the mean of its own values.
     """
 
     n: int = 4096
@@ -26,7 +26,7 @@ class Product:
             raise ValueError(f"distinct must be at most n = {self.n}, got {self.distinct}")
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         few = self.distinct <= self.d
         keys = np.linalg.qr(rng.standard_normal((self.d, self.d)))[0] if few else sphere(rng, self.distinct, self.d)
         return keys[np.arange(self.n) % self.distinct], sphere(rng, self.n, self.d)

@@ -1,4 +1,4 @@
-"""Signed clusters, the lower-bound instance: no coreset of at most half its tokens errs by less than a stated floor."""
+"""Draws signed clusters, the lower-bound instance: no coreset of half its tokens errs less than a stated floor."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,13 @@ from attention_coresets.checks import positive
 
 @dataclass(frozen=True)
 class SignedClusters:
-    """`clusters` groups of d tokens; group j has one key c_j and the values s_jl e_l, l = 1..d, sum_j s_jl = 0 for
-    each l.
+    """`clusters` groups of d tokens with one key c_j for group j, and signs that balance.
 
-    The centres are orthonormal up to d clusters, where the floors of docs/lower_bound.md are proven; beyond d they are
-    random unit vectors, a descriptive extension. clusters is even; n = clusters * d, so either of the two may be left
-    out (default: d clusters).
+    Group j has the values s_jl e_l for l = 1..d, where the signs s_jl are +-1 and sum_j s_jl = 0 for each l. So
+    clusters is even and n = clusters * d; either of the two may be left out (default: d clusters).
+
+    The centres c_j are orthonormal up to d clusters, where the floors of docs/lower_bound.md are proven. Beyond d they
+    are random unit vectors, a descriptive extension.
     """
 
     n: int | None = None
@@ -33,17 +34,18 @@ class SignedClusters:
 
     @property
     def count(self) -> int:
+        """Returns the number of clusters."""
         if self.clusters is not None:
             return self.clusters
         return self.d if self.n is None else self.n // self.d
 
     @property
     def orthonormal(self) -> bool:
-        """Whether the centres are orthonormal, where lower_bound.py has floors for every coreset."""
+        """Tells whether the centres are orthonormal, where lower_bound.py has floors for every coreset."""
         return self.count <= self.d
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[clusters * d, d]`` and values of the same shape."""
+        """Draws keys ``[clusters * d, d]`` and values of the same shape."""
         r, d = self.count, self.d
         centers = np.linalg.qr(rng.standard_normal((d, d)))[0][:r] if self.orthonormal else sphere(rng, r, d)
         half = np.repeat([[1.0], [-1.0]], r // 2, axis=0)  # [r, 1]

@@ -1,4 +1,4 @@
-"""Keys and values independent and uniform on the sphere: the benign control, sigma and R near 1."""
+"""Draws keys and values independent and uniform on the sphere: the benign control, sigma and R near 1."""
 
 from dataclasses import dataclass
 
@@ -19,5 +19,5 @@ class Sphere:
         positive(n=self.n, d=self.d)
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]``."""
+        """Draws keys ``[n, d]`` and values ``[n, d]``."""
         return sphere(rng, self.n, self.d), sphere(rng, self.n, self.d)

@@ -1,10 +1,16 @@
-"""The smallest ellipsoid about points (Loewner-John), by Frank-Wolfe steps with away steps on its dual.
+"""Computes the smallest ellipsoid about points (Loewner-John), by Frank-Wolfe steps with away steps on its dual.
 
-Weights w on the points, sum 1, have a mean c and a covariance S. Every ellipsoid {(x - a)^T H (x - a) <= 1} that holds
-the points has sum_i w_i (x_i - a)^T H (x_i - a) <= 1, hence tr(H S) <= 1 and det(H S) <= r^-r: its volume, in units of
-the unit ball's, is at least r^{r/2} det(S)^{1/2}. The one of centre c and shape S that just holds the points has R^r
-det(S)^{1/2}, R^2 = max_i (x_i - c)^T S^-1 (x_i - c). So R / sqrt(r) bounds the ratio of the semi-axes' geometric means,
-whatever w, and is 1 at the w that maximise det S. Khachiyan 1996; away steps: Todd and Yildirim 2007.
+Give the points x_i in R^r weights of sum 1, with mean c and covariance S, and let R^2 = max_i (x_i - c)^T S^-1 (x_i -
+c). The ellipsoid of centre c and shape R^2 S just holds the points. In units of the unit ball's, its volume is R^r
+det(S)^{1/2}.
+
+Any {(x - a)^T H (x - a) <= 1} that holds the points has tr(H S) <= 1, on average over the weights. So det(H S) <= r^-r,
+and its volume is at least r^{r/2} det(S)^{1/2}.
+
+So the geometric mean of the semi-axes found is at most R / sqrt(r) times the least, which is 1 at the weights that
+maximise det S.
+
+Source: Khachiyan 1996; away steps: Todd and Yildirim 2007.
 """
 
 import torch
@@ -17,10 +23,13 @@ _ANEW = 64  # steps between two factorizations: rank-one updates collect roundin
 
 
 def enclosing_weights(points: Float[Tensor, "b r"], tolerance: float) -> Float[Tensor, "b"]:
-    """Weights with R / sqrt(r) <= 1 + tolerance (module docstring), for points that span r dimensions.
+    """Finds weights with R / sqrt(r) <= 1 + tolerance (module docstring), for points that span r dimensions.
 
-    Begins with two points along each of r directions (Kumar and Yildirim 2005). Cost O(b r) a step, O(b r^2) every 64
-    steps. Raises RuntimeError should 200,000 steps not suffice.
+    The search begins with two points along each of r directions (Kumar and Yildirim 2005).
+
+    Cost: O(b r) a step, O(b r^2) every 64 steps.
+
+    Raises RuntimeError should 200,000 steps not suffice.
     """
     r = points.shape[1]
     lifted = torch.cat([points, torch.ones_like(points[:, :1])], dim=-1)  # sum w x x^T of these has both c and S
@@ -35,6 +44,8 @@ def enclosing_weights(points: Float[Tensor, "b r"], tolerance: float) -> Float[T
             inverse, reach = _state(lifted, weights)
             continue
         near = torch.where(weights > 0, reach, torch.inf).min(0)
+        # towards the farthest point, or away from the nearest that has weight: whichever is further from reach = r + 1,
+        # what all points with weight have at the optimum
         j = int(far.indices if far.values + near.values >= 2 * (r + 1) else near.indices)
         beta = _step(float(reach[j]), float(weights[j]), r + 1)
         # inverse of (1 - beta) M + beta x_j x_j^T, and what follows from it
@@ -50,13 +61,16 @@ def enclosing_weights(points: Float[Tensor, "b r"], tolerance: float) -> Float[T
 
 
 def _state(lifted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """M^-1 of M = sum w x x^T, and x^T M^-1 x = (x - c)^T S^-1 (x - c) + 1 of every point ``[b]``."""
+    """Returns M^-1 of M = sum w x x^T, and x^T M^-1 x = (x - c)^T S^-1 (x - c) + 1 of every point ``[b]``."""
     inverse = torch.linalg.inv((lifted * weights.unsqueeze(-1)).mT @ lifted)
     return inverse, ((lifted @ inverse) * lifted).sum(-1)
 
 
 def _step(reach: float, weight: float, D: int) -> float:
-    """The best share beta of the point in (1 - beta) w + beta e_j, at least what takes all its weight away."""
+    """Returns the best share beta of a point in (1 - beta) w + beta e_j.
+
+    It is negative for a step away, and at least what takes all the point's weight.
+    """
     least = -weight / (1 - weight) if weight < 1 else -0.5
     if reach <= 1 + 1e-12:
         return least
@@ -64,7 +78,10 @@ def _step(reach: float, weight: float, D: int) -> float:
 
 
 def _first(points: Tensor) -> Tensor:
-    """Equal weights on the two ends of the points along r directions, each orthogonal to all ends before it."""
+    """Puts equal weights on the two ends of the points along each of r directions.
+
+    Each direction is orthogonal to the gaps between all ends before it.
+    """
     left, ends = points - points.mean(dim=0), []
     for _ in range(points.shape[1]):
         along = left @ left[left.norm(dim=-1).argmax()]

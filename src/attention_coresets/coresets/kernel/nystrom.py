@@ -25,7 +25,7 @@ class Nystrom(Construction):
 
     Each pivot is drawn with probability proportional to the part of |psi_i|^2 outside the span of the earlier ones;
     uniformly among the rest once nothing is left. After WildCat (arXiv 2602.10056), which draws by what is left of
-    exp<k, k> itself, norms and all, and gives signed Nystrom weights, which no log-weight can hold (reference.WildCat).
+    exp<k, k> itself, norms and all, and gives signed Nystrom weights, which no log-weight can hold (tests/reference).
     Cost a head: O(n m (m + d + dv)) and some 15 solves of m equations; memory O(n m).
     """
 

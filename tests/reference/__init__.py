@@ -4,8 +4,8 @@ Each is made like a coreset, ``make(cache, size, rho, generator)``, and answers 
 the worst query of anything that does.
 """
 
-from attention_coresets.reference.refitted_values import RefittedAttention, RefittedValues
-from attention_coresets.reference.wildcat import SignedAttention, WildCat
-from attention_coresets.reference.worst import WorstFound, worst_of
+from reference.refitted_values import RefittedAttention, RefittedValues
+from reference.wildcat import SignedAttention, WildCat
+from reference.worst_approximation import WorstFound, worst_of
 
 __all__ = ["RefittedAttention", "RefittedValues", "SignedAttention", "WildCat", "WorstFound", "worst_of"]

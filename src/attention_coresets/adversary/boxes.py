@@ -1,23 +1,15 @@
-"""A ceiling on the error over boxes of queries, from an expansion of second order at a point of each.
+"""Bounds the error from above over boxes of queries, by an expansion of second order at a point of each.
 
-At a query c let P, P' be the softmax over the cache and over the coreset, A, A' their attention, D = A - A', J and J'
-the slopes of D and A' (Cov(v, k) of each side), kb, kb' the mean keys and dk = kb - kb'. For a step s write
-a_i = <k_i - kb, s> and Z = E_P e^a, which is at least 1 by Jensen since E_P a = 0. Multiplying out both quotients,
+Let D(q) be the difference of the two attentions, c the point, and J and T the first and second derivative of D at c.
+For every step s = q - c of the box
 
-    D(c+s) = M / Z + D (1 - 1/Z),   so that   |D(c+s)| <= max(|D|, |M|),
-    M = D + sum_i [P_i (v_i - A) - P'_i (v_i - A')] e^{a_i} - (A'(c+s) - A') sum_i (P_i - P'_i) e^{a_i}.
+    |D(c+s)| <= max(|D|, |M|),   M = D + J s + T[s,s]/2 + rest.
 
-With e^a = 1 + a + a^2/2 + (at most psi_3(|a|)), psi_k the exponential series from order k on, this is
+docs/certificates.md proves it and bounds the rest. Here kb is the cache's mean key under its softmax P, and dk what the
+two sides' mean keys differ by.
 
-    M = D + J s + T[s,s]/2 + rest,   T[s,s] = sum_i [P_i (v_i - A) - P'_i (v_i - A')] a_i^2 - 2 <dk,s> J's,
-    |rest| <= sum_i (|P_i - P'_i| |v_i - A'| + P_i |D|) psi_3(r_i) + alpha_2 (beta_1 + beta_2) + alpha_1 beta_2,
-
-r_i = sum_l h_l |k_il - kb_l| >= |a_i| with h the reach of the box from c, alpha_1 >= |J's|,
-alpha_2 >= |A'(c+s) - A' - J's|, beta_1 >= |<dk,s>|, beta_2 >= |sum_i (P_i - P'_i)(e^{a_i} - 1 - a_i)|. Both sides share
-a_i: a good coreset makes J and T small, and only the rest, of third order, sees the two sides apart.
-
-|D + J s| is convex, hence largest at a vertex of the box cut by <c,s> <= (rho^2 - |c|^2)/2, which |c+s| <= rho implies:
-the cut keeps the ceiling of second order at the sphere, where most maxima lie.
+|D + J s| is convex, hence largest at a corner of the box. The box is first cut by what |c+s| <= rho implies, so that
+the ceiling stays of second order at the sphere, where most maxima lie.
 """
 
 import itertools
@@ -35,16 +27,20 @@ _FAR = 300.0  # nats; over a longer reach a weight that underflowed could come b
 def ceilings(
     problem: Problem, low: Float[Tensor, "B d"], high: Float[Tensor, "B d"]
 ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """For boxes low <= q <= high: a query of the ball, near the centre; the error there; and a number that the error
-    exceeds nowhere in box and ball.
+    """Bounds the error over each box low <= q <= high, with what it is at one query.
 
-    Cost O(n (d + 1)^2 dv) flops and O(n) memory a box.
+    Returns a query of the ball near the box's centre, the error there, and a number that the error exceeds nowhere in
+    box and ball.
+
+    Cost: O(n (d + 1)^2 dv) flops and O(n) memory a box.
     """
     kept, d = problem.kept, low.shape[1]
     point = (low + high) / 2
     point = point * (problem.rho / point.norm(dim=-1, keepdim=True).clamp_min(problem.rho))
+    # the point is the box's centre, drawn into the ball: from there the box reaches h
     h = torch.maximum((high - point).abs(), (low - point).abs())
     logits = point @ problem.keys.mT  # [B, n]
+    # one product with the features gives all moments of all boxes
     p_kept = (logits[:, kept] + problem.log_weights).softmax(dim=-1)
     p = (logits if problem.base is None else logits + problem.base).softmax(dim=-1)
     raw = (p @ problem.features).unflatten(-1, (1 + d + d * d, -1))
@@ -63,7 +59,10 @@ def ceilings(
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of one softmax p, x_i = k_i - kb: attention A, sum p x (v - A), sum p x x^T (v - A), sum p x and sum p x x^T."""
+    """Moments of the tokens under one softmax p, with x_i = k_i - kb.
+
+    attention is A; slope is sum p x (v - A); curve is sum p x x^T (v - A); mean is sum p x; spread is sum p x x^T.
+    """
 
     attention: Float[Tensor, "B dv"]
     slope: Float[Tensor, "B d dv"]
@@ -73,7 +72,7 @@ class _Moments:
 
 
 def _moments(raw: Tensor, center: Tensor) -> _Moments:
-    """From the mean features `raw` ``[B, 1 + d + d^2, dv + 1]``, which are moments about 0."""
+    """Moves the mean features `raw` ``[B, 1 + d + d^2, dv + 1]``, which are moments about 0, to `center`."""
     d = center.shape[1]
     k = center.unsqueeze(-1)  # [B, d, 1]
     zero, first, second = raw[:, :1], raw[:, 1 : 1 + d], raw[:, 1 + d :].unflatten(1, (d, d))
@@ -87,8 +86,10 @@ def _moments(raw: Tensor, center: Tensor) -> _Moments:
 
 
 def _largest(start: Tensor, slope: Tensor, low: Tensor, high: Tensor, point: Tensor, rho: float) -> Tensor:
-    """max |start + s slope| over low <= s <= high with <point, s> <= (rho^2 - |point|^2) / 2: over the corners that the
-    cut leaves and its crossings with the edges.
+    """Returns max |start + s slope| over low <= s <= high with <point, s> <= (rho^2 - |point|^2) / 2, which the ball
+    implies.
+
+    A convex function is largest at a corner: one that the cut leaves, or where the cut crosses an edge.
     """
     d = low.shape[1]
     which = torch.tensor(list(itertools.product((False, True), repeat=d)), device=low.device)
@@ -108,18 +109,18 @@ def _largest(start: Tensor, slope: Tensor, low: Tensor, high: Tensor, point: Ten
 
 
 def _curvature(full: _Moments, core: _Moments) -> Tensor:
-    """T, the second derivative of D ``[B, d, d, dv]``."""
+    """Returns T, the second derivative of D ``[B, d, d, dv]``."""
     cross = (full.mean - core.mean)[:, :, None, None] * core.slope.unsqueeze(1)
     return full.curve - core.curve - cross - cross.transpose(1, 2)
 
 
 def _form(matrix: Tensor, h: Tensor) -> Tensor:
-    """h^T matrix h ``[B]``."""
+    """Returns h^T matrix h ``[B]``."""
     return (matrix * h.unsqueeze(-1) * h.unsqueeze(-2)).sum((1, 2))
 
 
 def _reach(keys: Tensor, center: Tensor, h: Tensor) -> Tensor:
-    """max |<k_i - kb, s>| over the box ``[B, n]``, an axis at a time to spare memory."""
+    """Returns max |<k_i - kb, s>| over the box ``[B, n]``, an axis at a time to spare memory."""
     reach = h.new_zeros(len(h), len(keys))
     for axis in range(keys.shape[1]):
         reach.addcmul_((keys[:, axis] - center[:, axis, None]).abs_(), h[:, axis, None])
@@ -129,6 +130,7 @@ def _reach(keys: Tensor, center: Tensor, h: Tensor) -> Tensor:
 def _rest(
     problem: Problem, p: Tensor, p_kept: Tensor, full: _Moments, core: _Moments, reach: Tensor, h: Tensor
 ) -> Tensor:
+    """Bounds |rest| ``[B]``; infinite for boxes of too long a reach."""
     psi = torch.expm1(reach) - reach - reach.square() / 2
     apart = p.index_add(1, problem.kept, p_kept, alpha=-1).abs_()
     offset = torch.cdist(core.attention, problem.values, compute_mode="donot_use_mm_for_euclid_dist")
@@ -142,13 +144,16 @@ def _rest(
 
 
 def _alphas(core: _Moments, p_kept: Tensor, own: Tensor, offset: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """|J's|, and |A'(c+s) - A' - J's| by the first-order expansion of one quotient whose denominator is at least 1."""
+    """Bounds |J's| and |A'(c+s) - A' - J's|.
+
+    The second is the rest of the first-order expansion of one quotient, whose denominator is at least 1.
+    """
     alpha_1 = (core.slope.norm(dim=-1) * h).sum(-1)
     second = (torch.expm1(own) - own) * p_kept
     return alpha_1, (second * offset).sum(-1) + alpha_1 * second.sum(-1)
 
 
 def _betas(full: _Moments, core: _Moments, third: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """|<dk,s>|, and |sum_i (P_i - P'_i)(e^{a_i} - 1 - a_i)|, of which `third` bounds what is not of second order."""
+    """Bounds |<dk,s>| and |sum_i (P_i - P'_i)(e^{a_i} - 1 - a_i)|, whose part beyond second order is in `third`."""
     beta_2 = _form((full.spread - core.spread).abs(), h) / 2 + third
     return ((full.mean - core.mean).abs() * h).sum(-1), beta_2
