@@ -1,4 +1,4 @@
-"""Fits the laws of analysis/plan.py to a tier's results: results/<tier>/table.parquet -> results/<tier>/fits.json.
+"""Fits the laws of analysis/stats/plan.py to a tier: results/<tier>/table.parquet -> results/<tier>/fits.json.
 
     python scripts/fit.py --tier reduced
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from attention_coresets.analysis.laws import fit_all
-from attention_coresets.analysis.plan import PLANS
+from attention_coresets.analysis.stats.plan import PLANS
+from attention_coresets.analysis.stats.planned_fits import fit_all
 from attention_coresets.study.store import StudyError, write_atomically
 from attention_coresets.study.table import read_table
 

@@ -14,8 +14,8 @@ from attention_coresets.analysis.hard_instances import antipodal_floor, distinct
 from attention_coresets.analysis.optimum import against
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.sections import SECTIONS
+from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
 from attention_coresets.analysis.status import overall, status
-from attention_coresets.analysis.summary import Estimate, median, paired_ratio
 from attention_coresets.analysis.tolerances import BANDS, Band, about
 from synthetic_results import synthetic_results
 

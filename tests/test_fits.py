@@ -11,13 +11,13 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.stats import binom, norm
 
-from attention_coresets.analysis.bootstrap import bootstrap
-from attention_coresets.analysis.censored import SCALE_FLOOR, Observations, log_interval, maximise
-from attention_coresets.analysis.comparison import compare, leave_largest_out
-from attention_coresets.analysis.fits import errors_as_intervals, fit
-from attention_coresets.analysis.laws import COLUMNS, fit_all
-from attention_coresets.analysis.plan import EpsilonRule, Regime, epsilon_grid
-from attention_coresets.analysis.sizes import size_table
+from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.censored import SCALE_FLOOR, Observations, log_interval, maximise
+from attention_coresets.analysis.stats.held_out import compare, leave_largest_out
+from attention_coresets.analysis.stats.plan import EpsilonRule, Regime, epsilon_grid
+from attention_coresets.analysis.stats.planned_fits import COLUMNS, fit_all
+from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
+from attention_coresets.analysis.stats.sizes import size_table
 from attention_coresets.study.table import to_frame
 
 ALPHA, GAMMA = 0.5, 1.0

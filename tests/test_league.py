@@ -16,8 +16,8 @@ from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.comparisons import against_best
 from attention_coresets.analysis.league_tables import league_block, league_section
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.status import status
-from attention_coresets.analysis.summary import Estimate, clustered_mean
 from attention_coresets.analysis.tolerances import BANDS
 from synthetic_results import LEAGUE_RATIO, synthetic_results
 

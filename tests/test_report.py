@@ -17,7 +17,7 @@ from attention_coresets.analysis.measures import Measured
 from attention_coresets.analysis.report import paper_repro, remark
 from attention_coresets.analysis.results import Results, load, present, significant
 from attention_coresets.analysis.sections import SECTIONS
-from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.tolerances import Band, about
 from attention_coresets.study.table import COLUMNS
 from command_line import script

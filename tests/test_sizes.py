@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attention_coresets import make_cache, make_coreset, worst_query
-from attention_coresets.analysis.sizes import size_interval, size_table
+from attention_coresets.analysis.stats.sizes import size_interval, size_table
 from attention_coresets.study.size import minimal_size, search_size
 
 SIZES = np.array([8, 16, 32, 64, 128])

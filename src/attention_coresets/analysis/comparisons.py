@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.axes import OWN, REFINEMENT, axis_of
-from attention_coresets.analysis.frames import column, distinct, groups, means
 from attention_coresets.analysis.measures import Measure, Measured
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import SYNTHETIC, median, paired_log_ratio, paired_ratio
+from attention_coresets.analysis.stats.estimates import SYNTHETIC, median, paired_log_ratio, paired_ratio
+from attention_coresets.analysis.stats.frames import column, distinct, groups, means
 
 
 def growth_of_ratio(arm: str, other: str, caches: Iterable[str]) -> Measure:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.bootstrap import bootstrap
-from attention_coresets.analysis.crossings import crossings
-from attention_coresets.analysis.fits import fit
-from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.measures import Measure, Measured, exactly, setting
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sizes import INTERVAL, size_table
-from attention_coresets.analysis.summary import NOTHING, SYNTHETIC, Estimate, median_of
+from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.crossings import crossings
+from attention_coresets.analysis.stats.estimates import NOTHING, SYNTHETIC, Estimate, median_of
+from attention_coresets.analysis.stats.frames import column, groups
+from attention_coresets.analysis.stats.power_law import fit
+from attention_coresets.analysis.stats.sizes import INTERVAL, size_table
 from attention_coresets.lower_bound import FLOORS
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
 

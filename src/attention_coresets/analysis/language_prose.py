@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, medians
 from attention_coresets.analysis.markdown import number
 from attention_coresets.analysis.real_heads import HEURISTICS, LANGUAGE, OURS, RIVALS, SEGMENT, less, named
 from attention_coresets.analysis.real_tables import SHARE
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.stats.estimates import Estimate
+from attention_coresets.analysis.stats.frames import column, distinct, medians
 from attention_coresets.analysis.wording import code, listed, tallies
 
 WEIGHTS = "query_exchange_weights"  # ours, the tokens not exchanged

@@ -13,10 +13,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from attention_coresets.analysis.axes import OURS, not_ours
-from attention_coresets.analysis.frames import column, distinct
 from attention_coresets.analysis.measures import Measure, Measured
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import LEAST, NOTHING, Estimate, clustered_mean
+from attention_coresets.analysis.stats.estimates import LEAST, NOTHING, Estimate, clustered_mean
+from attention_coresets.analysis.stats.frames import column, distinct
 
 EXPERIMENT = "league"
 MORE = "league_unseen"  # UNSEEN at more dimensions and another seed

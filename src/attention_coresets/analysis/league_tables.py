@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis import league
-from attention_coresets.analysis.frames import column, distinct
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import ARM, model_of
+from attention_coresets.analysis.stats.frames import column, distinct
 
 _HEAD = [
     "Place",

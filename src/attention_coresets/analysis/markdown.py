@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.stats.estimates import Estimate
 
 # on lines of its own, or inside a line
 _BLOCK = re.compile(r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?).*?(<!-- /numbers:(?P=name) -->)", re.DOTALL)

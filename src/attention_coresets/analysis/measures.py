@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import NOTHING, Estimate, median_of
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, median_of
+from attention_coresets.analysis.stats.frames import column, groups
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import Measure, Measured, exactly
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import ARM, model_of
-from attention_coresets.analysis.summary import Estimate, median
+from attention_coresets.analysis.stats.estimates import Estimate, median
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
 EXPERIMENT = "optimum"
 CACHE = ["cache", "cache_params", "n", "d", "rho", "seed", "head"]

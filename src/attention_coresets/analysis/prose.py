@@ -8,11 +8,11 @@ import pandas as pd
 from attention_coresets.analysis import league, optimum
 from attention_coresets.analysis.claim import Claim, evaluate
 from attention_coresets.analysis.claims import CLAIMS, FAMILIES
-from attention_coresets.analysis.frames import column, distinct, groups
 from attention_coresets.analysis.markdown import interval, number
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.estimates import paired_ratio
+from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.status import REPRODUCED
-from attention_coresets.analysis.summary import paired_ratio
 from attention_coresets.analysis.tolerances import BANDS
 from attention_coresets.analysis.wording import between, claimed, code, extremes, listed, span
 

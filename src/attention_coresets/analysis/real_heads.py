@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.measures import Measure, Measured, setting
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import (
+from attention_coresets.analysis.stats.estimates import (
     LEAST,
     Estimate,
     clustered_mean,
@@ -18,6 +17,7 @@ from attention_coresets.analysis.summary import (
     paired_log_ratio,
     stretched,
 )
+from attention_coresets.analysis.stats.frames import column, groups, medians
 
 HEADS, LANGUAGE = "real_errors", "real_language"
 HEAD = ("text", "layer", "kv_head")  # what names one head's cache

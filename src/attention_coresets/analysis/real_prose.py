@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, groups
 from attention_coresets.analysis.markdown import interval, number
 from attention_coresets.analysis.real_heads import (
     HEADS,
@@ -17,6 +16,7 @@ from attention_coresets.analysis.real_heads import (
 )
 from attention_coresets.analysis.real_tables import SHARE
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.wording import between, claimed, listed, span, tally
 
 WALK, WEIGHTS = "query_walk", "query_exchange_weights"

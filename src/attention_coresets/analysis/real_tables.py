@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.real_heads import (
     ERRORS,
@@ -20,7 +19,8 @@ from attention_coresets.analysis.real_heads import (
 )
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import ARM, model_of
-from attention_coresets.analysis.summary import NOTHING, Estimate, clustered_mean, median
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean, median
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
 SHARE = 8  # 1 / the part of the cache that pages quote
 GEOMETRY = {

@@ -7,11 +7,11 @@ import pandas as pd
 
 from attention_coresets.analysis.claim import Outcome, evaluate
 from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.frames import column, distinct
 from attention_coresets.analysis.markdown import interval, table
 from attention_coresets.analysis.measures import Measured
 from attention_coresets.analysis.results import TIERS, Results
 from attention_coresets.analysis.sections import SECTIONS, Section, design
+from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.status import NOT_RUN
 from attention_coresets.analysis.tolerances import Band
 

@@ -33,7 +33,7 @@ class ResultsError(Exception):
 
 @dataclass(frozen=True)
 class Results:
-    """What figures and reports read: rows of table.parquet, records of fits.json (see `laws.fit_all`), and one row a
+    """What figures and reports read: rows of table.parquet, records of fits.json (`stats.planned_fits`), and one row a
     head of heads.parquet (None where real heads were not measured)."""
 
     tier: str

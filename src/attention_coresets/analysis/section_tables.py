@@ -7,11 +7,11 @@ import pandas as pd
 
 from attention_coresets.analysis import hard_instances as hard
 from attention_coresets.analysis.axes import AXES, axis_of
-from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import coefficient, setting, with_constants
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import median, paired_ratio
+from attention_coresets.analysis.stats.estimates import median, paired_ratio
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
 SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
 ARM = "Arm (coreset model)"

@@ -9,12 +9,12 @@ import pandas as pd
 from attention_coresets.analysis import hard_instances as hard
 from attention_coresets.analysis import league, optimum, real_heads, real_tables, worst_case
 from attention_coresets.analysis import section_tables as tables
-from attention_coresets.analysis.frames import distinct
 from attention_coresets.analysis.league_tables import league_section, unseen_section
 from attention_coresets.analysis.measures import SYMBOL
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import model_of
-from attention_coresets.analysis.summary import SYNTHETIC
+from attention_coresets.analysis.stats.estimates import SYNTHETIC
+from attention_coresets.analysis.stats.frames import distinct
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.tolerances import Band
 
 REPRODUCED, CONSISTENT, INCONCLUSIVE, CONTRADICTED, NOT_RUN = (

@@ -6,7 +6,7 @@ from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.markdown import interval, number
 from attention_coresets.analysis.measures import Measured
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import Estimate
+from attention_coresets.analysis.stats.estimates import Estimate
 
 
 def claimed(results: Results, *claims: str) -> list[Measured]:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column, groups
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import Measure, Measured, exactly, setting
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import median, median_of
+from attention_coresets.analysis.stats.estimates import median, median_of
+from attention_coresets.analysis.stats.frames import column, groups
 
 JUDGED, SMALL = "adversary", "small_caches"
 CEILINGS = ("ceiling_kernel", "ceiling_taylor", "certificate")

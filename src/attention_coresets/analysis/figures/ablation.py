@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.axes import AXES, axis_of
 from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, look, model_legend
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, plain_ticks
-from attention_coresets.analysis.frames import distinct, groups
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.summary import Estimate, paired_ratio
+from attention_coresets.analysis.stats.estimates import Estimate, paired_ratio
+from attention_coresets.analysis.stats.frames import distinct, groups
 
 REFERENCE = "walk_tilted"
 

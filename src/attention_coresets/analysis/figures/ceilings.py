@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED
 from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, plain_ticks, shared_legend
-from attention_coresets.analysis.frames import column, distinct, groups
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.worst_case import JUDGED
 
 _KINDS = (

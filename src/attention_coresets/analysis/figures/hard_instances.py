@@ -27,7 +27,6 @@ from attention_coresets.analysis.figures.style import (
     plain_ticks,
     shared_legend,
 )
-from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.hard_instances import (
     EPSILONS,
     RANDOM,
@@ -37,6 +36,7 @@ from attention_coresets.analysis.hard_instances import (
     over_floor,
 )
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
 _ASIDE = 0.03  # in rho, to the left: the floor grows with rho
 _FLOOR = r"unweighted floor, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$, keys rounded"

@@ -7,16 +7,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.bootstrap import bootstrap
 from attention_coresets.analysis.figures.looks import look
 from attention_coresets.analysis.figures.sandwich import equal_weights_floor
 from attention_coresets.analysis.figures.sizes import CENSORED, LATTICE, name_censored, sizes_at
 from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, new_figure, shared_legend
-from attention_coresets.analysis.fits import fit
-from attention_coresets.analysis.frames import column, groups, medians
 from attention_coresets.analysis.hard_instances import over_floor
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT
+from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.frames import column, groups, medians
+from attention_coresets.analysis.stats.power_law import fit
+from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT
 
 EXPERIMENTS = ("epsilon_rate", "d_rate", "rho_rate", "n_independence")
 ARMS = ("uniform", "walk_tilted")

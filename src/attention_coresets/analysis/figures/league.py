@@ -10,9 +10,9 @@ from attention_coresets.analysis import league
 from attention_coresets.analysis.axes import not_ours
 from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, look, model_legend
 from attention_coresets.analysis.figures.style import GREY, new_figure
-from attention_coresets.analysis.frames import distinct
 from attention_coresets.analysis.markdown import number
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.frames import distinct
 
 _RANGE = 4.0  # the colours end at 1 / 4 and 4 times the best other error
 _COLUMN = ["d", "n", "size", "rho"]  # what sets apart the columns of the map

@@ -28,11 +28,11 @@ from attention_coresets.analysis.figures.style import (
     plain_ticks,
     shared_legend,
 )
-from attention_coresets.analysis.frames import column, distinct, groups
 from attention_coresets.analysis.measures import coefficient, setting
-from attention_coresets.analysis.plan import Regime
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sizes import INTERVAL
+from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.stats.plan import Regime
+from attention_coresets.analysis.stats.sizes import INTERVAL
 
 
 def fitted(results: Results, law: str, **fixed: object) -> dict | None:

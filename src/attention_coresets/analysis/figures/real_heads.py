@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED, in_order, look
 from attention_coresets.analysis.figures.sizes import draw_band, name_bands, quantile_curves
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, panel_grid, plain_ticks, shared_legend
-from attention_coresets.analysis.frames import column, distinct, groups, means, medians
 from attention_coresets.analysis.real_heads import (
     ERRORS,
     HEAD,
@@ -23,6 +22,7 @@ from attention_coresets.analysis.real_heads import (
     named,
 )
 from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups, means, medians
 
 SHOWN = (*HEURISTICS, "sinks_uniform", "walk_tilted", "query_walk", OURS)
 COLUMNS = ("heldout_mean", "heldout_p99", "error")

@@ -17,10 +17,10 @@ from attention_coresets.analysis.figures.style import (
     plain_ticks,
     shared_legend,
 )
-from attention_coresets.analysis.frames import column, distinct, groups, medians
 from attention_coresets.analysis.measures import setting
 from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sizes import INTERVAL
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
+from attention_coresets.analysis.stats.sizes import INTERVAL
 
 BOUNDS = {
     "walk_tilted": (r"$\propto e^{\rho\sigma}$ (tilted bound)", "--"),

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from attention_coresets.analysis.sizes import within_regime
+from attention_coresets.analysis.stats.sizes import within_regime
 
 EPSILON_MAX = 0.5
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from attention_coresets.analysis.censored import maximise
-from attention_coresets.analysis.fits import UNDETERMINED, Features, prepare, solve
+from attention_coresets.analysis.stats.censored import maximise
+from attention_coresets.analysis.stats.power_law import UNDETERMINED, Features, prepare, solve
 
 LOST = 0.05  # share of resamples that may leave a coefficient undetermined
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.frames import column
-from attention_coresets.analysis.sizes import INTERVAL
+from attention_coresets.analysis.stats.frames import column
+from attention_coresets.analysis.stats.sizes import INTERVAL
 
 _TINY = 1e-12  # what the search for the worst query resolves; keeps the logarithm of an exact coreset's error finite
 

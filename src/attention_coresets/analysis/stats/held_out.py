@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.censored import Observations, row_loglik
-from attention_coresets.analysis.fits import Features, fit, log_bounds
+from attention_coresets.analysis.stats.censored import Observations, row_loglik
+from attention_coresets.analysis.stats.power_law import Features, fit, log_bounds
 
 
 @dataclass(frozen=True)

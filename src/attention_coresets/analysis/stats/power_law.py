@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from attention_coresets.analysis.censored import Observations, Optimum, maximise
+from attention_coresets.analysis.stats.censored import Observations, Optimum, maximise
 
 Features = Mapping[str, "str | np.ndarray | pd.Series"]
 COLLINEAR = 1e-6  # smallest singular value of the standardised features, relative to the largest
@@ -24,7 +24,7 @@ UNDETERMINED = 30.0  # standard error, in noise scales a standard deviation of t
 class Fit:
     """A fitted law. `coefficients` holds "const" and one value a feature, in the feature's own unit; `scale` is the
     standard deviation of log response about the law; `aicc` counts rows as independent, so it prefers the larger of
-    two models too readily: confirm with `comparison.leave_largest_out`. `left`, `right`: shares of censored rows."""
+    two models too readily: confirm with `held_out.leave_largest_out`. `left`, `right`: shares of censored rows."""
 
     coefficients: dict[str, float]
     scale: float

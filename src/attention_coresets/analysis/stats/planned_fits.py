@@ -7,11 +7,11 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.bootstrap import bootstrap
-from attention_coresets.analysis.comparison import leave_largest_out
-from attention_coresets.analysis.fits import errors_as_intervals, fit
-from attention_coresets.analysis.plan import EPSILON_MAX, PLANS, FitPlan, epsilon_grid, regime_rows
-from attention_coresets.analysis.sizes import size_table
+from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.held_out import leave_largest_out
+from attention_coresets.analysis.stats.plan import EPSILON_MAX, PLANS, FitPlan, epsilon_grid, regime_rows
+from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
+from attention_coresets.analysis.stats.sizes import size_table
 
 CLUSTERS = ("seed", "head")  # one seed and head draws related caches at every n, d and rho: resampled together
 COLUMNS = (

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from attention_coresets.analysis.bootstrap import stretch
-from attention_coresets.analysis.frames import column, means, medians
+from attention_coresets.analysis.stats.bootstrap import stretch
+from attention_coresets.analysis.stats.frames import column, means, medians
 
 SYNTHETIC = ("seed", "head")  # what names one cache
 LEAST = 3  # caches below which no interval is given
