@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.style import save, style
-from attention_coresets.analysis.results import TIERS, ResultsError, load
+from attention_coresets.analysis.parts.results import TIERS, ResultsError, load
+from attention_coresets.analysis.report.gallery import FIGURES, HEADS, draw
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.real_tables import GEOMETRY
-from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.planned_fits import fit_all
+from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY
 from attention_coresets.lower_bound import FLOORS
 from attention_coresets.study.table import CEILINGS, HEADS, LANGUAGE
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from attention_coresets.analysis.claim import evaluate
 from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.hard_instances import antipodal_floor, distinct_rules
-from attention_coresets.analysis.optimum import against
-from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sections import SECTIONS
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.status import overall, status
+from attention_coresets.analysis.parts.verdict import evaluate
+from attention_coresets.analysis.report.sections import SECTIONS
 from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
-from attention_coresets.analysis.status import overall, status
 from attention_coresets.analysis.tolerances import BANDS, Band, about
+from attention_coresets.analysis.topics.hard_instances.measures import antipodal_floor, distinct_rules
+from attention_coresets.analysis.topics.optimum.measures import against
 from synthetic_results import synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent

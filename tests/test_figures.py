@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.looks import LOOKS
 from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
 from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
-from attention_coresets.analysis.hard_instances import EPSILONS, antipodal_floor
-from attention_coresets.analysis.results import Results, ResultsError, load
+from attention_coresets.analysis.parts.results import Results, ResultsError, load
+from attention_coresets.analysis.report.gallery import FIGURES, HEADS, draw
 from attention_coresets.analysis.stats.crossings import crossings
 from attention_coresets.analysis.stats.sizes import size_table
+from attention_coresets.analysis.topics.hard_instances.measures import EPSILONS, antipodal_floor
 from command_line import script
 from synthetic_results import SIZES, write_results
 

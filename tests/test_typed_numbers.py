@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis.blocks import BLOCKS, NOTHING
-from attention_coresets.analysis.language_prose import SERVED
-from attention_coresets.analysis.markdown import fill
-from attention_coresets.analysis.prose import SYNTHETIC, WIDER
-from attention_coresets.analysis.real_prose import REAL
-from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.typed_numbers import LIST, REMEDY, complaints, typed
-from attention_coresets.analysis.wording import tallies, tally
+from attention_coresets.analysis.parts.markdown import fill
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.wording import tallies, tally
+from attention_coresets.analysis.report.blocks import BLOCKS, NOTHING
+from attention_coresets.analysis.report.typed_numbers import LIST, REMEDY, complaints, typed
+from attention_coresets.analysis.topics.language_model.prose import SERVED
+from attention_coresets.analysis.topics.rates.prose import SYNTHETIC, WIDER
+from attention_coresets.analysis.topics.real_heads.prose import REAL
 from synthetic_results import synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent

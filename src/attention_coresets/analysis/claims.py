@@ -1,11 +1,13 @@
 """Every claim of the study, as data: what it says, which experiment decides it, how it is measured."""
 
-from attention_coresets.analysis import comparisons, league, optimum
-from attention_coresets.analysis import hard_instances as hard
-from attention_coresets.analysis import measures as m
-from attention_coresets.analysis import real_heads as real
-from attention_coresets.analysis import worst_case as worst
-from attention_coresets.analysis.claim import Claim
+from attention_coresets.analysis.parts import measured as m
+from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.topics.ablation import measures as comparisons
+from attention_coresets.analysis.topics.hard_instances import measures as hard
+from attention_coresets.analysis.topics.league import standings as league
+from attention_coresets.analysis.topics.optimum import measures as optimum
+from attention_coresets.analysis.topics.real_heads import measures as real
+from attention_coresets.analysis.topics.worst_case import measures as worst
 
 FAMILIES = ("sphere", "clusters", "low_rank", "cap_outliers", "antipodal")
 BOTH = "tilted, unweighted"

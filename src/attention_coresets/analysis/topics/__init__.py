@@ -1,0 +1,1 @@
+"""The study's questions, a folder each."""

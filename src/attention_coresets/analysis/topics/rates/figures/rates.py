@@ -1,0 +1,162 @@
+"""Rates: error against size, and sizes m(epsilon) against d and n."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attention_coresets.analysis.figures.looks import in_order, look
+from attention_coresets.analysis.figures.sizes import (
+    CACHES_BAND,
+    LATTICE,
+    best_epsilon,
+    draw_band,
+    draw_sizes,
+    name_bands,
+    name_censored,
+    quantile_curves,
+    sizes_at,
+)
+from attention_coresets.analysis.figures.style import (
+    End,
+    guide,
+    label_ends,
+    log_axes,
+    panel_grid,
+    plain_ticks,
+    shared_legend,
+)
+from attention_coresets.analysis.parts.measured import coefficient, setting
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.stats.plan import Regime
+from attention_coresets.analysis.stats.sizes import INTERVAL
+
+
+def fitted(results: Results, law: str, **fixed: object) -> dict | None:
+    """The record of a fitted law that has these columns fixed, None where there is none."""
+    for record in results.laws(law):
+        if record["status"] == "fitted" and all(record["fixed"].get(k) == v for k, v in fixed.items()):
+            return record
+    return None
+
+
+def slope_text(results: Results, law: str, symbol: str, sign: str, **fixed: object) -> str:
+    """ "γ = 0.98 [0.95, 1.02]" from the record that has these columns fixed; empty where there is none."""
+    if (record := fitted(results, law, **fixed)) is None:
+        return ""
+    found, _ = coefficient(record, symbol)
+    return f"{sign} = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def error_vs_size(results: Results) -> Figure:
+    """Worst-case error against size on clusters, a panel for each (n, d, rho): medians and 10-90 % bands over caches;
+    open marks are sizes above n/4, which the fits leave out."""
+    panels = list(groups(results.rows("epsilon_rate"), ["n", "d", "rho"]))
+    figure, axes = panel_grid(len(panels), 2, (4.2, 2.7), share=True)
+    for ax, (names, panel) in zip(axes, panels, strict=True):
+        curves = [(arm, panel.loc[panel["arm"] == arm]) for arm in in_order(set(panel["arm"]))]
+        ends = [_error_curve(ax, results, names, arm, curve) for arm, curve in curves]
+        _error_guides(ax, panel)
+        name_bands(ax, CACHES_BAND)
+        log_axes(ax)
+        sizes = distinct(panel, "size")
+        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.55)
+        plain_ticks(ax, "x", sizes)
+        ax.set(title=f"clusters, {setting(names)}", xlabel="coreset size m", ylabel="worst-case error")
+        ax.label_outer()
+        label_ends(ax, ends)
+    shared_legend(figure, axes)
+    return figure
+
+
+def _error_curve(ax: Axes, results: Results, names: dict, arm: str, rows: pd.DataFrame) -> End:
+    style = look(arm)
+    x, (low, middle, high) = quantile_curves(rows, "error", (0.1, 0.5, 0.9))
+    draw_band(ax, x, low, high, style.color)
+    ax.plot(x, middle, color=style.color, marker=style.marker, label=style.label, zorder=3)
+    outside = x > names["n"] * Regime().max_fraction
+    ax.plot(x[outside], middle[outside], style.marker, color=style.color, markerfacecolor="white", zorder=4)
+    text = slope_text(results, "epsilon_rate", "gamma", "γ", arm=arm, **names)
+    return End(float(x[-1]), float(middle[-1]), text, style.color)
+
+
+def _error_guides(ax: Axes, panel: pd.DataFrame) -> None:
+    """1/m below the best arm's first point, 1/sqrt(m) above the worst's."""
+    first = panel.loc[panel["size"] == panel["size"].min()]
+    errors = [float(np.median(column(group, "error"))) for _, group in groups(first, ["arm"])]
+    x = np.array(distinct(panel, "size"), dtype=float)
+    guide(ax, x, min(errors) * 0.6 * x[0] / x, r"$\propto 1/m$")
+    guide(ax, x, max(errors) * 1.6 * np.sqrt(x[0] / x), r"$\propto 1/\sqrt{m}$", ":")
+
+
+_ASIDE = 1.04  # arms stand side by side
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What sizes are drawn against: the column x and theory's power of it."""
+
+    experiment: str
+    x: str
+    symbol: str
+    sign: str
+    label: str
+    power: float
+    theory: str
+
+
+def d_rate(results: Results) -> Figure:
+    """m(epsilon) against the dimension, a panel for each family and rho, each arm at an epsilon of its own fit; theory
+    says sqrt(d) for walks."""
+    return _panels(results, Variable("d_rate", "d", "alpha", "α", "dimension d", 0.5, r"$\propto\sqrt{d}$"))
+
+
+def n_independence(results: Results) -> Figure:
+    """m(epsilon) against the number of tokens, a panel for each family and rho, each arm at an epsilon of its own fit;
+    theory is flat."""
+    return _panels(results, Variable("n_independence", "n", "nu", "ν", "tokens n", 0.0, "independent of n"))
+
+
+def _panels(results: Results, variable: Variable) -> Figure:
+    fixed = ["cache", "rho"] if variable.x == "d" else ["cache", "d", "rho"]
+    panels = list(groups(results.rows(variable.experiment), fixed))
+    figure, axes = panel_grid(len(panels), 3, (4.0, 2.9))
+    for ax, (names, panel) in zip(axes, panels, strict=True):
+        _panel(ax, results, variable, names, panel)
+    shared_legend(figure, axes)
+    return figure
+
+
+def _panel(ax: Axes, results: Results, variable: Variable, names: dict, panel: pd.DataFrame) -> None:
+    values = np.array(distinct(panel, variable.x), dtype=float)
+    arms = [names | {"arm": arm} for arm in in_order(set(panel["arm"]))]
+    ends = [_arm(ax, results, variable, arm, panel.loc[panel["arm"] == arm["arm"]], k) for k, arm in enumerate(arms)]
+    log_axes(ax)
+    ax.set_xlim(values[0] * 0.85, values[-1] * (values[-1] / values[0]) ** 0.7)
+    plain_ticks(ax, "x", values.tolist())
+    ax.set(title=setting(names, "cache"), xlabel=variable.label, ylabel="size m(ε)")
+    label_ends(ax, [end for end in ends if end], gap=0.14)
+
+
+def _arm(ax: Axes, results: Results, variable: Variable, names: dict, rows: pd.DataFrame, place: int) -> End | None:
+    """One arm at the best resolved epsilon of its own fit, `place` steps aside; theory and the exponent only where two
+    sizes are resolved, with the number of epsilons that the exponent rests on."""
+    record = fitted(results, variable.experiment, **names)
+    epsilons = record["epsilons"] if record else LATTICE
+    epsilon = best_epsilon(rows, [variable.x], epsilons)
+    sizes = sizes_at(rows, [variable.x], [epsilon])
+    sizes = sizes.assign(**{variable.x: sizes[variable.x] * _ASIDE**place})
+    draw_sizes(ax, sizes, variable.x, look(names["arm"]))
+    name_censored(ax, sizes)
+    inside = sizes.loc[sizes["status"] == INTERVAL]
+    x, middle = column(inside, variable.x), column(inside, "middle")
+    if len(inside) < 2:
+        return None
+    level = np.exp(np.median(np.log(middle) - variable.power * np.log(x)))
+    guide(ax, x, level * x**variable.power, variable.theory)
+    text = slope_text(results, variable.experiment, variable.symbol, variable.sign, **names)
+    text = f"{text}\nfit: {len(epsilons)} ε; drawn: ε = {epsilon:.2g}" if text else f"ε = {epsilon:.2g}"
+    return End(x[-1], middle[-1], text, look(names["arm"]).color)
