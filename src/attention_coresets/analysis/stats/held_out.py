@@ -1,6 +1,6 @@
-"""Comparison of laws over the same rows: by AICc, and by predicting rows that the fit did not see."""
+"""How well a law predicts rows that its fit did not see."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,22 +39,3 @@ def leave_largest_out(
     hits = (residual.lower <= 1.96 * law.scale) & (residual.upper >= -1.96 * law.scale)
     loglik = row_loglik(residual, np.zeros(1), law.scale)
     return HeldOut(column, largest, float(loglik.mean()), float(hits.mean()), len(outside))
-
-
-def compare(
-    intervals: pd.DataFrame,
-    models: Mapping[str, Features],
-    held_out: str,
-    *,
-    clusters: str | Sequence[str] = ("seed", "head"),
-) -> pd.DataFrame:
-    """Laws over the same rows, one a line, best AICc first: aicc, its excess over the best, and the held-out score."""
-    lines = []
-    for name, features in models.items():
-        law, out = (
-            fit(intervals, features, clusters=clusters),
-            leave_largest_out(intervals, features, held_out, clusters=clusters),
-        )
-        lines.append({"model": name, "aicc": law.aicc, "held_out_loglik": out.loglik, "hit_rate": out.hit_rate})
-    table = pd.DataFrame(lines).sort_values("aicc", ignore_index=True)
-    return table.assign(excess=table["aicc"] - table["aicc"].min())

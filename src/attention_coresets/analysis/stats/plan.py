@@ -1,4 +1,4 @@
-"""Which laws are fitted to which experiment, over which rows: fixed here, before any result is seen.
+"""What a law to fit is, over which rows and at which epsilons: fixed before any result is seen.
 
 **Regime** (theory: the rates hold only for n well above m and m well above the kernel's rank): sizes from
 ``min_per_dimension * d`` to ``max_fraction * n``; a size outside is censored, not dropped. Errors above `EPSILON_MAX`
@@ -57,27 +57,8 @@ class FitPlan:
     epsilons: EpsilonRule = EpsilonRule()
 
 
-ARM = ("arm", "cache", "variant")
-_GAMMA, _DECAY = ("gamma", "log_inv_epsilon"), ("decay", "log_inv_size")
-
-
-def _both_sides(name: str, experiment: str, symbol: str, column: str, *fixed: str) -> tuple[FitPlan, FitPlan]:
-    each = (*ARM, *fixed)
-    return (
-        FitPlan(name, experiment, "size", ((symbol, column), _GAMMA), each, column),
-        FitPlan(f"{name}_error", experiment, "error", ((f"{symbol}_error", column), _DECAY), each, column),
-    )
-
-
-PLANS: tuple[FitPlan, ...] = (
-    FitPlan("epsilon_rate", "epsilon_rate", "size", (_GAMMA,), (*ARM, "n", "d", "rho"), "log_inv_epsilon"),
-    FitPlan("epsilon_rate_error", "epsilon_rate", "error", (_DECAY,), (*ARM, "n", "d", "rho"), "size"),
-    *_both_sides("d_rate", "d_rate", "alpha", "log_d", "rho"),
-    *_both_sides("rho_rate", "rho_rate", "beta", "exponent", "n", "d"),
-    *_both_sides("rho_rate_plain", "rho_rate", "beta_rho", "rho", "n", "d"),
-    *_both_sides("n_independence", "n_independence", "nu", "log_n", "d", "rho"),
-    FitPlan("controls", "lower_bound_controls", "error", (("slope", "rho"), _DECAY), (*ARM, "n", "d"), "rho"),
-)
+ARM = ("arm", "cache", "variant")  # what every fit holds fixed
+DECAY = ("decay", "log_inv_size")
 
 
 def epsilon_grid(table: pd.DataFrame, rule: EpsilonRule, regime: Regime, floor: float = 0.0) -> Float[np.ndarray, "e"]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from attention_coresets.analysis.stats.bootstrap import bootstrap
 from attention_coresets.analysis.stats.held_out import leave_largest_out
-from attention_coresets.analysis.stats.plan import EPSILON_MAX, PLANS, FitPlan, epsilon_grid, regime_rows
+from attention_coresets.analysis.stats.plan import EPSILON_MAX, FitPlan, epsilon_grid, regime_rows
 from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
 from attention_coresets.analysis.stats.sizes import size_table
 
@@ -32,9 +32,7 @@ COLUMNS = (
 _FLOOR = {"float64": 1e-12, "float32": 1e-5}  # what the search for the worst query resolves
 
 
-def fit_all(
-    table: pd.DataFrame, *, seed: int = 0, replicates: int = 400, plans: Iterable[FitPlan] = PLANS
-) -> list[dict]:
+def fit_all(table: pd.DataFrame, plans: Iterable[FitPlan], *, seed: int = 0, replicates: int = 400) -> list[dict]:
     """A record for every law of every plan: status "fitted", "not fitted" (with the reason) or "not run".
 
     A record holds name, experiment, response, the columns held fixed, coefficients (value, low, high: 95 %), scale,

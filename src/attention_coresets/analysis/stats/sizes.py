@@ -10,28 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 LEFT, INTERVAL, RIGHT = "left", "interval", "right"
-
-
-def size_interval(
-    sizes: Int[np.ndarray, "sizes"],
-    errors: Float[np.ndarray, "replicates sizes"],
-    epsilon: float,
-    delta: float = 0.5,
-) -> tuple[float, float, str]:
-    """(lo, hi, status) of the smallest size with P(err <= epsilon) >= 1 - delta over the rows of `errors`.
-
-    Status "interval": lo fails, hi and all above succeed. "left": the smallest size on the grid already succeeds, with
-    all above it, lo = 0. "right": the largest size fails, hi = inf. Raises ValueError on sizes that do not increase,
-    NaN errors, epsilon <= 0 or delta outside [0, 1).
-    """
-    table = pd.DataFrame({"size": np.tile(sizes, len(errors)), "error": errors.ravel()})
-    if (np.diff(sizes) <= 0).any():
-        raise ValueError(f"sizes must increase, got {list(sizes)}")
-    row = size_table(table, [epsilon], by=[], delta=delta, max_size=None).iloc[0]
-    return float(row.lo), float(row.hi), str(row.status)
 
 
 def size_table(
@@ -48,8 +29,11 @@ def size_table(
     `table` has columns size, error, n (if `max_size` is given) and those of `by`; the rows of one group at one size are
     its replicates, as many at each size. Sizes above ``max_size * n`` or below `min_size` (a number, or one a row) are
     dropped first: what is not reached inside that regime is censored. With one replicate a group delta has no effect.
-    Returns the columns of `by` with epsilon, lo, hi, status and replicates, one row a (group, epsilon). Cost
-    O(rows * epsilons).
+    Returns the columns of `by` with epsilon, lo, hi, status and replicates, one row a (group, epsilon). Status
+    "interval": lo fails, hi and all above succeed. "left": the smallest size already succeeds, with all above it,
+    lo = 0. "right": the largest size fails, hi = inf.
+    Raises ValueError on NaN errors, epsilon <= 0, delta outside [0, 1), and replicates that differ from size to size.
+    Cost O(rows * epsilons).
     """
     levels = np.asarray(epsilons, dtype=float)
     _check(table, levels, delta)
