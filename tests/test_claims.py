@@ -15,7 +15,8 @@ from attention_coresets.analysis.parts.verdict import evaluate
 from attention_coresets.analysis.report.sections import SECTIONS
 from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
 from attention_coresets.analysis.tolerances import BANDS, Band, about
-from attention_coresets.analysis.topics.hard_instances.measures import antipodal_floor, distinct_rules
+from attention_coresets.analysis.topics.hard_instances.antipodal import antipodal_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules
 from attention_coresets.analysis.topics.optimum.measures import against
 from synthetic_results import synthetic_results
 

@@ -16,7 +16,7 @@ from attention_coresets.analysis.parts.results import Results, ResultsError, loa
 from attention_coresets.analysis.report.gallery import FIGURES, HEADS, draw
 from attention_coresets.analysis.stats.crossings import crossings
 from attention_coresets.analysis.stats.sizes import size_table
-from attention_coresets.analysis.topics.hard_instances.measures import EPSILONS, antipodal_floor
+from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor
 from command_line import script
 from synthetic_results import SIZES, write_results
 

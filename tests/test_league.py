@@ -18,6 +18,7 @@ from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.tolerances import BANDS
 from attention_coresets.analysis.topics.ablation.measures import against_best
 from attention_coresets.analysis.topics.league import standings as league
+from attention_coresets.analysis.topics.league.measures import advantage
 from attention_coresets.analysis.topics.league.tables import league_block, league_section
 from synthetic_results import LEAGUE_RATIO, synthetic_results
 
@@ -52,7 +53,7 @@ def table(errors: dict[str, dict[str, list[float]]], **columns) -> pd.DataFrame:
 @pytest.mark.parametrize("model", league.MODELS)
 @pytest.mark.parametrize("families", [(), league.UNSEEN])
 def test_known_ratios_are_recovered(rows, model, families):
-    (part,) = league.advantage(model, families)(results_of(rows))
+    (part,) = advantage(model, families)(results_of(rows))
     assert part.estimate.value == pytest.approx(LEAGUE_RATIO[model])
     assert part.estimate.low < LEAGUE_RATIO[model] < part.estimate.high
     # equal_keys is exact for a tilted arm, which leaves the cell out for tilted and for free

@@ -1,11 +1,16 @@
 """Every claim of the study, as data: what it says, which experiment decides it, how it is measured."""
 
-from attention_coresets.analysis.parts import measured as m
+from attention_coresets.analysis.parts import exponents as m
 from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.topics.ablation import measures as comparisons
-from attention_coresets.analysis.topics.hard_instances import measures as hard
+from attention_coresets.analysis.topics.hard_instances import antipodal as pair
+from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
+from attention_coresets.analysis.topics.language_model import measures as language
+from attention_coresets.analysis.topics.league import measures as ours
 from attention_coresets.analysis.topics.league import standings as league
 from attention_coresets.analysis.topics.optimum import measures as optimum
+from attention_coresets.analysis.topics.rates import measures as rates
+from attention_coresets.analysis.topics.real_heads import caches
 from attention_coresets.analysis.topics.real_heads import measures as real
 from attention_coresets.analysis.topics.worst_case import measures as worst
 
@@ -42,28 +47,28 @@ def _control(name: str, statement: str, arm: str, cache: str, symbol: str, band:
     return Claim(name, f"{statement}: {arm}", model, "lower_bound_controls", band, measure)
 
 
-def _real(name: str, column: str, arm: str = real.OURS) -> Claim:
+def _real(name: str, column: str, arm: str = caches.OURS) -> Claim:
     statement = (
         f"Real heads, 1/8 of the cache: {arm} errs less than every eviction heuristic and than kept sinks with the rest"
-        f" reweighted, geometric mean over heads: {real.ERRORS[column]}"
+        f" reweighted, geometric mean over heads: {caches.ERRORS[column]}"
     )
     models = "tilted" if arm == "walk_tilted" else "free"
-    return Claim(name, statement, models, real.HEADS, "real_ratio", real.beats(arm, real.RIVALS, column, 8))
+    return Claim(name, statement, models, caches.HEADS, "real_ratio", real.beats(arm, caches.RIVALS, column, 8))
 
 
 def _against(name: str, statement: str, arm: str, other: str) -> Claim:
-    models = "free" if arm == real.OURS else "tilted"
+    models = "free" if arm == caches.OURS else "tilted"
     measure = real.beats(arm, (other,), "heldout_mean", 8)
-    return Claim(name, f"Real heads, held-out mean: {statement}", models, real.HEADS, "real_ratio", measure)
+    return Claim(name, f"Real heads, held-out mean: {statement}", models, caches.HEADS, "real_ratio", measure)
 
 
 def _loss(share: int) -> Claim:
     statement = (
-        f"A language model on coresets of 1/{share} of its cache loses less with {real.OURS} than with every eviction"
+        f"A language model on coresets of 1/{share} of its cache loses less with {caches.OURS} than with every eviction"
         " heuristic and with kept sinks and the rest reweighted: nats a token, arm less rival"
     )
-    measure = real.loses_less(real.OURS, real.RIVALS, share)
-    return Claim(f"real_loss_{share}", statement, "free", real.LANGUAGE, "real_loss", measure)
+    measure = language.loses_less(caches.OURS, caches.RIVALS, share)
+    return Claim(f"real_loss_{share}", statement, "free", language.LANGUAGE, "real_loss", measure)
 
 
 def _ceiling(rho: float, band: str) -> Claim:
@@ -80,11 +85,11 @@ def _league(model: str) -> tuple[Claim, ...]:
     )
     unseen = f"{statement}; families not used while it was developed"
     further = f"{unseen}, more dimensions and another seed, added after the former had left the free model open"
-    more = league.advantage(model, experiment=league.MORE)
+    more = ours.advantage(model, experiment=league.MORE)
     name, band = f"league_{model}", "league"
     return (
-        Claim(name, statement, model, league.EXPERIMENT, band, league.advantage(model)),
-        Claim(f"{name}_unseen", unseen, model, league.EXPERIMENT, band, league.advantage(model, league.UNSEEN)),
+        Claim(name, statement, model, league.EXPERIMENT, band, ours.advantage(model)),
+        Claim(f"{name}_unseen", unseen, model, league.EXPERIMENT, band, ours.advantage(model, league.UNSEEN)),
         Claim(f"{name}_unseen_more", further, model, league.MORE, band, more),
     )
 
@@ -112,7 +117,7 @@ CLAIMS: tuple[Claim, ...] = (
         BOTH,
         "rho_rate",
         "models_apart",
-        comparisons.growth_of_ratio("walk_unweighted", "walk_tilted", ("cap_outliers", "antipodal")),
+        rates.growth_of_ratio("walk_unweighted", "walk_tilted", ("cap_outliers", "antipodal")),
     ),
     Claim(
         "constant_issue",
@@ -120,7 +125,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tilted",
         "constant",
         "constant_issue",
-        m.constant_at("walk_tilted", ("sphere", "cap_outliers"), (128, 512), (1.0, 2.0, 3.0), n=2048, d=8),
+        rates.constant_at("walk_tilted", ("sphere", "cap_outliers"), (128, 512), (1.0, 2.0, 3.0), n=2048, d=8),
     ),
     Claim(
         "constant_sigma",
@@ -128,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tilted",
         "constant",
         "constant_sigma",
-        m.worst_constant("walk_tilted"),
+        rates.worst_constant("walk_tilted"),
     ),
     Claim(
         "antipodal_tilted_error",
@@ -136,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tilted",
         "constant",
         "antipodal_tilted_error",
-        m.error_at("constant", "walk_tilted", "antipodal", n=2048, d=8, rho=3.0, size=512),
+        rates.error_at("constant", "walk_tilted", "antipodal", n=2048, d=8, rho=3.0, size=512),
     ),
     Claim(
         "antipodal_uniform_error",
@@ -144,7 +149,7 @@ CLAIMS: tuple[Claim, ...] = (
         "unweighted",
         "constant",
         "antipodal_uniform_error",
-        m.error_at("constant", "uniform", "antipodal", n=2048, d=8, rho=3.0, size=512),
+        rates.error_at("constant", "uniform", "antipodal", n=2048, d=8, rho=3.0, size=512),
     ),
     _nu("walk_tilted", "tilted", "sphere"),
     _nu("uniform", "unweighted", "sphere"),
@@ -179,25 +184,25 @@ CLAIMS: tuple[Claim, ...] = (
         "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded number"
         " of keys at +u, at its error ε; smallest m over it",
         "unweighted",
-        hard.ANTIPODAL,
+        pair.ANTIPODAL,
         "antipodal_floor",
-        hard.smallest_over_antipodal_floor(),
+        pair.smallest_over_antipodal_floor(),
     ),
     Claim(
         "antipodal_rate",
         "Antipodal pair: the unweighted size grows as e^(2ρ): walk_unweighted, exponent of ρ",
         "unweighted",
-        hard.ANTIPODAL,
+        pair.ANTIPODAL,
         "antipodal_rate",
-        hard.antipodal_rate("walk_unweighted"),
+        pair.antipodal_rate("walk_unweighted"),
     ),
     Claim(
         "antipodal_rate_tilted",
         "Antipodal pair: the tilted size grows as e^ρ at most: walk_tilted, exponent of ρ",
         "tilted",
-        hard.ANTIPODAL,
+        pair.ANTIPODAL,
         "antipodal_rate_tilted",
-        hard.antipodal_rate("walk_tilted"),
+        pair.antipodal_rate("walk_tilted"),
     ),
     _control(
         "equal_keys_decay",
@@ -247,7 +252,7 @@ CLAIMS: tuple[Claim, ...] = (
         "free",
         "ablation",
         "minimax_ceiling",
-        comparisons.ceiling_ratio("minimax_free", "walk_free_kernel_swaps"),
+        ours.ceiling_ratio("minimax_free", "walk_free_kernel_swaps"),
     ),
     Claim(
         "certificate",
@@ -287,7 +292,7 @@ CLAIMS: tuple[Claim, ...] = (
         "real_rho",
         "Real heads: the norms say ρ near 49 (keys centred), where e^ρ is vacuous; median over heads",
         "all",
-        real.HEADS,
+        caches.HEADS,
         "real_rho",
         real.head_median("rho_centred"),
     ),
@@ -295,7 +300,7 @@ CLAIMS: tuple[Claim, ...] = (
         "real_log_t",
         "Real heads: the sensitivities of later queries say log T near 3; median over heads",
         "all",
-        real.HEADS,
+        caches.HEADS,
         "real_log_t",
         real.head_median("log_total_sensitivity_heldout"),
     ),
@@ -304,7 +309,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Real heads: at most 5 % of later queries' attention is on tokens to which calibration queries gave at most a"
         " tenth of it; median over heads",
         "all",
-        real.HEADS,
+        caches.HEADS,
         "real_uncovered",
         real.head_median("uncovered_10"),
     ),
@@ -313,7 +318,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Real heads: m·err/(√d·T) of the walk on calibration queries lies where m·err/(√d e^(ρσ)) lies on synthetic"
         " caches; held-out queries, 99 %, median over heads",
         "tilted",
-        real.HEADS,
+        caches.HEADS,
         "real_constant",
         real.constants("query_walk"),
     ),
@@ -321,7 +326,7 @@ CLAIMS: tuple[Claim, ...] = (
         "real_t_slope",
         "Real heads: the walk's error grows from head to head as T does, slope 1 in logarithms; held-out queries, 99 %",
         "tilted",
-        real.HEADS,
+        caches.HEADS,
         "real_t_slope",
         real.slope("query_walk"),
     ),
@@ -332,7 +337,7 @@ CLAIMS: tuple[Claim, ...] = (
     _against(
         "real_moved",
         "queries moved behind the cache beat the same queries where they were asked",
-        real.OURS,
+        caches.OURS,
         "query_exchange_causal",
     ),
     _loss(4),

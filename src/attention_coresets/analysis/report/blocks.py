@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
+from attention_coresets.analysis.parts.exponents import coefficient
 from attention_coresets.analysis.parts.markdown import interval, number, table
-from attention_coresets.analysis.parts.measured import Measured, coefficient, error_at, setting
+from attention_coresets.analysis.parts.measured import Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import claimed, span
-from attention_coresets.analysis.topics.hard_instances.measures import distinct_rules, over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules, over_floor
 from attention_coresets.analysis.topics.hard_instances.tables import SYMBOLS, model_of
 from attention_coresets.analysis.topics.language_model.prose import SERVED
 from attention_coresets.analysis.topics.league.standings import MODELS
 from attention_coresets.analysis.topics.league.tables import league_block
+from attention_coresets.analysis.topics.rates.measures import error_at
 from attention_coresets.analysis.topics.rates.prose import SYNTHETIC
 from attention_coresets.analysis.topics.real_heads import tables as real_tables
 from attention_coresets.analysis.topics.real_heads.prose import REAL

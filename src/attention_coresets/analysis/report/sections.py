@@ -10,15 +10,19 @@ from attention_coresets.analysis.parts.measured import SYMBOL
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import SYNTHETIC
 from attention_coresets.analysis.stats.frames import distinct
-from attention_coresets.analysis.topics.hard_instances import measures as hard
+from attention_coresets.analysis.topics.hard_instances import antipodal as pair
+from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
 from attention_coresets.analysis.topics.hard_instances import tables
 from attention_coresets.analysis.topics.hard_instances.tables import model_of
+from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
 from attention_coresets.analysis.topics.league import standings as league
 from attention_coresets.analysis.topics.league.tables import league_section, unseen_section
 from attention_coresets.analysis.topics.optimum import measures as optimum
-from attention_coresets.analysis.topics.real_heads import measures as real_heads
+from attention_coresets.analysis.topics.optimum import tables as optimum_tables
+from attention_coresets.analysis.topics.real_heads import caches as real_heads
 from attention_coresets.analysis.topics.real_heads import tables as real_tables
 from attention_coresets.analysis.topics.worst_case import measures as worst_case
+from attention_coresets.analysis.topics.worst_case import tables as worst_tables
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ SECTIONS: tuple[Section, ...] = (
         tables.random_centres,
     ),
     Section(
-        hard.ANTIPODAL,
+        pair.ANTIPODAL,
         "Antipodal pair: e^(2ρ) for unweighted subsets",
         "An unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens; tilted weights repair it.",
         tables.antipodal,
@@ -115,20 +119,20 @@ SECTIONS: tuple[Section, ...] = (
         "The adversary judged",
         "Ascent against branch and bound (d ≤ 4, a proven upper bound) and against the kernel certificate"
         " (docs/certificates.md).",
-        worst_case.judged,
+        worst_tables.judged,
     ),
     Section(
         worst_case.SMALL,
         "Ceilings on small caches",
         "Every certificate, branch and bound and the ascent on the same coresets: no two of these numbers may"
         " contradict each other.",
-        worst_case.small,
+        worst_tables.small,
     ),
     Section(
         optimum.EXPERIMENT,
         "Exact optima",
         "The best possible subset of each size, by mixed-integer programming, its error enclosed by branch and bound.",
-        optimum.sizes_table,
+        optimum_tables.sizes_table,
     ),
     Section(
         "ablation",
@@ -163,7 +167,7 @@ SECTIONS: tuple[Section, ...] = (
         real_section,
     ),
     Section(
-        real_heads.LANGUAGE,
+        LANGUAGE,
         "A language model on coresets",
         "SmolLM2-135M reads a text, its cache is replaced by coresets of every KV head, and it goes on from there.",
         real_tables.language,

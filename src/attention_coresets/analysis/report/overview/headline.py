@@ -16,7 +16,7 @@ from attention_coresets.analysis.stats.bootstrap import bootstrap
 from attention_coresets.analysis.stats.frames import column, groups, medians
 from attention_coresets.analysis.stats.power_law import fit
 from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT
-from attention_coresets.analysis.topics.hard_instances.measures import over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
 
 EXPERIMENTS = ("epsilon_rate", "d_rate", "rho_rate", "n_independence")
 ARMS = ("uniform", "walk_tilted")

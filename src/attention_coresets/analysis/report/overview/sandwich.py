@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED
 from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, shared_legend
-from attention_coresets.analysis.parts.measured import with_constants
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances.measures import over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
 from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT as OPTIMUM
+from attention_coresets.analysis.topics.rates.measures import with_constants
 from attention_coresets.lower_bound import any_weights_floor
 from attention_coresets.theory import signed_clusters_floor
 

@@ -29,14 +29,8 @@ from attention_coresets.analysis.figures.style import (
 )
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances.measures import (
-    EPSILONS,
-    RANDOM,
-    antipodal_floor,
-    antipodal_rows,
-    over_bounds,
-    over_floor,
-)
+from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor, antipodal_rows
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import RANDOM, over_bounds, over_floor
 
 _ASIDE = 0.03  # in rho, to the left: the floor grows with rho
 _FLOOR = r"unweighted floor, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$, keys rounded"

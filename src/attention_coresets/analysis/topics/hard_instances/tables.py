@@ -6,12 +6,15 @@ from collections.abc import Callable
 import pandas as pd
 
 from attention_coresets.analysis.parts.axes import AXES, axis_of
+from attention_coresets.analysis.parts.exponents import coefficient
 from attention_coresets.analysis.parts.markdown import interval, number, table
-from attention_coresets.analysis.parts.measured import coefficient, setting, with_constants
+from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import median, paired_ratio
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances import measures as hard
+from attention_coresets.analysis.topics.hard_instances import antipodal as pair
+from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
+from attention_coresets.analysis.topics.rates.measures import with_constants
 
 SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
 ARM = "Arm (coreset model)"
@@ -111,14 +114,14 @@ def controls(results: Results) -> str:
 
 def antipodal(results: Results) -> str:
     """The size whose median error reaches each epsilon, by arm and rho."""
-    rows = hard.antipodal_rows(results)
+    rows = pair.antipodal_rows(results)
     lines = []
     for arm in distinct(rows, "arm"):
-        for names, found in groups(hard.antipodal_sizes(results, arm, by=()), ["n", "d", "rho"]):
+        for names, found in groups(pair.antipodal_sizes(results, arm, by=()), ["n", "d", "rho"]):
             ends = zip(*(column(found.sort_values("epsilon"), end).tolist() for end in ("lo", "hi")), strict=True)
             bound = number(math.exp(2 * names["rho"]))
             lines.append([model_of(rows, arm), setting(names), bound, *(_size(lo, hi) for lo, hi in ends)])
-    head = [ARM, "At", "e^(2ρ)", *(f"m(ε = {e:g})" for e in hard.EPSILONS)]
+    head = [ARM, "At", "e^(2ρ)", *(f"m(ε = {e:g})" for e in pair.EPSILONS)]
     return "Values = keys. Sizes with median error at most ε lie in (lo, hi].\n\n" + table(head, lines)
 
 

@@ -10,16 +10,8 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import code, listed, tallies
 from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.stats.frames import column, distinct, medians
-from attention_coresets.analysis.topics.real_heads.measures import (
-    HEURISTICS,
-    LANGUAGE,
-    OURS,
-    RIVALS,
-    SEGMENT,
-    less,
-    named,
-)
-from attention_coresets.analysis.topics.real_heads.tables import SHARE
+from attention_coresets.analysis.topics.language_model.measures import LANGUAGE, less
+from attention_coresets.analysis.topics.real_heads.caches import HEURISTICS, OURS, RIVALS, SEGMENT, SHARE, named
 
 WEIGHTS = "query_exchange_weights"  # ours, the tokens not exchanged
 

@@ -5,7 +5,7 @@ one family and dimension at several rho are the same caches, so intervals resamp
 families, as if others might have been chosen, is harsher still and is shown beside.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from attention_coresets.analysis.parts.axes import OURS, not_ours
-from attention_coresets.analysis.parts.measured import Measure, Measured
-from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import LEAST, NOTHING, Estimate, clustered_mean
-from attention_coresets.analysis.stats.frames import column, distinct
+from attention_coresets.analysis.stats.frames import column
 
 EXPERIMENT = "league"
 MORE = "league_unseen"  # UNSEEN at more dimensions and another seed
@@ -86,26 +84,6 @@ def against_best(rows: pd.DataFrame, model: str) -> pd.DataFrame:
 def mean_ratio(cells: pd.DataFrame, clusters: Sequence[str] = CACHES) -> Estimate:
     """The geometric mean over cells of what `against_best` found."""
     return _over_cells(column(cells, "log_ratio"), _clusters(cells, clusters)).exp()
-
-
-def advantage(
-    model: str, families: Iterable[str] = (), clusters: Sequence[str] = CACHES, experiment: str = EXPERIMENT
-) -> Measure:
-    """Geometric mean over cells of our error over that of the cell's best other arm, in one coreset model.
-
-    `families`: only these, else all. The rival is picked cell by cell, after the fact, which favours the others.
-    """
-    wanted = list(families)
-
-    def measure(results: Results) -> list[Measured]:
-        cells = against_best(results.rows(experiment), model)
-        cells = cells.loc[cells["cache"].isin(wanted)] if wanted else cells
-        if cells.empty:
-            return []
-        words = f"{len(cells)} cells of {', '.join(distinct(cells, 'cache'))}"
-        return [Measured(words, mean_ratio(cells, clusters))]
-
-    return measure
 
 
 def places(rows: pd.DataFrame, model: str) -> list[Place]:

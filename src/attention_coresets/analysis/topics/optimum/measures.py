@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.measured import Measure, Measured, exactly
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import Estimate, median
-from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances.tables import ARM, model_of
+from attention_coresets.analysis.stats.frames import column, groups, medians
 
 EXPERIMENT = "optimum"
 CACHE = ["cache", "cache_params", "n", "d", "rho", "seed", "head"]
@@ -48,46 +46,8 @@ def _size_at(rows: pd.DataFrame, cache: tuple, target: float) -> float:
     return float(column(rows.loc[same], "size").min()) if bool(same.any()) else np.inf
 
 
-def sizes_table(results: Results) -> str:
-    """Error and size of each construction over the optimum's of its own model, medians over caches and sizes."""
-    rows = against(results)
-    lines = []
-    for names, group in groups(rows, ["arm"]):
-        inexact = group.loc[group["error_ratio"].notna()]
-        error = column(inexact, "error_ratio")
-        size = column(group, "size_ratio")
-        inside = size[np.isfinite(size)]
-        lines.append(
-            [
-                model_of(rows, names["arm"]),
-                f"{interval(_over_caches(inexact))} ({number(error.min())} to {number(error.max())})",
-                number(float(np.median(size))) if np.isfinite(np.median(size)) else "none measured",
-                f"{1 - len(inside) / len(size):.0%}",
-                f"{len(group)}",
-            ]
-        )
-    shapes = ", ".join(f"{x}" for x in distinct(results.rows(EXPERIMENT), "n"))
-    note = f"Tiny caches, n = {shapes}; the optimum is of the construction's own coreset model, proven.\n\n"
-    head = [ARM, "Error / optimum's at equal m, median, 95 % (range)", "Size / optimum's at its error, median"]
-    return note + table([*head, "No measured size suffices", "Caches × sizes"], lines) + "\n\n" + models(results)
-
-
-def _over_caches(rows: pd.DataFrame) -> Estimate:
+def over_caches(rows: pd.DataFrame) -> Estimate:
     return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"), positive=True)
-
-
-def models(results: Results) -> str:
-    """The optimum's error by coreset model, over that of the unweighted one on the same cache and size."""
-    rows = results.rows(EXPERIMENT)
-    optima = rows.loc[rows["coreset"] == "optimum"]
-    wide = optima.pivot_table(index=[*CACHE, "size"], columns="model", values="error")
-    lines = []
-    for names, group in groups(wide.reset_index(), ["cache"]):
-        group = group.loc[group["unweighted"] > ROUNDING]
-        cells = [np.median(column(group, name) / column(group, "unweighted")) for name in ("tilted", "free")]
-        lines.append([names["cache"], *(number(float(cell)) for cell in cells), f"{len(group)}"])
-    head = ["Family", "Best tilted / best unweighted", "Best free / best unweighted", "Caches × sizes"]
-    return "Errors of the optima at equal size, medians.\n\n" + table(head, lines)
 
 
 def never_below() -> Measure:
@@ -109,6 +69,6 @@ def error_over_optimum(arm: str) -> Measure:
         rows = against(results)
         rows = rows.loc[(rows["arm"] == arm) & rows["error_ratio"].notna()] if len(rows) else rows
         units = "caches × ρ"
-        return [Measured(names["cache"], _over_caches(group), unit=units) for names, group in groups(rows, ["cache"])]
+        return [Measured(names["cache"], over_caches(group), unit=units) for names, group in groups(rows, ["cache"])]
 
     return measure

@@ -12,12 +12,12 @@ from attention_coresets.analysis.figures.sizes import draw_band, name_bands, qua
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, panel_grid, plain_ticks, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, means, medians
-from attention_coresets.analysis.topics.real_heads.measures import (
+from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
+from attention_coresets.analysis.topics.real_heads.caches import (
     ERRORS,
     HEAD,
     HEADS,
     HEURISTICS,
-    LANGUAGE,
     OURS,
     SEGMENT,
     has_sink,

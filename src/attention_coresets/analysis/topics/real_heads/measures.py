@@ -1,6 +1,5 @@
-"""Measures on the heads of a real model, geometry and errors, and on the language model that runs on coresets."""
+"""Measures on the heads of a real model: their geometry, errors against rivals, and errors against T."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,27 +17,9 @@ from attention_coresets.analysis.stats.estimates import (
     stretched,
 )
 from attention_coresets.analysis.stats.frames import column, groups, medians
+from attention_coresets.analysis.topics.real_heads.caches import HEAD, HEADS, at_share, met, named
 
-HEADS, LANGUAGE = "real_errors", "real_language"
-HEAD = ("text", "layer", "kv_head")  # what names one head's cache
-SEGMENT = ("text", "start")  # and one text
-HEURISTICS = ("streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "expected_attention", "curdkv")
-RIVALS = (*HEURISTICS, "sinks_uniform")
-OURS = "query_exchange"
-ERRORS = {
-    "heldout_mean": "held-out queries, mean",
-    "heldout_p99": "held-out queries, 99th percentile",
-    "heldout_max": "held-out queries, largest",
-    "error": "worst query of the body",
-}
-SINK_HEAVY = 0.5  # mean weight of token 0 from which a head counts as one with an attention sink
 _REPLICATES = 2000
-
-
-def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a real experiment with the text and its start as columns of their own."""
-    parameters = [json.loads(text) for text in rows["cache_params"]]
-    return rows.assign(text=[p["text"] for p in parameters], start=[p.get("start", 0) for p in parameters])
 
 
 def head_median(name: str) -> Measure:
@@ -69,24 +50,15 @@ def beats(arm: str, rivals: Sequence[str], name: str, share: int) -> Measure:
         rows = at_share(results.rows(HEADS), share)
         return [
             Measured(f"over {rival}, m = n/{share}", pooled(rows, arm, rival, name), unit="layers")
-            for rival in _met(rows, rivals)
+            for rival in met(rows, rivals)
         ]
 
     return measure
 
 
-def at_share(rows: pd.DataFrame, share: int) -> pd.DataFrame:
-    """The rows of a real experiment at m = n / share, text named."""
-    return named(rows.loc[rows["size"] * share == rows["n"]])
-
-
 def pooled(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
     pairs = paired_log_ratio(rows, arm, rival, name, HEAD)
     return clustered_mean(column(pairs, "log_ratio"), column(pairs, "layer").astype(int)).exp()
-
-
-def _met(rows: pd.DataFrame, rivals: Sequence[str]) -> list[str]:
-    return [rival for rival in rivals if rival in set(rows["arm"])]
 
 
 def constants(arm: str, name: str = "heldout_p99") -> Measure:
@@ -130,35 +102,3 @@ def _slope(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> Estimate:
         if np.ptp(x[rows]) > 0:
             found.append(np.polyfit(x[rows], y[rows], 1)[0])
     return stretched(value, np.array(found), len(members))
-
-
-def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") -> Measure:
-    """Mean over texts of the loss on coresets of m = n / share, arm less each rival, in nats a token; a part each."""
-
-    def measure(results: Results) -> list[Measured]:
-        rows = at_share(results.rows(LANGUAGE), share)
-        return [
-            Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name), unit="texts")
-            for rival in _met(rows, rivals)
-        ]
-
-    return measure
-
-
-def less(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
-    """Mean over texts of arm's `name` less the rival's; NaN ends where there are too few texts."""
-    found = medians(rows, [*SEGMENT, "arm"], [name])
-    left, right = (found.loc[found["arm"] == label].set_index(list(SEGMENT))[name] for label in (arm, rival))
-    apart = (left - right).dropna()
-    return clustered_mean(apart.to_numpy(), np.arange(len(apart)))
-
-
-def errors_by_size(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians over heads: a row for each (arm, size), a column for each of ERRORS."""
-    names = list(ERRORS)
-    return medians(medians(named(rows), [*HEAD, "arm", "size"], names), ["arm", "size"], names)
-
-
-def has_sink(rows: pd.DataFrame) -> np.ndarray:
-    """Whether each row's head has an attention sink."""
-    return column(rows, "sink_weight") >= SINK_HEAVY

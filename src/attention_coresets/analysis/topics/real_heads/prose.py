@@ -9,15 +9,15 @@ from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import between, claimed, listed, span, tally
 from attention_coresets.analysis.stats.frames import column, distinct, groups
-from attention_coresets.analysis.topics.real_heads.measures import (
+from attention_coresets.analysis.topics.real_heads.caches import (
     HEADS,
     HEURISTICS,
     OURS,
+    SHARE,
     at_share,
     errors_by_size,
-    pooled,
 )
-from attention_coresets.analysis.topics.real_heads.tables import SHARE
+from attention_coresets.analysis.topics.real_heads.measures import pooled
 
 WALK, WEIGHTS = "query_walk", "query_exchange_weights"
 

@@ -8,21 +8,20 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean, median
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.topics.hard_instances.tables import ARM, model_of
-from attention_coresets.analysis.topics.real_heads.measures import (
+from attention_coresets.analysis.topics.language_model.measures import LANGUAGE, less
+from attention_coresets.analysis.topics.real_heads.caches import (
     ERRORS,
     HEAD,
     HEADS,
-    LANGUAGE,
     OURS,
     SEGMENT,
+    SHARE,
     at_share,
     errors_by_size,
-    less,
     named,
-    pooled,
 )
+from attention_coresets.analysis.topics.real_heads.measures import pooled
 
-SHARE = 8  # 1 / the part of the cache that pages quote
 GEOMETRY = {
     "rho_uncentred": "ρ = max ‖q‖·max ‖k‖, keys as they are",
     "rho_centred": "ρ, keys about their mean",

@@ -28,7 +28,8 @@ from attention_coresets.analysis.figures.style import (
     plain_ticks,
     shared_legend,
 )
-from attention_coresets.analysis.parts.measured import coefficient, setting
+from attention_coresets.analysis.parts.exponents import coefficient
+from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.stats.plan import Regime
