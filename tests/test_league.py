@@ -9,17 +9,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from attention_coresets import CACHES
-from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.parts.axes import AXES, OWN, RECURSION, REFINEMENT, RULE, SCALE, axis_of
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import status
 from attention_coresets.analysis.parts.verdict import evaluate
 from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
-from attention_coresets.analysis.tolerances import BANDS
 from attention_coresets.analysis.topics.ablation.measures import against_best
+from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.analysis.topics.league import standings as league
 from attention_coresets.analysis.topics.league.measures import advantage
 from attention_coresets.analysis.topics.league.tables import league_block, league_section
+from attention_coresets.analysis.topics.league.tolerances import BANDS
 from synthetic_results import LEAGUE_RATIO, synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent

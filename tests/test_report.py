@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis.claims import CLAIMS
+from attention_coresets.analysis.parts.band import Band, about
 from attention_coresets.analysis.parts.markdown import fill, interval, number, table
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results, load, present, significant
@@ -17,7 +17,7 @@ from attention_coresets.analysis.report.blocks import page_blocks
 from attention_coresets.analysis.report.paper_repro import paper_repro, remark
 from attention_coresets.analysis.report.sections import SECTIONS
 from attention_coresets.analysis.stats.estimates import Estimate
-from attention_coresets.analysis.tolerances import Band, about
+from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.analysis.topics.real_heads import tables as real_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script

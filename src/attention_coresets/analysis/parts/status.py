@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from attention_coresets.analysis.parts.band import Band
 from attention_coresets.analysis.stats.estimates import Estimate
-from attention_coresets.analysis.tolerances import Band
 
 REPRODUCED, CONSISTENT, INCONCLUSIVE, CONTRADICTED, NOT_RUN = (
     "reproduced",

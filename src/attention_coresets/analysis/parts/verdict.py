@@ -4,26 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isinf, isnan
 
+from attention_coresets.analysis.parts.band import Band
 from attention_coresets.analysis.parts.measured import Measure, Measured
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import ORDER, overall, status
-from attention_coresets.analysis.tolerances import BANDS, Band
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of paper_repro.md. `models`: the coreset models it speaks of; `band`: its key in `tolerances.BANDS`."""
+    """One line of paper_repro.md. `models`: the coreset models it speaks of; `expected`: what it allows."""
 
     id: str
     statement: str
     models: str
     experiment: str
-    band: str
+    expected: Band
     measure: Measure
-
-    @property
-    def expected(self) -> Band:
-        return BANDS[self.band]
 
     def command(self, tier: str) -> str:
         return f"python scripts/sweep.py experiment={self.experiment} tier={tier}"

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from attention_coresets.analysis.claims import CLAIMS
 from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.stats.estimates import Estimate
 
 
-def claimed(results: Results, *claims: str) -> list[Measured]:
-    """What the claims with these ids measured, setting by setting; settings without a value are left out."""
-    found = [part for claim in CLAIMS if claim.id in claims for part in claim.measure(results)]
+def claimed(claims: Iterable[Claim], results: Results, *ids: str) -> list[Measured]:
+    """What those of the claims with these ids measured, setting by setting; settings without a value are left out."""
+    found = [part for claim in claims if claim.id in ids for part in claim.measure(results)]
     return [part for part in found if part.estimate.caches]
 
 

@@ -7,6 +7,7 @@ from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.measured import Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import claimed, span
+from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules, over_floor
 from attention_coresets.analysis.topics.hard_instances.tables import SYMBOLS, model_of
 from attention_coresets.analysis.topics.language_model.prose import SERVED
@@ -43,7 +44,7 @@ def headline(results: Results) -> str:
 
 
 def _rate(results: Results) -> str:
-    walk, uniform = claimed(results, "gamma_walk_tilted"), claimed(results, "gamma_uniform")
+    walk, uniform = claimed(CLAIMS, results, "gamma_walk_tilted"), claimed(CLAIMS, results, "gamma_uniform")
     if not walk or not uniform:
         return ""
     return (
@@ -65,7 +66,7 @@ def _antipodal(results: Results) -> str:
 
 
 def _constant(results: Results) -> str:
-    found = claimed(results, "constant_sigma")
+    found = claimed(CLAIMS, results, "constant_sigma")
     if not found:
         return ""
     worst = max(found, key=lambda part: part.estimate.value)
@@ -76,7 +77,7 @@ def _constant(results: Results) -> str:
 
 
 def _floor(results: Results) -> str:
-    least, equal, best = (claimed(results, name) for name in ("floor", "floor_equal", "floor_factor"))
+    least, equal, best = (claimed(CLAIMS, results, name) for name in ("floor", "floor_equal", "floor_factor"))
     if not least or not equal or not best:
         return ""
     rules = distinct_rules(over_floor(results))
@@ -89,7 +90,7 @@ def _floor(results: Results) -> str:
 
 
 def _ceilings(results: Results) -> str:
-    one, two, small = (claimed(results, name) for name in ("ceiling_rho_1", "ceiling_rho_2", "certificate"))
+    one, two, small = (claimed(CLAIMS, results, name) for name in ("ceiling_rho_1", "ceiling_rho_2", "certificate"))
     if not one or not two or not small:
         return ""
     return (
@@ -100,7 +101,7 @@ def _ceilings(results: Results) -> str:
 
 
 def _optimum(results: Results) -> str:
-    walk = claimed(results, "optimum_walk")
+    walk = claimed(CLAIMS, results, "optimum_walk")
     if not walk:
         return ""
     return (
@@ -112,7 +113,9 @@ def _optimum(results: Results) -> str:
 def _league(results: Results) -> str:
     words = []
     for model in MODELS:
-        every, unseen, more = (claimed(results, f"league_{model}{part}") for part in ("", "_unseen", "_unseen_more"))
+        every, unseen, more = (
+            claimed(CLAIMS, results, f"league_{model}{part}") for part in ("", "_unseen", "_unseen_more")
+        )
         if every:
             own = f"; on families it had not met {span(unseen)}" if unseen else ""
             own += f", at more dimensions {span(more)}" if more else ""
@@ -126,14 +129,14 @@ def _league(results: Results) -> str:
 
 
 def _real(results: Results) -> str:
-    rho, log_t = claimed(results, "real_rho"), claimed(results, "real_log_t")
+    rho, log_t = claimed(CLAIMS, results, "real_rho"), claimed(CLAIMS, results, "real_log_t")
     if not rho or not log_t:
         return ""
     text = (
         f"**Real heads** (SmolLM2-135M): the norms say ρ = {span(rho)}, the sensitivities of the model's own queries"
         f" log T = {span(log_t)} (medians over heads)."
     )
-    mean, p99 = claimed(results, "real_mean"), claimed(results, "real_p99")
+    mean, p99 = claimed(CLAIMS, results, "real_mean"), claimed(CLAIMS, results, "real_p99")
     if mean and p99:
         text += (
             f" At 1/8 of the cache tokens and weights fitted to the model's own queries err {span(mean)} times what"
@@ -144,7 +147,7 @@ def _real(results: Results) -> str:
 
 
 def _language(results: Results) -> str:
-    found = claimed(results, "real_loss_8")
+    found = claimed(CLAIMS, results, "real_loss_8")
     if not found:
         return ""
     return (

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.claims import CLAIMS, FAMILIES
 from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import REPRODUCED
@@ -13,9 +12,12 @@ from attention_coresets.analysis.parts.verdict import Claim, evaluate
 from attention_coresets.analysis.parts.wording import between, claimed, code, extremes, listed, span
 from attention_coresets.analysis.stats.estimates import paired_ratio
 from attention_coresets.analysis.stats.frames import column, distinct, groups
-from attention_coresets.analysis.tolerances import BANDS
 from attention_coresets.analysis.topics.league import standings as league
+from attention_coresets.analysis.topics.league.claims import CLAIMS as LEAGUE
+from attention_coresets.analysis.topics.league.tolerances import BANDS as LEAGUE_BANDS
 from attention_coresets.analysis.topics.optimum import measures as optimum
+from attention_coresets.analysis.topics.rates.claims import CLAIMS, FAMILIES
+from attention_coresets.analysis.topics.rates.tolerances import BANDS
 
 WIDER = "walk_tilted_scale_inv_sqrt_d"  # the walk with a² = 1/√d
 
@@ -28,7 +30,7 @@ def surprises(results: Results) -> str:
 
 def _below_the_rate(results: Results) -> str:
     """The families whose exponent lies below the claim's tolerance, with its interval."""
-    found = {family: claimed(results, f"beta_walk_tilted_{family}") for family in FAMILIES}
+    found = {family: claimed(CLAIMS, results, f"beta_walk_tilted_{family}") for family in FAMILIES}
     below = [family for family in found if found[family] and found[family][0].estimate.high < BANDS["beta"].low]
     if not below:
         return ""
@@ -50,7 +52,7 @@ def _walk_in_d(results: Results) -> str:
 
 def _alphas(results: Results, arm: str, below: float) -> str:
     """ "α = 0.36 [0.33, 0.39] on `sphere`": the families where the whole interval lies below a value."""
-    found = {family: claimed(results, f"alpha_{arm}_{family}") for family in ("sphere", "clusters")}
+    found = {family: claimed(CLAIMS, results, f"alpha_{arm}_{family}") for family in ("sphere", "clusters")}
     return ", ".join(
         f"α = {interval(part.estimate)} on `{family}` ({part.setting})"
         for family, mine in found.items()
@@ -101,11 +103,11 @@ def own_target(results: Results) -> str:
     words = [f"{interval(outcome.parts[0][0].estimate)} ({model})" for model, outcome in known.items()]
     met = [model for model, outcome in known.items() if outcome.status == REPRODUCED]
     where = f"met in the model {code(met)}" if met else "met in no model"
-    return f"{listed(words)}; the ratio set out for ({BANDS['league']}) is {where}"
+    return f"{listed(words)}; the ratio set out for ({LEAGUE_BANDS['league']}) is {where}"
 
 
 def _league(model: str) -> Claim:
-    return next(claim for claim in CLAIMS if claim.id == f"league_{model}")
+    return next(claim for claim in LEAGUE if claim.id == f"league_{model}")
 
 
 def optimum_sizes(results: Results) -> str:

@@ -9,6 +9,9 @@ from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import between, claimed, listed, span, tally
 from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.topics.rates.claims import (
+    CLAIMS as RATES,  # constants of synthetic caches, beside those of heads
+)
 from attention_coresets.analysis.topics.real_heads.caches import (
     HEADS,
     HEURISTICS,
@@ -17,6 +20,7 @@ from attention_coresets.analysis.topics.real_heads.caches import (
     at_share,
     errors_by_size,
 )
+from attention_coresets.analysis.topics.real_heads.claims import CLAIMS
 from attention_coresets.analysis.topics.real_heads.measures import pooled
 
 WALK, WEIGHTS = "query_walk", "query_exchange_weights"
@@ -24,13 +28,13 @@ WALK, WEIGHTS = "query_walk", "query_exchange_weights"
 
 def norms(results: Results) -> str:
     """ρ by the norms, medians over heads of each text."""
-    found = claimed(results, "real_rho")
+    found = claimed(CLAIMS, results, "real_rho")
     return between(part.estimate.value for part in found) if found else ""
 
 
 def log_t(results: Results) -> str:
     """log T of later queries, medians over heads of each text."""
-    found = claimed(results, "real_log_t")
+    found = claimed(CLAIMS, results, "real_log_t")
     return between(part.estimate.value for part in found) if found else ""
 
 
@@ -108,12 +112,16 @@ def body(results: Results) -> str:
 
 def explained(results: Results) -> str:
     """The walk on calibration queries against the heuristics, its constant beside synthetic ones, its growth with T."""
-    here, constants, slope = _here(results, WALK), claimed(results, "real_constant"), claimed(results, "real_t_slope")
+    here, constants, slope = (
+        _here(results, WALK),
+        claimed(CLAIMS, results, "real_constant"),
+        claimed(CLAIMS, results, "real_t_slope"),
+    )
     if here.empty or not constants or not slope:
         return ""
     own = here.loc[here["arm"] == WALK]
     tail = float(np.median(column(own, "heldout_max") / column(own, "heldout_p99")))
-    synthetic = [part.estimate.value for part in claimed(results, "constant_sigma")]
+    synthetic = [part.estimate.value for part in claimed(RATES, results, "constant_sigma")]
     beside = f", where those of m·err/(√d·e^(ρσ)) on synthetic families are {between(synthetic)}" if synthetic else ""
     return (
         f"At 1/{SHARE} of the cache the walk on calibration queries errs, at held-out queries, in the mean"
