@@ -13,9 +13,8 @@ from attention_coresets.analysis.parts.band import Band, about
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import overall, status
 from attention_coresets.analysis.parts.verdict import evaluate
-from attention_coresets.analysis.report.sections import SECTIONS
 from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
-from attention_coresets.analysis.topics.contents import CLAIMS
+from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
 from attention_coresets.analysis.topics.hard_instances.antipodal import antipodal_floor
 from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules
 from attention_coresets.analysis.topics.optimum.measures import against

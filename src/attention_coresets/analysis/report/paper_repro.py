@@ -10,10 +10,11 @@ from attention_coresets.analysis.parts.markdown import interval, table
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import TIERS, Results
 from attention_coresets.analysis.parts.status import NOT_RUN
+from attention_coresets.analysis.parts.topic import Section
 from attention_coresets.analysis.parts.verdict import Outcome, evaluate
-from attention_coresets.analysis.report.sections import SECTIONS, Section, design
+from attention_coresets.analysis.report.design import design
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.contents import CLAIMS
+from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
 
 _INTRODUCTION = """# What was reproduced, claim by claim
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.hard_instances.tables import ARM, model_of
 from attention_coresets.analysis.topics.league import standings as league
 
 _HEAD = [

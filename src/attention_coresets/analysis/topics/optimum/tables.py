@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
-from attention_coresets.analysis.topics.hard_instances.tables import ARM, model_of
 from attention_coresets.analysis.topics.optimum.measures import CACHE, EXPERIMENT, ROUNDING, against, over_caches
 
 

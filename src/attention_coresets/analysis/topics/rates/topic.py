@@ -1,0 +1,38 @@
+"""What this question adds to the study: its sections, and its claims, words and figures by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.rates import claims, plans, prose, tables
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        "epsilon_rate",
+        "Rate in ε",
+        "How the size for an error ε grows as ε falls: 1/ε for balanced signs, 1/ε² for draws.",
+        tables.laws("epsilon_rate"),
+    ),
+    Section("d_rate", "Rate in d", "√d for balanced signs at fixed ρ and ε.", tables.laws("d_rate")),
+    Section(
+        "rho_rate",
+        "Rate in ρ",
+        "β is the slope in the arm's own exponent x, ρσ (tilted) or ρR (unweighted), where theory says 1; the slope in"
+        " plain ρ is descriptive, since σ depends on ρ.",
+        tables.laws("rho_rate", "rho_rate_plain"),
+    ),
+    Section("constant", "The constant", "The bound's constant over every family.", tables.constant),
+    Section(
+        "n_independence",
+        "Independence of n",
+        "The size for an error ε does not grow with n.",
+        tables.laws("n_independence"),
+    ),
+)
+
+TOPIC = Topic(
+    kind="theory",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    plans=plans.PLANS,
+    headline=(prose.rate, prose.model_matters, prose.constant),
+    surprises=(prose.below_the_rate, prose.draws_in_d, prose.walk_in_d),
+    tables={"rates": tables.rates},
+)
