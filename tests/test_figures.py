@@ -13,7 +13,8 @@ from attention_coresets.analysis.figures.looks import LOOKS
 from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
 from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
 from attention_coresets.analysis.parts.results import Results, ResultsError, load
-from attention_coresets.analysis.report.gallery import FIGURES, HEADS, draw
+from attention_coresets.analysis.parts.topic import HEADS_FILE
+from attention_coresets.analysis.report.gallery import FIGURES, draw
 from attention_coresets.analysis.stats.crossings import crossings
 from attention_coresets.analysis.stats.sizes import size_table
 from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor
@@ -103,7 +104,7 @@ def test_slopes_on_the_lines_are_the_fits(name, letter, symbol, results):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_without_fits_and_heads(name, results):
-    if FIGURES[name][0] == HEADS:
+    if FIGURES[name][0] == HEADS_FILE:
         pytest.skip("of the heads alone")
     draw(name, Results(results.tier, results.table, [], None))
 

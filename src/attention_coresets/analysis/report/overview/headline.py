@@ -11,12 +11,11 @@ from attention_coresets.analysis.figures.looks import look
 from attention_coresets.analysis.figures.sizes import CENSORED, LATTICE, name_censored, sizes_at
 from attention_coresets.analysis.figures.style import End, guide, label_ends, log_axes, new_figure, shared_legend
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.report.overview.sandwich import equal_weights_floor
 from attention_coresets.analysis.stats.bootstrap import bootstrap
 from attention_coresets.analysis.stats.frames import column, groups, medians
 from attention_coresets.analysis.stats.power_law import fit
 from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT
-from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import equal_weights_floor, over_floor
 
 EXPERIMENTS = ("epsilon_rate", "d_rate", "rho_rate", "n_independence")
 ARMS = ("uniform", "walk_tilted")

@@ -11,11 +11,10 @@ from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED
 from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import equal_weights_floor, over_floor
 from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT as OPTIMUM
 from attention_coresets.analysis.topics.rates.measures import with_constants
 from attention_coresets.lower_bound import any_weights_floor
-from attention_coresets.theory import signed_clusters_floor
 
 _DIMENSIONS = [2**k for k in range(1, 8)]  # of the lower-bound curves, as many clusters as dimensions
 _RHOS = 3
@@ -45,11 +44,6 @@ def sandwich(results: Results) -> Figure:
 def rate(d: float, rho: float, error: float) -> float:
     """sqrt(d) e^rho / error."""
     return math.sqrt(d) * math.exp(rho) / error
-
-
-def equal_weights_floor(d: int, clusters: int, rho: float) -> float:
-    """Bound (iv) of docs/lower_bound.md with equal cluster weights at m = n/2."""
-    return math.sqrt(2) * signed_clusters_floor(d, clusters, rho)
 
 
 def _floors(ax: Axes, rho: float) -> None:

@@ -1,7 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
 from attention_coresets.analysis.parts.topic import Section, Topic
-from attention_coresets.analysis.topics.ablation import claims, prose, tables
+from attention_coresets.analysis.topics.ablation import claims, figures, prose, tables
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -17,5 +17,8 @@ TOPIC = Topic(
     kind="constructions",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "ablation": ("ablation", figures.ablation),
+    },
     surprises=(prose.wider_kernel,),
 )

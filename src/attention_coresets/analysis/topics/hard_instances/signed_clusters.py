@@ -1,5 +1,7 @@
 """Signed clusters against the bounds proven for them: errors over floors."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -83,3 +85,8 @@ def distinct_rules(rows: pd.DataFrame) -> int:
     arms = list(wide.to_numpy(dtype=float).T)
     same = (any(np.allclose(arm, x, rtol=ROUNDING, equal_nan=True) for x in arms[:i]) for i, arm in enumerate(arms))
     return len(arms) - sum(same)
+
+
+def equal_weights_floor(d: int, clusters: int, rho: float) -> float:
+    """Bound (iv) of docs/lower_bound.md with equal cluster weights at m = n/2."""
+    return math.sqrt(2) * signed_clusters_floor(d, clusters, rho)

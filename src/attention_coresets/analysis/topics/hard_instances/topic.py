@@ -4,6 +4,9 @@ from attention_coresets.analysis.parts.topic import Section, Topic
 from attention_coresets.analysis.topics.hard_instances import antipodal as pair
 from attention_coresets.analysis.topics.hard_instances import claims, plans, prose, tables
 from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
+from attention_coresets.analysis.topics.hard_instances.figures.antipodal import antipodal
+from attention_coresets.analysis.topics.hard_instances.figures.controls import controls
+from attention_coresets.analysis.topics.hard_instances.figures.signed_clusters import lower_bound, lower_bound_random
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -39,6 +42,12 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "lower_bound": (hard.ORTHONORMAL, lower_bound),
+        "lower_bound_random": (hard.RANDOM, lower_bound_random),
+        "antipodal": (pair.ANTIPODAL, antipodal),
+        "controls": ("lower_bound_controls", controls),
+    },
     plans=plans.PLANS,
     headline=(prose.floor,),
 )

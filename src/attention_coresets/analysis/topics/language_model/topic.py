@@ -1,7 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
 from attention_coresets.analysis.parts.topic import Section, Topic
-from attention_coresets.analysis.topics.language_model import claims, prose, tables
+from attention_coresets.analysis.topics.language_model import claims, figures, prose, tables
 from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
 
 SECTIONS: tuple[Section, ...] = (
@@ -17,6 +17,9 @@ TOPIC = Topic(
     kind="a real model",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "real_language": (LANGUAGE, figures.real_language),
+    },
     headline=(prose.headline,),
     sentences={
         "real_segments": prose.segments,

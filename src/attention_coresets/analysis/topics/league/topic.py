@@ -1,7 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
 from attention_coresets.analysis.parts.topic import Section, Topic
-from attention_coresets.analysis.topics.league import claims, prose, tables
+from attention_coresets.analysis.topics.league import claims, figures, prose, tables
 from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MORE
 
 SECTIONS: tuple[Section, ...] = (
@@ -28,6 +28,10 @@ TOPIC = Topic(
     kind="constructions",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "league": (EXPERIMENT, figures.league_ranks),
+        "league_map": (EXPERIMENT, figures.league_map),
+    },
     headline=(prose.ahead,),
     surprises=(prose.better_rules,),
     sentences={"own_target": prose.own_target},

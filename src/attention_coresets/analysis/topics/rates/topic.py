@@ -2,6 +2,10 @@
 
 from attention_coresets.analysis.parts.topic import Section, Topic
 from attention_coresets.analysis.topics.rates import claims, plans, prose, tables
+from attention_coresets.analysis.topics.rates.figures.constant import constant
+from attention_coresets.analysis.topics.rates.figures.d_and_n import d_rate, n_independence
+from attention_coresets.analysis.topics.rates.figures.error_vs_size import error_vs_size
+from attention_coresets.analysis.topics.rates.figures.rho import rho_rate
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -31,6 +35,13 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "error_vs_size": ("epsilon_rate", error_vs_size),
+        "d_rate": ("d_rate", d_rate),
+        "rho_rate": ("rho_rate", rho_rate),
+        "constant": ("constant", constant),
+        "n_independence": ("n_independence", n_independence),
+    },
     plans=plans.PLANS,
     headline=(prose.rate, prose.model_matters, prose.constant),
     surprises=(prose.below_the_rate, prose.draws_in_d, prose.walk_in_d),

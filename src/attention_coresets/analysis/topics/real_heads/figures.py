@@ -1,4 +1,4 @@
-"""Real heads: error against size by class of head, what the exponent could be layer by layer, and the model's loss."""
+"""Real heads: error against size by class of head, and what the exponent could be layer by layer."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,13 @@ from attention_coresets.analysis.figures.looks import TILTED, UNWEIGHTED, in_ord
 from attention_coresets.analysis.figures.sizes import draw_band, name_bands, quantile_curves
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, panel_grid, plain_ticks, shared_legend
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.frames import column, distinct, groups, means, medians
-from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.topics.real_heads.caches import (
     ERRORS,
     HEAD,
     HEADS,
     HEURISTICS,
     OURS,
-    SEGMENT,
     has_sink,
     named,
 )
@@ -27,8 +25,6 @@ from attention_coresets.analysis.topics.real_heads.caches import (
 SHOWN = (*HEURISTICS, "sinks_uniform", "walk_tilted", "query_walk", OURS)
 COLUMNS = ("heldout_mean", "heldout_p99", "error")
 _THICK = ("walk_tilted", "query_walk", OURS)
-_ASIDE = 0.13  # how far the outermost arms stand from their size, in its logarithm
-_LINEAR, _LOSSES = 0.02, (0, 0.02, 0.05, 0.1, 0.3, 1, 3)  # up to where the axis of losses is linear, and its ticks
 
 
 def real_errors(results: Results) -> Figure:
@@ -52,21 +48,13 @@ def _errors(ax: Axes, rows: pd.DataFrame, name: str) -> None:
     per_head = medians(rows, [*HEAD, "arm", "size"], [name])
     for arm in in_order(set(per_head["arm"])):
         x, (low, middle, high) = quantile_curves(per_head.loc[per_head["arm"] == arm], name, (0.25, 0.5, 0.75))
-        _line(ax, arm, x, middle)
+        draw_line(ax, arm, x, middle)
         if arm == OURS:
             draw_band(ax, x, low, high, look(arm).color)
     name_bands(ax, "band: ours, middle half of the heads")
     log_axes(ax)
     plain_ticks(ax, "x", distinct(rows, "size"))
     ax.set(xlabel="tokens kept m", ylabel="error, values of norm ≤ 1")
-
-
-def _line(ax: Axes, arm: str, x: Sequence[float] | np.ndarray, y: np.ndarray) -> None:
-    style, thick = look(arm), arm in _THICK
-    ax.plot(
-        x, y, color=style.color, marker=style.marker, label=style.label, zorder=4 if thick else 3,
-        linewidth=2.0 if thick else 0.9, markersize=4.5 if thick else 3.5,
-    )  # fmt: skip
 
 
 def real_geometry(results: Results) -> Figure:
@@ -129,39 +117,10 @@ def _covered(ax: Axes, heads: pd.DataFrame) -> None:
     ax.legend(fontsize=6.5, loc="center left")
 
 
-def real_language(results: Results) -> Figure:
-    """Loss added, divergence and facts found against the share of the cache kept: means over segments of text, each
-    segment a faint dot; arms stand side by side at every size, so that equal lines stay apart."""
-    rows = named(results.rows(LANGUAGE))
-    rows = rows.assign(added=rows["loss"] - rows["loss_full"])
-    panels = [("added", "loss added, nats a token"), ("kl", "KL from the full cache, nats a token")]
-    if not np.isnan(column(rows, "needle_found")).all():
-        panels.append(("needle_found", "share of planted facts found"))
-    figure, axes = panel_grid(len(panels), 3, (3.8, 3.2))
-    for ax, (name, label) in zip(axes, panels, strict=True):
-        _segments(ax, rows, name)
-        log_axes(ax, y=name == "kl")
-        if name == "added":  # some segments lose less than nothing
-            ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
-            ax.set_ylim(min(0, column(rows, name).min()) - _LINEAR / 4, 1.4 * column(rows, name).max())
-            plain_ticks(ax, "y", _LOSSES)
-        plain_ticks(ax, "x", distinct(rows, "size"))
-        ax.set(title=label, xlabel="tokens kept a KV head", ylabel=label.split(",")[0])
-    if "needle_found" in dict(panels):
-        full = float(np.mean(column(rows, "needle_found_full")))
-        axes[-1].axhline(full, color=GREY, linestyle="--", linewidth=1.1, label="the full cache")
-    shared_legend(figure, axes)
-    return figure
-
-
-def _segments(ax: Axes, rows: pd.DataFrame, name: str) -> None:
-    """A line of means for each arm and a dot for each segment, arms of one size side by side."""
-    arms = in_order(set(rows["arm"]))
-    for aside, arm in zip(np.linspace(-_ASIDE, _ASIDE, len(arms)), arms, strict=True):
-        found = medians(rows.loc[rows["arm"] == arm], [*SEGMENT, "size"], [name])
-        x = column(found, "size") * np.exp(aside)
-        ax.plot(x, column(found, name), ".", color=look(arm).color, alpha=0.5, markersize=5, markeredgewidth=0)
-        mean = means(found, ["size"], [name])
-        _line(ax, arm, column(mean, "size") * np.exp(aside), column(mean, name))
-    count = len(rows[list(SEGMENT)].drop_duplicates())
-    ax.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"dots: segments of text ({count})")
+def draw_line(ax: Axes, arm: str, x: Sequence[float] | np.ndarray, y: np.ndarray) -> None:
+    """One arm's line, thick if the figure is about it."""
+    style, thick = look(arm), arm in _THICK
+    ax.plot(
+        x, y, color=style.color, marker=style.marker, label=style.label, zorder=4 if thick else 3,
+        linewidth=2.0 if thick else 0.9, markersize=4.5 if thick else 3.5,
+    )  # fmt: skip

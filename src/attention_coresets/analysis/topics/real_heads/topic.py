@@ -1,7 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
-from attention_coresets.analysis.topics.real_heads import claims, errors_prose, geometry_prose, tables
+from attention_coresets.analysis.parts.topic import HEADS_FILE, Section, Topic
+from attention_coresets.analysis.topics.real_heads import claims, errors_prose, figures, geometry_prose, tables
 from attention_coresets.analysis.topics.real_heads.caches import HEADS
 
 SECTIONS: tuple[Section, ...] = (
@@ -19,6 +19,10 @@ TOPIC = Topic(
     kind="a real model",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "real_errors": (HEADS, figures.real_errors),
+        "real_geometry": (HEADS_FILE, figures.real_geometry),
+    },
     headline=(errors_prose.headline,),
     sentences={
         "real_norms": geometry_prose.norms,

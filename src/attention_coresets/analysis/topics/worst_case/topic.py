@@ -1,7 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
 from attention_coresets.analysis.parts.topic import Section, Topic
-from attention_coresets.analysis.topics.worst_case import claims, prose, tables
+from attention_coresets.analysis.topics.worst_case import claims, figures, prose, tables
 from attention_coresets.analysis.topics.worst_case.measures import JUDGED, SMALL
 
 SECTIONS: tuple[Section, ...] = (
@@ -25,5 +25,8 @@ TOPIC = Topic(
     kind="exact numbers",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    figures={
+        "ceilings": (JUDGED, figures.ceilings),
+    },
     headline=(prose.both_sides,),
 )

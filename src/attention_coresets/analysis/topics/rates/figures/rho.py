@@ -20,7 +20,7 @@ from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.stats.sizes import INTERVAL
-from attention_coresets.analysis.topics.rates.figures.rates import slope_text
+from attention_coresets.analysis.topics.rates.figures.slopes import slope_text
 
 BOUNDS = {
     "walk_tilted": (r"$\propto e^{\rho\sigma}$ (tilted bound)", "--"),

@@ -1,4 +1,4 @@
-"""Rates: error against size, and sizes m(epsilon) against d and n."""
+"""Sizes m(epsilon) against the dimension and against the number of tokens."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,10 @@ from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.sizes import (
-    CACHES_BAND,
     LATTICE,
     best_epsilon,
-    draw_band,
     draw_sizes,
-    name_bands,
     name_censored,
-    quantile_curves,
     sizes_at,
 )
 from attention_coresets.analysis.figures.style import (
@@ -28,70 +24,11 @@ from attention_coresets.analysis.figures.style import (
     plain_ticks,
     shared_legend,
 )
-from attention_coresets.analysis.parts.exponents import coefficient
 from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
-from attention_coresets.analysis.stats.plan import Regime
 from attention_coresets.analysis.stats.sizes import INTERVAL
-
-
-def fitted(results: Results, law: str, **fixed: object) -> dict | None:
-    """The record of a fitted law that has these columns fixed, None where there is none."""
-    for record in results.laws(law):
-        if record["status"] == "fitted" and all(record["fixed"].get(k) == v for k, v in fixed.items()):
-            return record
-    return None
-
-
-def slope_text(results: Results, law: str, symbol: str, sign: str, **fixed: object) -> str:
-    """ "γ = 0.98 [0.95, 1.02]" from the record that has these columns fixed; empty where there is none."""
-    if (record := fitted(results, law, **fixed)) is None:
-        return ""
-    found, _ = coefficient(record, symbol)
-    return f"{sign} = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def error_vs_size(results: Results) -> Figure:
-    """Worst-case error against size on clusters, a panel for each (n, d, rho): medians and 10-90 % bands over caches;
-    open marks are sizes above n/4, which the fits leave out."""
-    panels = list(groups(results.rows("epsilon_rate"), ["n", "d", "rho"]))
-    figure, axes = panel_grid(len(panels), 2, (4.2, 2.7), share=True)
-    for ax, (names, panel) in zip(axes, panels, strict=True):
-        curves = [(arm, panel.loc[panel["arm"] == arm]) for arm in in_order(set(panel["arm"]))]
-        ends = [_error_curve(ax, results, names, arm, curve) for arm, curve in curves]
-        _error_guides(ax, panel)
-        name_bands(ax, CACHES_BAND)
-        log_axes(ax)
-        sizes = distinct(panel, "size")
-        ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.55)
-        plain_ticks(ax, "x", sizes)
-        ax.set(title=f"clusters, {setting(names)}", xlabel="coreset size m", ylabel="worst-case error")
-        ax.label_outer()
-        label_ends(ax, ends)
-    shared_legend(figure, axes)
-    return figure
-
-
-def _error_curve(ax: Axes, results: Results, names: dict, arm: str, rows: pd.DataFrame) -> End:
-    style = look(arm)
-    x, (low, middle, high) = quantile_curves(rows, "error", (0.1, 0.5, 0.9))
-    draw_band(ax, x, low, high, style.color)
-    ax.plot(x, middle, color=style.color, marker=style.marker, label=style.label, zorder=3)
-    outside = x > names["n"] * Regime().max_fraction
-    ax.plot(x[outside], middle[outside], style.marker, color=style.color, markerfacecolor="white", zorder=4)
-    text = slope_text(results, "epsilon_rate", "gamma", "γ", arm=arm, **names)
-    return End(float(x[-1]), float(middle[-1]), text, style.color)
-
-
-def _error_guides(ax: Axes, panel: pd.DataFrame) -> None:
-    """1/m below the best arm's first point, 1/sqrt(m) above the worst's."""
-    first = panel.loc[panel["size"] == panel["size"].min()]
-    errors = [float(np.median(column(group, "error"))) for _, group in groups(first, ["arm"])]
-    x = np.array(distinct(panel, "size"), dtype=float)
-    guide(ax, x, min(errors) * 0.6 * x[0] / x, r"$\propto 1/m$")
-    guide(ax, x, max(errors) * 1.6 * np.sqrt(x[0] / x), r"$\propto 1/\sqrt{m}$", ":")
-
+from attention_coresets.analysis.topics.rates.figures.slopes import fitted, slope_text
 
 _ASIDE = 1.04  # arms stand side by side
 
