@@ -29,10 +29,12 @@ class Section:
 class Topic:
     """All that one question adds to the study.
 
-    kind: one of KINDS; claims are listed kind by kind. sections: of paper_repro.md. figures: by the name
-    of their files. plans: laws that scripts/fit.py
-    fits. headline: sentences of README's summary. surprises: sentences on what contradicted expectations. sentences,
-    tables: blocks of pages by name, inside a line or on lines of their own.
+    kind: one of KINDS; claims are listed kind by kind.
+    sections: of paper_repro.md, one an experiment.
+    figures: by the name of their files.
+    plans: laws that scripts/fit.py fits.
+    headline, surprises: sentences of README's summary, and of its list of what contradicted expectations.
+    sentences, tables: blocks of pages by name, inside a line or on lines of their own.
     """
 
     kind: str

@@ -9,10 +9,11 @@ from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.stats.estimates import Estimate
 
 
-def claimed(claims: Iterable[Claim], results: Results, *ids: str) -> list[Measured]:
-    """What those of the claims with these ids measured, setting by setting; settings without a value are left out."""
-    found = [part for claim in claims if claim.id in ids for part in claim.measure(results)]
-    return [part for part in found if part.estimate.caches]
+def claimed(claims: Iterable[Claim], results: Results, claim_id: str) -> list[Measured]:
+    """What one of the claims measured, setting by setting; settings without a value are left out. KeyError where none
+    of the claims has this id."""
+    claim = {claim.id: claim for claim in claims}[claim_id]
+    return [part for part in claim.measure(results) if part.estimate.caches]
 
 
 def span(found: Sequence[Measured]) -> str:

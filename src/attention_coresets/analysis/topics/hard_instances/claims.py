@@ -1,6 +1,6 @@
 """What theory says of the hard instances, where the bound is to be met, and of the controls."""
 
-from attention_coresets.analysis.parts import exponents as m
+from attention_coresets.analysis.parts import exponents
 from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.topics.hard_instances import antipodal as pair
 from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
@@ -9,7 +9,7 @@ from attention_coresets.analysis.topics.hard_instances.tolerances import BANDS
 
 def _control(name: str, statement: str, arm: str, cache: str, symbol: str, band: str) -> Claim:
     model = "tilted" if arm == "walk_tilted" else "unweighted"
-    measure = m.law("controls", symbol, arm, cache)
+    measure = exponents.law("controls", symbol, arm, cache)
     return Claim(name, f"{statement}: {arm}", model, "lower_bound_controls", BANDS[band], measure)
 
 

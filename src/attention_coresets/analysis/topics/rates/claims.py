@@ -1,6 +1,6 @@
 """What theory says of the rates and of the constant."""
 
-from attention_coresets.analysis.parts import exponents as m
+from attention_coresets.analysis.parts import exponents
 from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.topics.rates import measures as rates
 from attention_coresets.analysis.topics.rates.tolerances import BANDS
@@ -11,26 +11,33 @@ BOTH = "tilted, unweighted"
 
 def _gamma(arm: str, model: str, band: str, expected: str) -> Claim:
     statement = f"On clusters the size for an error ε grows as ε^−γ with γ {expected}: {arm}"
-    measure = m.law("epsilon_rate", "gamma", arm, "clusters")
+    measure = exponents.law("epsilon_rate", "gamma", arm, "clusters")
     return Claim(f"gamma_{arm}", statement, model, "epsilon_rate", BANDS[band], measure)
 
 
 def _alpha(arm: str, model: str, cache: str, band: str) -> Claim:
     rate = "√d" if band == "alpha_balanced" else "a power of d between 0 and 1"
     statement = f"On {cache} the size for an error ε grows with the dimension as {rate}: {arm}"
-    return Claim(f"alpha_{arm}_{cache}", statement, model, "d_rate", BANDS[band], m.law("d_rate", "alpha", arm, cache))
+    return Claim(
+        f"alpha_{arm}_{cache}", statement, model, "d_rate", BANDS[band], exponents.law("d_rate", "alpha", arm, cache)
+    )
 
 
 def _beta(arm: str, model: str, exponent: str, cache: str) -> Claim:
     statement = f"On {cache} the size for an error ε grows as e^({exponent}): {arm}, β in that exponent"
     return Claim(
-        f"beta_{arm}_{cache}", statement, model, "rho_rate", BANDS["beta"], m.law("rho_rate", "beta", arm, cache)
+        f"beta_{arm}_{cache}",
+        statement,
+        model,
+        "rho_rate",
+        BANDS["beta"],
+        exponents.law("rho_rate", "beta", arm, cache),
     )
 
 
 def _nu(arm: str, model: str, cache: str) -> Claim:
     statement = f"On {cache} the size for an error ε does not depend on n: {arm}, exponent of n"
-    measure = m.law("n_independence", "nu", arm, cache)
+    measure = exponents.law("n_independence", "nu", arm, cache)
     return Claim(f"nu_{arm}_{cache}", statement, model, "n_independence", BANDS["nu"], measure)
 
 
@@ -48,7 +55,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tilted",
         "rho_rate",
         BANDS["beta_bound"],
-        m.law_everywhere("rho_rate", "beta", "walk_tilted"),
+        exponents.law_everywhere("rho_rate", "beta", "walk_tilted"),
     ),
     Claim(
         "models_apart",
