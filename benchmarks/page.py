@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attention_coresets.analysis.markdown import fill
+from attention_coresets.analysis.parts.markdown import fill
 from benchmarks.records import LIMIT, Row
 from benchmarks.store import Measured, provenance, words
 from benchmarks.tables import Table, fits, markdown, ratios, rows

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attention_coresets.analysis.markdown import number, table
+from attention_coresets.analysis.parts.markdown import number, table
 from benchmarks.records import Part, Ratio, Row
 
 Table = tuple[list[str], list[list[str]]]  # head, lines

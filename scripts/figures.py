@@ -11,9 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from attention_coresets.analysis.figures import FIGURES, HEADS, draw
 from attention_coresets.analysis.figures.style import save, style
-from attention_coresets.analysis.results import TIERS, ResultsError, load
+from attention_coresets.analysis.parts.results import TIERS, ResultsError, load
+from attention_coresets.analysis.parts.topic import HEADS_FILE
+from attention_coresets.analysis.report.gallery import FIGURES, draw
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for name in options.name or FIGURES:
         experiment, _ = FIGURES[name]
-        if results.heads is None if experiment == HEADS else results.rows(experiment).empty:
-            missing = HEADS if experiment == HEADS else f"rows of experiment={experiment}"
+        if results.heads is None if experiment == HEADS_FILE else results.rows(experiment).empty:
+            missing = HEADS_FILE if experiment == HEADS_FILE else f"rows of experiment={experiment}"
             print(f"{name}: skipped, tier {options.tier} has no {missing}")
             continue
         with style():

@@ -1,4 +1,4 @@
-"""Fits the laws of analysis/plan.py to a tier's results: results/<tier>/table.parquet -> results/<tier>/fits.json.
+"""Fits the laws of analysis/topics/*/plans.py to a tier: results/<tier>/table.parquet -> results/<tier>/fits.json.
 
     python scripts/fit.py --tier reduced
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from attention_coresets.analysis.laws import fit_all
-from attention_coresets.analysis.plan import PLANS
+from attention_coresets.analysis.stats.planned_fits import fit_all
+from attention_coresets.analysis.topics.contents import PLANS
 from attention_coresets.study.store import StudyError, write_atomically
 from attention_coresets.study.table import read_table
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     plans = [plan for plan in PLANS if not options.name or plan.name in options.name]
     try:
         table = read_table(path)
-        records = fit_all(table, seed=options.seed, replicates=options.replicates, plans=plans)
+        records = fit_all(table, plans, seed=options.seed, replicates=options.replicates)
         content = {"provenance": _provenance(path, table, options), "fits": records}
         write_atomically(folder / "fits.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     except StudyError as reason:

@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from attention_coresets.analysis.claim import evaluate
-from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.results import Results, ResultsError, load
+from attention_coresets.analysis.parts.results import Results, ResultsError, load
+from attention_coresets.analysis.parts.verdict import evaluate
+from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.tracking import open_run
 

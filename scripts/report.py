@@ -2,7 +2,7 @@
 
     python scripts/report.py            # rewrite them
     python scripts/report.py --check    # write nothing; exit 1 where they differ from what the results give, and
-                                        # where a page states a number by hand (analysis/typed_numbers.py has the rule)
+                                        # where a page states a number by hand (report/typed_numbers.py has the rule)
 
 Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, on lines of its own or
 inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exit code 2, and nothing written, where
@@ -13,11 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from attention_coresets.analysis.blocks import page_blocks
-from attention_coresets.analysis.markdown import fill
-from attention_coresets.analysis.report import paper_repro
-from attention_coresets.analysis.results import ResultsError, load, present
-from attention_coresets.analysis.typed_numbers import LIST, complaints
+from attention_coresets.analysis.parts.markdown import fill
+from attention_coresets.analysis.parts.results import ResultsError, load, present
+from attention_coresets.analysis.report.blocks import page_blocks
+from attention_coresets.analysis.report.paper_repro import paper_repro
+from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent

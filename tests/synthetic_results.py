@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.laws import fit_all
-from attention_coresets.analysis.real_tables import GEOMETRY
-from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.planned_fits import fit_all
+from attention_coresets.analysis.topics.contents import PLANS
+from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY
 from attention_coresets.lower_bound import FLOORS
 from attention_coresets.study.table import CEILINGS, HEADS, LANGUAGE
 from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
@@ -241,7 +242,7 @@ def synthetic_heads() -> pd.DataFrame:
 def synthetic_results(noise: float = 1.0) -> Results:
     """What `load` makes of the folder that `write_results` writes, at noise 1."""
     table = synthetic_table(noise=noise)
-    return Results("quick", table, fit_all(table, replicates=25), synthetic_heads())
+    return Results("quick", table, fit_all(table, PLANS, replicates=25), synthetic_heads())
 
 
 def write_results(results: Path) -> Path:

@@ -15,7 +15,7 @@ from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificat
 from attention_coresets.adversary.difference import Difference, differences
 from tables import FAMILIES, generators, small_cache
 
-ROUNDING = 1e-9  # as analysis/worst_case.py grants, in units of the values
+ROUNDING = 1e-9  # as analysis/topics/worst_case grants, in units of the values
 SEARCHED = 1e-5  # the kernel certificate is the least of many ceilings: a search that rounding ends elsewhere
 
 

@@ -1,6 +1,7 @@
 """Claims: the status rule, and that their measures recover the laws that tables were made from."""
 
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,15 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from attention_coresets.analysis.claim import evaluate
-from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.hard_instances import antipodal_floor, distinct_rules
-from attention_coresets.analysis.optimum import against
-from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.sections import SECTIONS
-from attention_coresets.analysis.status import overall, status
-from attention_coresets.analysis.summary import Estimate, median, paired_ratio
-from attention_coresets.analysis.tolerances import BANDS, Band, about
+from attention_coresets.analysis.parts.band import Band, about
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.status import overall, status
+from attention_coresets.analysis.parts.verdict import evaluate
+from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
+from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
+from attention_coresets.analysis.topics.hard_instances.antipodal import antipodal_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules
+from attention_coresets.analysis.topics.optimum.measures import against
 from synthetic_results import synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,15 @@ def quiet() -> Results:
 
 def outcome(results: Results, claim_id: str):
     return evaluate(next(claim for claim in CLAIMS if claim.id == claim_id), results)
+
+
+def bands() -> dict[str, Band]:
+    """Every tolerance of every topic; no two have one name."""
+    files = sorted((ROOT / "src" / "attention_coresets" / "analysis" / "topics").glob("*/tolerances.py"))
+    found = [import_module(f"attention_coresets.analysis.topics.{file.parent.name}.tolerances").BANDS for file in files]
+    assert len(found) >= 8
+    assert sum(map(len, found)) == len({name for each in found for name in each})
+    return {name: band for each in found for name, band in each.items()}
 
 
 SLOPE = about(1.0, 0.1, 1.5)
@@ -73,7 +83,7 @@ def test_a_claim_is_as_good_as_its_worst_setting():
 def test_claims_are_distinct_and_have_a_tolerance_and_a_section():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
-    assert {claim.band for claim in CLAIMS} == set(BANDS)
+    assert {id(claim.expected) for claim in CLAIMS} == {id(band) for band in bands().values()}
     described = {"lower_bound_random"}  # random centres: theory claims nothing
     assert {claim.experiment for claim in CLAIMS} | described == {section.experiment for section in SECTIONS}
 
@@ -249,7 +259,7 @@ def test_arms_that_err_alike_row_for_row_are_one_rule():
 
 
 def test_predicted_values_are_the_middle_of_their_band():
-    middles = [(band.predicted, (band.low + band.high) / 2) for band in BANDS.values() if band.predicted is not None]
+    middles = [(band.predicted, (band.low + band.high) / 2) for band in bands().values() if band.predicted is not None]
     assert middles
     assert [value for value, _ in middles] == pytest.approx([middle for _, middle in middles])
 

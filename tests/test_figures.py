@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis.crossings import crossings
-from attention_coresets.analysis.figures import FIGURES, HEADS, draw
-from attention_coresets.analysis.figures.looks import LOOKS
+from attention_coresets.analysis.figures.looks import look
 from attention_coresets.analysis.figures.sizes import best_epsilon, sizes_at
 from attention_coresets.analysis.figures.style import End, label_ends, new_figure, save, style
-from attention_coresets.analysis.hard_instances import EPSILONS, antipodal_floor
-from attention_coresets.analysis.results import Results, ResultsError, load
-from attention_coresets.analysis.sizes import size_table
+from attention_coresets.analysis.parts.results import Results, ResultsError, load
+from attention_coresets.analysis.parts.topic import HEADS_FILE
+from attention_coresets.analysis.report.gallery import FIGURES, draw
+from attention_coresets.analysis.stats.crossings import crossings
+from attention_coresets.analysis.stats.sizes import size_table
+from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor
 from command_line import script
 from synthetic_results import SIZES, write_results
 
@@ -79,7 +80,7 @@ def test_figure_holds_its_panels_scales_arms_and_slopes(name, results):
     assert len(axes) == panels
     assert all(ax.get_xscale() == "log" for ax in axes if "x" in logs)
     assert all(ax.get_yscale() == "log" for ax in axes if "y" in logs)
-    assert {LOOKS[arm].label for arm in arms} <= legend(figure)
+    assert {look(arm).label for arm in arms} <= legend(figure)
     assert re.search(text, texts(figure))
 
 
@@ -103,7 +104,7 @@ def test_slopes_on_the_lines_are_the_fits(name, letter, symbol, results):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_without_fits_and_heads(name, results):
-    if FIGURES[name][0] == HEADS:
+    if FIGURES[name][0] == HEADS_FILE:
         pytest.skip("of the heads alone")
     draw(name, Results(results.tier, results.table, [], None))
 
@@ -202,7 +203,7 @@ def test_error_curves_are_the_medians(results):
     ax = draw("error_vs_size", results).axes[0]
     rows = results.rows("epsilon_rate")
     for arm in ("uniform", "walk_tilted"):
-        line = next(line for line in ax.lines if line.get_label() == LOOKS[arm].label)
+        line = next(line for line in ax.lines if line.get_label() == look(arm).label)
         medians = rows.loc[rows["arm"] == arm].groupby("size")["error"].median()
         np.testing.assert_allclose(line.get_ydata(), medians.to_numpy())
 
@@ -223,7 +224,7 @@ def test_models_are_set_apart_on_cap_outliers(results):
     ax = next(ax for ax in draw("rho_rate", results).axes if ax.get_title(loc="left").startswith("cap_outliers"))
     at_two = {}
     for arm in ("walk_tilted", "walk_unweighted"):
-        bars = next(c for c in ax.containers if c.get_label() == LOOKS[arm].label)
+        bars = next(c for c in ax.containers if c.get_label() == look(arm).label)
         at_two[arm] = dict(zip(*bars[0].get_data(), strict=True))[2.0]
     assert at_two["walk_unweighted"] / at_two["walk_tilted"] == pytest.approx(np.exp(2 * 0.85), rel=0.025)
 

@@ -11,13 +11,14 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.stats import binom, norm
 
-from attention_coresets.analysis.bootstrap import bootstrap
-from attention_coresets.analysis.censored import SCALE_FLOOR, Observations, log_interval, maximise
-from attention_coresets.analysis.comparison import compare, leave_largest_out
-from attention_coresets.analysis.fits import errors_as_intervals, fit
-from attention_coresets.analysis.laws import COLUMNS, fit_all
-from attention_coresets.analysis.plan import EpsilonRule, Regime, epsilon_grid
-from attention_coresets.analysis.sizes import size_table
+from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.censored import SCALE_FLOOR, Observations, log_interval, maximise
+from attention_coresets.analysis.stats.held_out import leave_largest_out
+from attention_coresets.analysis.stats.plan import EpsilonRule, Regime, epsilon_grid
+from attention_coresets.analysis.stats.planned_fits import COLUMNS, fit_all
+from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
+from attention_coresets.analysis.stats.sizes import size_table
+from attention_coresets.analysis.topics.contents import PLANS
 from attention_coresets.study.table import to_frame
 
 ALPHA, GAMMA = 0.5, 1.0
@@ -178,11 +179,10 @@ def test_two_caches_cannot_be_resampled():
 
 def test_comparison_prefers_the_law_that_made_the_data():
     rows = intervals(np.random.default_rng(8), smallest=4, largest=256).assign(cos_d=lambda t: np.cos(t.d))
-    table = compare(rows, {"wrong": LAW | {"alpha": "cos_d"}, "right": LAW}, "d", clusters="cache")
-    assert table.model.tolist() == ["right", "wrong"]
-    assert table.excess[0] == 0 < table.excess[1]
-    assert table.held_out_loglik[0] > table.held_out_loglik[1]
+    wrong = LAW | {"alpha": "cos_d"}
+    assert fit(rows, LAW, clusters="cache").aicc < fit(rows, wrong, clusters="cache").aicc
     out = leave_largest_out(rows, LAW, "d", clusters="cache")
+    assert out.loglik > leave_largest_out(rows, wrong, "d", clusters="cache").loglik
     assert (out.value, out.n) == (32, 80)
     assert out.hit_rate > 0.9
 
@@ -247,8 +247,8 @@ def study_table() -> pd.DataFrame:
 
 
 def test_the_plan_recovers_the_rates_and_says_what_was_not_run():
-    records = fit_all(study_table(), replicates=100)
-    assert records == fit_all(study_table(), replicates=100)
+    records = fit_all(study_table(), PLANS, replicates=100)
+    assert records == fit_all(study_table(), PLANS, replicates=100)
     json.dumps(records, allow_nan=False)
     assert {r["name"] for r in records if r["status"] == "not run"} >= {"d_rate", "n_independence"}
     fitted = {(r["name"], r["fixed"]["arm"]): r for r in records if r["status"] == "fitted"}
@@ -264,7 +264,7 @@ def test_the_plan_recovers_the_rates_and_says_what_was_not_run():
             assert found["value"] == pytest.approx(true, rel=0.02)
     assert fitted["epsilon_rate", "walk_tilted"]["caches"] == 10
     with pytest.raises(ValueError, match="lacks the columns"):
-        fit_all(study_table().drop(columns=COLUMNS[-1]))
+        fit_all(study_table().drop(columns=COLUMNS[-1]), PLANS)
 
 
 def script():

@@ -9,17 +9,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from attention_coresets import CACHES
-from attention_coresets.analysis import league
-from attention_coresets.analysis.axes import AXES, OWN, RECURSION, REFINEMENT, RULE, SCALE, axis_of
-from attention_coresets.analysis.claim import evaluate
-from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.comparisons import against_best
-from attention_coresets.analysis.league_tables import league_block, league_section
-from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.status import status
-from attention_coresets.analysis.summary import Estimate, clustered_mean
-from attention_coresets.analysis.tolerances import BANDS
-from attention_coresets.coresets.arms import ARMS
+from attention_coresets.analysis.parts.arm_names import axis_of
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.status import status
+from attention_coresets.analysis.parts.verdict import evaluate
+from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
+from attention_coresets.analysis.topics.ablation.measures import against_best
+from attention_coresets.analysis.topics.contents import CLAIMS
+from attention_coresets.analysis.topics.league import standings as league
+from attention_coresets.analysis.topics.league.measures import advantage
+from attention_coresets.analysis.topics.league.tables import league_block, league_section
+from attention_coresets.analysis.topics.league.tolerances import BANDS
+from attention_coresets.coresets.arms import ARMS, AXES, OWN, RECURSION, REFINEMENT, RULE, SCALE
 from synthetic_results import LEAGUE_RATIO, synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +54,7 @@ def table(errors: dict[str, dict[str, list[float]]], **columns) -> pd.DataFrame:
 @pytest.mark.parametrize("model", league.MODELS)
 @pytest.mark.parametrize("families", [(), league.UNSEEN])
 def test_known_ratios_are_recovered(rows, model, families):
-    (part,) = league.advantage(model, families)(results_of(rows))
+    (part,) = advantage(model, families)(results_of(rows))
     assert part.estimate.value == pytest.approx(LEAGUE_RATIO[model])
     assert part.estimate.low < LEAGUE_RATIO[model] < part.estimate.high
     # equal_keys is exact for a tilted arm, which leaves the cell out for tilted and for free
@@ -272,7 +273,7 @@ def test_the_league_has_all_families_and_seeds_of_its_own():
         ("minimax_tilted", OWN),
     ],
 )
-def test_labels_say_which_axis_an_arm_changes(arm, axis):
+def test_the_table_says_which_axis_an_arm_changes(arm, axis):
     assert axis_of(arm) == axis
     assert axis in AXES
 

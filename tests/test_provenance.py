@@ -15,8 +15,8 @@ import torch
 import attention_coresets
 from attention_coresets import compiled
 from attention_coresets.adversary import gradient, steps
-from attention_coresets.analysis.report import provenance as reported
-from attention_coresets.analysis.results import Results
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.report.paper_repro import provenance as reported
 from attention_coresets.coresets.walks import walk
 from attention_coresets.study import provenance as module
 from attention_coresets.study.cell import run_cell

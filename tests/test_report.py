@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis import real_tables
-from attention_coresets.analysis.blocks import page_blocks
-from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.markdown import fill, interval, number, table
-from attention_coresets.analysis.measures import Measured
-from attention_coresets.analysis.report import paper_repro, remark
-from attention_coresets.analysis.results import Results, load, present, significant
-from attention_coresets.analysis.sections import SECTIONS
-from attention_coresets.analysis.summary import Estimate
-from attention_coresets.analysis.tolerances import Band, about
+from attention_coresets.analysis.parts.band import Band, about
+from attention_coresets.analysis.parts.markdown import fill, interval, number, table
+from attention_coresets.analysis.parts.measured import Measured
+from attention_coresets.analysis.parts.results import Results, load, present, significant
+from attention_coresets.analysis.report.blocks import page_blocks
+from attention_coresets.analysis.report.paper_repro import paper_repro, remark
+from attention_coresets.analysis.stats.estimates import Estimate
+from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
+from attention_coresets.analysis.topics.language_model import tables as language_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script
 from synthetic_results import synthetic_results, synthetic_table, write_fits, write_results
@@ -172,11 +171,11 @@ def test_smoke_is_left_out_where_there_is_more(results):
 
 
 def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results):
-    page = real_tables.language(results)
+    page = language_tables.language(results)
     twice = pd.concat([results.table, results.table.assign(seed=results.table["seed"] + 1)])
-    assert real_tables.language(Results("full", twice, results.fits)) == page
+    assert language_tables.language(Results("full", twice, results.fits)) == page
     without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
-    assert "– of the planted facts" in real_tables.language(Results("smoke", without, results.fits))
+    assert "– of the planted facts" in language_tables.language(Results("smoke", without, results.fits))
 
 
 def test_every_column_of_the_table_is_explained():

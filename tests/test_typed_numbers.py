@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attention_coresets.analysis.blocks import BLOCKS, NOTHING
-from attention_coresets.analysis.language_prose import SERVED
-from attention_coresets.analysis.markdown import fill
-from attention_coresets.analysis.prose import SYNTHETIC, WIDER
-from attention_coresets.analysis.real_prose import REAL
-from attention_coresets.analysis.results import Results
-from attention_coresets.analysis.typed_numbers import LIST, REMEDY, complaints, typed
-from attention_coresets.analysis.wording import tallies, tally
+from attention_coresets.analysis.parts.markdown import fill
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.wording import tallies, tally
+from attention_coresets.analysis.report.blocks import BLOCKS, NOTHING, SENTENCES
+from attention_coresets.analysis.report.typed_numbers import LIST, REMEDY, complaints, typed
+from attention_coresets.analysis.topics.ablation.prose import WIDER
 from synthetic_results import synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,7 +194,7 @@ def two_results() -> tuple[Results, Results]:
     return before, disturbed(before)
 
 
-@pytest.mark.parametrize("name", [*SYNTHETIC, *REAL, *SERVED])
+@pytest.mark.parametrize("name", SENTENCES)
 def test_sentences_are_computed_from_results(two_results, name):
     text, other = (BLOCKS[name](results) for results in two_results)
     assert all(re.search("[0-9]", words) for words in (text, other))
@@ -205,7 +203,7 @@ def test_sentences_are_computed_from_results(two_results, name):
     assert "\n" not in text or name == "surprises"
 
 
-@pytest.mark.parametrize("name", [*SYNTHETIC, *REAL, *SERVED])
+@pytest.mark.parametrize("name", SENTENCES)
 def test_what_was_not_measured_leaves_no_sentence(name):
     results = synthetic_results()
     empty = Results("quick", results.table.iloc[:0], [], None)
@@ -213,7 +211,7 @@ def test_what_was_not_measured_leaves_no_sentence(name):
     assert "reproduce" in NOTHING
 
 
-@pytest.mark.parametrize("name", [*SYNTHETIC, *REAL, *SERVED])
+@pytest.mark.parametrize("name", SENTENCES)
 def test_few_arms_and_sizes_leave_out_what_they_do_not_say(name):
     results = synthetic_results()
     ours = results.table.loc[results.table["arm"].str.startswith(("query_exchange", "minimax"))]
@@ -224,34 +222,34 @@ def test_few_arms_and_sizes_leave_out_what_they_do_not_say(name):
 def test_rivals_that_lose_less_are_counted_out():
     """The synthetic loss grows by 40, 60 and 80 over m for h2o, snapkv and kept sinks, and by 12 for ours."""
     results = synthetic_results()
-    text = SERVED["real_losses"](results)
+    text = SENTENCES["real_losses"](results)
     assert "`query_exchange` at 1/8 and 1/4 of the cache, over 4 segments of 2 texts, beside 3 rivals" in text
     assert "Its loss is lower in the mean than with all 3 at every size" in text
     rows = results.table
     ours = (rows["experiment"] == "real_language") & (rows["arm"] == "query_exchange") & (rows["size"] == 256)
     worse = replace(results, table=rows.assign(loss=rows["loss"].mask(ours, 2.5 + 50 / 256)))
-    text = SERVED["real_losses"](worse)
+    text = SENTENCES["real_losses"](worse)
     assert "Its loss is lower in the mean than with 2 of 3 (not `h2o`) at 1/8, all 3 at 1/4" in text
     assert "leaves out zero against 2 of 3 (not `h2o`) at 1/8, all 3 at 1/4" in text
 
 
 def test_what_contradicted_expectations_is_there_only_while_it_does():
     results = wide(synthetic_results())
-    assert "less* than e^(ρσ)" not in SYNTHETIC["surprises"](results)  # the synthetic β are 1
-    text = SYNTHETIC["surprises"](replace(results, fits=[lower(record) for record in results.fits]))
+    assert "less* than e^(ρσ)" not in SENTENCES["surprises"](results)  # the synthetic β are 1
+    text = SENTENCES["surprises"](replace(results, fits=[lower(record) for record in results.fits]))
     assert "On `sphere`, `cap_outliers` and `antipodal` the tilted walk needs *less* than e^(ρσ)" in text
     assert "β = 0.3 [0.2, 0.4] to 0.3 [0.2, 0.4] (3 settings)" in text
     assert "more slowly than √d: α = 0.3 [0.2, 0.4] on `sphere`" in text
     assert "better on 2 of the ablation's 2 families, its error 0.7 [0.7, 0.7] to 0.7 [0.7, 0.7] times" in text
     assert "on the league's 4 families, others err less in the mean: `herding_tilted` on 4" in text
     worse = results.table.assign(error=results.table["error"].where(results.table["arm"] != WIDER, 9.0))
-    assert "kernel scale" not in SYNTHETIC["surprises"](replace(results, table=worse))
+    assert "kernel scale" not in SENTENCES["surprises"](replace(results, table=worse))
 
 
 def test_the_target_of_our_own_construction_is_met_where_its_claim_is():
     """Synthetic ratios 0.6, 0.5 and 0.4 meet 0.7; three times as large they do not."""
     results = synthetic_results()
-    assert "is met in the model `unweighted`, `tilted` and `free`" in SYNTHETIC["own_target"](results)
+    assert "is met in the model `unweighted`, `tilted` and `free`" in SENTENCES["own_target"](results)
     ours = results.table["arm"].str.startswith("minimax")
     worse = results.table.assign(error=results.table["error"] * np.where(ours, 3.0, 1.0))
-    assert "is met in no model" in SYNTHETIC["own_target"](replace(results, table=worse))
+    assert "is met in no model" in SENTENCES["own_target"](replace(results, table=worse))

@@ -189,7 +189,7 @@ def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0
 
     The geometric mean of its semi-axes is at most 1 + tolerance times the least possible. So with r semi-axes its
     volume is at most (1 + tolerance)^r times the least. Queries may span only r < d dimensions, as they must for b < d
-    + 1; then the body is the smallest in their span. geometry/loewner.py has the algorithm, its certificate, its sources.
+    + 1; then the body is the smallest in their span. geometry/loewner.py has the algorithm and its sources.
 
     Cost: O(b d^2) a head, and some 10^2 to 10^4 steps of O(b r).
 

@@ -53,5 +53,6 @@ class PluginChecks:
                 else:
                     check_family(name, build(registry, part, name, asked))
             except ValueError as error:
-                raise StudyError(f"{part}={name}: {error}") from error
+                reason = str(error).removeprefix(f"cache {name}: ")
+                raise StudyError(f"{part}={name}: {reason}") from error
             self._done.add(key)

@@ -15,7 +15,7 @@ Construct = Callable[..., Coreset]
 
 @dataclass(frozen=True)
 class SizeSearch:
-    """The size needed lies in ``(lo, hi]``. Status as in `analysis.sizes`: "interval", "left" (the smallest size asked
+    """The size needed lies in ``(lo, hi]``. Status as in `stats.sizes`: "interval", "left" (the smallest size asked
     already suffices, lo = 0) or "right" (the largest does not, hi = inf); "budget" where the evaluations ran out while
     hi / lo was still above the ratio. `evaluations` holds (size, share of replicates within epsilon), in order."""
 
@@ -40,7 +40,7 @@ def search_size(
     """The smallest size in [smallest, largest] with P(err <= epsilon) >= 1 - delta, up to a factor `ratio`.
 
     `evaluate(size)` returns the errors of all replicates; it is asked at most once a size, and never at size n, where
-    the error is zero. Both ends count from above as in `analysis.sizes`: lo is the largest size that was seen to fail.
+    the error is zero. Both ends count from above as in `stats.sizes`: lo is the largest size that was seen to fail.
     Error curves are not monotone, so the `confirm` steps of `ratio` above hi are asked too, and a failure there moves
     the search up; what lies between the sizes asked is not known. About log2(log(n) / log(ratio)) + confirm
     evaluations. Raises ValueError on bad limits or NaN errors.

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attention_coresets.analysis.crossings import crossings
 from attention_coresets.analysis.figures.looks import Look
-from attention_coresets.analysis.frames import column, groups
-from attention_coresets.analysis.plan import EPSILON_MAX, Regime, regime_rows
-from attention_coresets.analysis.sizes import INTERVAL, LEFT, RIGHT, size_table
+from attention_coresets.analysis.stats.crossings import crossings
+from attention_coresets.analysis.stats.frames import column, groups
+from attention_coresets.analysis.stats.plan import EPSILON_MAX, Regime, regime_rows
+from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT, size_table
 
 BAND_ALPHA = 0.18
 # status of a censored size -> its open triangle and what it says; used are the sizes inside the regime of the fits

@@ -1,0 +1,36 @@
+"""Measures that read an exponent off the fitted laws."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attention_coresets.analysis.parts.measured import Measure, Measured, setting
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate
+
+
+def law(name: str, symbol: str, arm: str, cache: str) -> Measure:
+    """The fitted coefficient `symbol` of one arm and family, a part for each combination that the law holds fixed."""
+
+    def measure(results: Results) -> list[Measured]:
+        records = [r for r in results.laws(name) if (r["fixed"]["arm"], r["fixed"]["cache"]) == (arm, cache)]
+        return [Measured(setting(record["fixed"]), *coefficient(record, symbol)) for record in records]
+
+    return measure
+
+
+def law_everywhere(name: str, symbol: str, arm: str) -> Measure:
+    """As `law`, over every family: the settings begin with the family's name."""
+
+    def measure(results: Results) -> list[Measured]:
+        records = [record for record in results.laws(name) if record["fixed"]["arm"] == arm]
+        return [Measured(setting(r["fixed"], "cache"), *coefficient(r, symbol)) for r in records]
+
+    return measure
+
+
+def coefficient(record: Mapping[str, Any], symbol: str) -> tuple[Estimate, str]:
+    """A coefficient of a record of fits.json, or nothing and the reason why it was not fitted."""
+    if record["status"] != "fitted":
+        return NOTHING, record["reason"]
+    found = record["coefficients"][symbol]
+    return Estimate(found["value"], found["low"], found["high"], record["clusters"]), ""

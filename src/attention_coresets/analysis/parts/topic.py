@@ -1,0 +1,48 @@
+"""What a topic is: a question with its claims, the laws fitted for them, and its part of every page."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from matplotlib.figure import Figure
+
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.stats.plan import FitPlan
+
+HEADS_FILE = "heads.parquet"  # what a figure needs that is of no experiment
+Drawing = tuple[str, Callable[[Results], Figure]]  # the experiment a figure needs, and what draws it
+Words = Callable[[Results], str]  # Markdown of a tier's results, empty where they do not say it
+KINDS = ("theory", "constructions", "exact numbers", "a real model")  # of topics, in the order of the table of claims
+
+
+@dataclass(frozen=True)
+class Section:
+    """An experiment's part of the page."""
+
+    experiment: str
+    title: str
+    about: str
+    numbers: Words
+
+
+@dataclass(frozen=True)
+class Topic:
+    """All that one question adds to the study.
+
+    kind: one of KINDS; claims are listed kind by kind.
+    sections: of paper_repro.md, one an experiment.
+    figures: by the name of their files.
+    plans: laws that scripts/fit.py fits.
+    headline, surprises: sentences of README's summary, and of its list of what contradicted expectations.
+    sentences, tables: blocks of pages by name, inside a line or on lines of their own.
+    """
+
+    kind: str
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
+    figures: Mapping[str, Drawing] = field(default_factory=dict)
+    plans: tuple[FitPlan, ...] = ()
+    headline: tuple[Words, ...] = ()
+    surprises: tuple[Words, ...] = ()
+    sentences: Mapping[str, Words] = field(default_factory=dict)
+    tables: Mapping[str, Words] = field(default_factory=dict)

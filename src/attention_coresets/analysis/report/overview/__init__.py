@@ -1,0 +1,1 @@
+"""Figures that hold the topics against one another."""

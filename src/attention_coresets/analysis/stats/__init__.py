@@ -1,0 +1,1 @@
+"""Statistics that know no experiment: sizes, fitted laws, medians and their intervals."""

@@ -1,0 +1,55 @@
+"""Confidence intervals for fitted laws by resampling whole caches.
+
+Rows of one cache share its luck, so caches, not rows, are drawn with replacement. With k caches the plain percentile
+interval is too short (its variance is (k-1)/k of the right one, and it uses the normal where t is due), and k is often
+ten: the distances from the estimate are therefore stretched by t_{k-1} sqrt(k/(k-1)) / z, which tends to 1 (the
+correction behind Hesterberg's expanded percentile, 2015). tests/test_fits.py measures the coverage.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, t
+
+from attention_coresets.analysis.stats.censored import maximise
+from attention_coresets.analysis.stats.power_law import UNDETERMINED, Features, prepare, solve
+
+LOST = 0.05  # share of resamples that may leave a coefficient undetermined
+
+
+def bootstrap(
+    intervals: pd.DataFrame,
+    features: Features,
+    rng: np.random.Generator,
+    *,
+    clusters: str | Sequence[str] = ("seed", "head"),
+    replicates: int = 400,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """(low, high) of each coefficient of `fit` at `level`, from refits on `replicates` resamples of the clusters.
+
+    Refits start at the estimate and run together: about a second for 400 refits of 1000 rows. Raises ValueError as
+    `fit` does, with fewer than 3 clusters, and where over 5 % of the resamples leave a coefficient undetermined.
+    """
+    problem = prepare(intervals, features, clusters)
+    best = solve(problem)
+    k = int(problem.cluster.max()) + 1
+    if k < 3:
+        raise ValueError(f"{k} caches cannot be resampled; measure at least 3 seeds or heads")
+    counts = rng.multinomial(k, np.full(k, 1 / k), size=replicates)  # [replicates, clusters]
+    refits = maximise(problem.rows, counts[:, problem.cluster].astype(float), (best.beta[0], float(best.scale[0])))
+    kept = refits.converged & (refits.spread <= UNDETERMINED).all(axis=1)
+    if kept.mean() < 1 - LOST:
+        raise ValueError(f"{(~kept).sum()} of {replicates} resamples leave {list(problem.names)} undetermined")
+    estimate = problem.coefficients(best.beta)[0]
+    tail = (1 - level) / 2
+    ends = np.quantile(problem.coefficients(refits.beta[kept]), [tail, 1 - tail], axis=0)
+    low, high = estimate + stretch(k, level) * (ends - estimate)
+    return {name: (float(a), float(b)) for name, a, b in zip(("const", *problem.names), low, high, strict=True)}
+
+
+def stretch(clusters: int, level: float) -> float:
+    """How much wider than the percentile interval an interval from few clusters has to be."""
+    tail = (1 + level) / 2
+    return float(t.ppf(tail, clusters - 1) / norm.ppf(tail) * np.sqrt(clusters / (clusters - 1)))

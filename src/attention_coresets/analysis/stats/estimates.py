@@ -1,0 +1,115 @@
+"""Medians and means over caches with bootstrap intervals; arms are compared on the same caches, pair by pair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from attention_coresets.analysis.stats.bootstrap import stretch
+from attention_coresets.analysis.stats.frames import column, means, medians
+
+SYNTHETIC = ("seed", "head")  # what names one cache
+LEAST = 3  # caches below which no interval is given
+_REPLICATES = 2000
+_STREAM = 1979  # of the resamples: apart from those that draw data
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval over `caches` caches (or what else `Measured.unit` names); the ends are NaN where
+    there are too few for one."""
+
+    value: float
+    low: float
+    high: float
+    caches: int
+
+    def exp(self) -> "Estimate":
+        """The estimate of exp(x) from that of x."""
+        value, low, high = np.exp([self.value, self.low, self.high]).tolist()
+        return Estimate(value, low, high, self.caches)
+
+
+NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def median(values: Float[np.ndarray, "caches"], *, positive: bool = False, level: float = 0.95) -> Estimate:
+    """The median over caches, one value a cache, with the percentile interval of 2000 resamples, its distances from the
+    median made longer for few caches (`bootstrap.stretch`): of three, plain percentiles are the least and the largest
+    value, which hold the true median with probability 0.75. They may leave the range of the values. `positive`: of a
+    quantity that cannot be negative; the distances are those of logarithms, where no value is 0, so that the ends are
+    positive too.
+
+    The resamples are the same for all medians of as many values. Seeded by the values, as they once were, intervals of
+    numbers alike up to rounding differed by the chance of the resampling.
+    """
+    x = np.sort(values)
+    if len(x) == 0 or np.isnan(x).any():
+        raise ValueError("a median needs at least one value and no NaN")
+    k, value = len(x), float(np.median(x))
+    if k < LEAST:
+        return Estimate(value, np.nan, np.nan, k)
+    rng = np.random.default_rng([_STREAM, k])
+    drawn = np.median(x[rng.integers(k, size=(_REPLICATES, k))], axis=1)
+    if positive and x[0] > 0:
+        return stretched(float(np.log(value)), np.log(drawn), k, level).exp()
+    return stretched(value, drawn, k, level)
+
+
+def clustered_mean(
+    values: Float[np.ndarray, "values"], clusters: Int[np.ndarray, "values"], *, level: float = 0.95
+) -> Estimate:
+    """The mean over all values, with the percentile interval of 2000 resamples of whole clusters (values of one
+    cluster have the same label), made wider for few of them (`bootstrap.stretch`); `caches` is their number.
+
+    The resamples are the same for all means of as many clusters, as for `median`.
+    """
+    if len(values) == 0 or np.isnan(values).any():
+        raise ValueError("a mean needs at least one value and no NaN")
+    labels = np.unique(clusters, return_inverse=True)[1]
+    sums, counts = np.bincount(labels, weights=values), np.bincount(labels)
+    k, value = len(sums), float(values.mean())
+    if k < LEAST:
+        return Estimate(value, np.nan, np.nan, k)
+    rng = np.random.default_rng([_STREAM, k])
+    drawn = rng.multinomial(k, np.full(k, 1 / k), size=_REPLICATES)  # [replicates, k]
+    return stretched(value, drawn @ sums / (drawn @ counts), k, level)
+
+
+def stretched(value: float, drawn: Float[np.ndarray, "replicates"], clusters: int, level: float = 0.95) -> Estimate:
+    """The estimate with the percentile interval of its resamples, made wider for few clusters."""
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = value + stretch(clusters, level) * (ends - value)
+    return Estimate(value, float(low), float(high), clusters)
+
+
+def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC) -> Estimate:
+    """The median over caches of each cache's own median of a column, nowhere negative, over whatever else varies."""
+    return median(column(medians(rows, caches, [name]), name), positive=True)
+
+
+def paired_log_ratio(
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+) -> pd.DataFrame:
+    """log(arm / other) of the column `name` on every (cache, setting) that both arms have.
+
+    Columns: those of `caches`, cache, n, d, rho, size, and log_ratio. Rows where either is zero are left out: one of
+    them is then exact, and a ratio says nothing. Where a real head has several seeds of the construction, their median
+    is compared.
+    """
+    keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
+    found = medians(rows.loc[rows[name] > 0], [*keys, "arm"], [name])
+    left, right = (found.loc[found["arm"] == label].drop(columns="arm") for label in (arm, other))
+    both = left.merge(right, on=keys, suffixes=("_left", "_right"))
+    ratio = np.log(column(both, f"{name}_left") / column(both, f"{name}_right"))
+    return both[keys].assign(log_ratio=ratio)
+
+
+def paired_ratio(
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+) -> Estimate:
+    """Median over caches of the geometric-mean ratio arm / other over settings; NOTHING where no cache has both."""
+    pairs = paired_log_ratio(rows, arm, other, name, caches)
+    return median(column(means(pairs, caches, ["log_ratio"]), "log_ratio")).exp() if len(pairs) else NOTHING

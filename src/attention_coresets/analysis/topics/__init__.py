@@ -1,0 +1,17 @@
+"""The study's questions, a folder each; `contents` puts together what they hold.
+
+A claim: its tolerance goes into the topic's tolerances.py before the experiment is run, its row into claims.py, and
+what it measures, where no measure there will do, into measures.py (an exponent of a fitted law: `parts.exponents`).
+paper_repro.md then shows it, in the table of claims and under its experiment.
+
+A law to fit: a row in the topic's plans.py. scripts/fit.py then fits it.
+
+A table, sentence or figure: a function of `Results` in the topic's tables.py, prose.py or figures.py, and its name in
+topic.py, which says where it is shown. A section of paper_repro.md is a row there as well.
+
+A topic: a folder with the question as its docstring and a topic.py, and a line in contents.py.
+
+Topics do not import one another. Two exceptions, each one way: language_model uses the rivals, texts and shares of the
+cache of real_heads, and a sentence of real_heads sets its constant beside that of rates. What holds several topics
+against one another is in report/overview.
+"""

@@ -1,0 +1,1 @@
+"""Which part of the tilted Gram–Schmidt walk does what?"""

@@ -1,0 +1,16 @@
+"""What is expected of the tilted Gram–Schmidt walk among its variants."""
+
+from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.topics.ablation import measures as comparisons
+from attention_coresets.analysis.topics.ablation.tolerances import BANDS
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "ablation",
+        "The tilted Gram–Schmidt walk is within 1.25 of the best rule on every family: ratio of errors",
+        "tilted, unweighted",
+        "ablation",
+        BANDS["ablation"],
+        comparisons.against_best("walk_tilted"),
+    ),
+)

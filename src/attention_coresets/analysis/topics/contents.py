@@ -1,0 +1,30 @@
+"""All that the topics hold, put together here and nowhere else."""
+
+from attention_coresets.analysis.parts.topic import KINDS, Section, Topic
+from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.stats.plan import FitPlan
+from attention_coresets.analysis.topics.ablation import topic as ablation
+from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
+from attention_coresets.analysis.topics.language_model import topic as language_model
+from attention_coresets.analysis.topics.league import topic as league
+from attention_coresets.analysis.topics.optimum import topic as optimum
+from attention_coresets.analysis.topics.rates import topic as rates
+from attention_coresets.analysis.topics.real_heads import topic as real_heads
+from attention_coresets.analysis.topics.worst_case import topic as worst_case
+
+# in the order of the sections of paper_repro.md
+TOPICS: tuple[Topic, ...] = (
+    rates.TOPIC,
+    hard_instances.TOPIC,
+    worst_case.TOPIC,
+    optimum.TOPIC,
+    ablation.TOPIC,
+    league.TOPIC,
+    real_heads.TOPIC,
+    language_model.TOPIC,
+)
+CLAIMS: tuple[Claim, ...] = tuple(
+    claim for topic in sorted(TOPICS, key=lambda topic: KINDS.index(topic.kind)) for claim in topic.claims
+)
+SECTIONS: tuple[Section, ...] = tuple(section for topic in TOPICS for section in topic.sections)
+PLANS: tuple[FitPlan, ...] = tuple(plan for topic in TOPICS for plan in topic.plans)

@@ -1,0 +1,1 @@
+"""Is the bound tight? Signed clusters against their floors, the antipodal pair, and controls without e^ρ."""

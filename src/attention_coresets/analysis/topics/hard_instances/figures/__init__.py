@@ -1,0 +1,1 @@
+"""The figures of the hard instances and of the controls."""

@@ -1,0 +1,53 @@
+"""What this question adds to the study: its sections, and its claims, words and figures by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.hard_instances import antipodal as pair
+from attention_coresets.analysis.topics.hard_instances import claims, plans, prose, tables
+from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
+from attention_coresets.analysis.topics.hard_instances.figures.antipodal import antipodal
+from attention_coresets.analysis.topics.hard_instances.figures.controls import controls
+from attention_coresets.analysis.topics.hard_instances.figures.signed_clusters import lower_bound, lower_bound_random
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        hard.ORTHONORMAL,
+        "Lower bound: signed clusters",
+        "Orthonormal centres (clusters ≤ d). docs/lower_bound.md proves, for any weights, that no coreset errs by less"
+        " than max(i, ii, iii, iv); where all clusters have equal weight and m ≤ n/2 that is at least A√(d/2).",
+        tables.lower_bound,
+    ),
+    Section(
+        hard.RANDOM,
+        "Signed clusters with random centres: descriptive",
+        "More clusters than dimensions. **Nothing is proven here**: attention at ρc_j is not A s_j, and A√(d/2) is a"
+        " unit, not a floor.",
+        tables.random_centres,
+    ),
+    Section(
+        pair.ANTIPODAL,
+        "Antipodal pair: e^(2ρ) for unweighted subsets",
+        "An unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens; tilted weights repair it.",
+        tables.antipodal,
+    ),
+    Section(
+        "lower_bound_controls",
+        "Controls: equal keys and product",
+        "Equal keys: attention is the mean of the values, the rate √d/ε without ρ. Product: 8 distinct keys, each"
+        " with n/8 random values, between that and √d e^ρ/ε.",
+        tables.controls,
+    ),
+)
+
+TOPIC = Topic(
+    kind="theory",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    figures={
+        "lower_bound": (hard.ORTHONORMAL, lower_bound),
+        "lower_bound_random": (hard.RANDOM, lower_bound_random),
+        "antipodal": (pair.ANTIPODAL, antipodal),
+        "controls": ("lower_bound_controls", controls),
+    },
+    plans=plans.PLANS,
+    headline=(prose.floor,),
+)

@@ -1,0 +1,1 @@
+"""What does a language model lose on coresets?"""

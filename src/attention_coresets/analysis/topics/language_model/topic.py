@@ -1,0 +1,31 @@
+"""What this question adds to the study: its sections, and its claims, words and figures by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.language_model import claims, figures, prose, tables
+from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        LANGUAGE,
+        "A language model on coresets",
+        "SmolLM2-135M reads a text, its cache is replaced by coresets of every KV head, and it goes on from there.",
+        tables.language,
+    ),
+)
+
+TOPIC = Topic(
+    kind="a real model",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    figures={
+        "real_language": (LANGUAGE, figures.real_language),
+    },
+    headline=(prose.headline,),
+    sentences={
+        "real_segments": prose.segments,
+        "real_losses": prose.losses,
+        "real_times": prose.construction_times,
+        "real_facts": prose.facts,
+    },
+    tables={"real_language": tables.language},
+)

@@ -1,0 +1,1 @@
+"""Is our own construction better than every other one?"""

@@ -1,0 +1,67 @@
+"""Sentences with numbers on the league: for the headline, our target, and what contradicted expectations."""
+
+import pandas as pd
+
+from attention_coresets.analysis.parts.markdown import interval
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.status import REPRODUCED
+from attention_coresets.analysis.parts.verdict import Claim, evaluate
+from attention_coresets.analysis.parts.wording import between, claimed, code, listed, span
+from attention_coresets.analysis.stats.frames import column
+from attention_coresets.analysis.topics.league.claims import CLAIMS
+from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, standings
+from attention_coresets.analysis.topics.league.tolerances import BANDS
+
+
+def ahead(results: Results) -> str:
+    """Ours over the best other of each cell, model by model."""
+    words = []
+    for model in MODELS:
+        every, unseen, more = (
+            claimed(CLAIMS, results, f"league_{model}{part}") for part in ("", "_unseen", "_unseen_more")
+        )
+        if every:
+            own = f"; on families it had not met {span(unseen)}" if unseen else ""
+            own += f", at more dimensions {span(more)}" if more else ""
+            words.append(f"{span(every)} ({model}{own})")
+    if not words:
+        return ""
+    return (
+        "**League** of all constructions, fresh seed: error of our own over that of the best other of"
+        f" each cell: {', '.join(words)}."
+    )
+
+
+def better_rules(results: Results) -> str:
+    """In how many families of the league herding and rules with kernel swaps err less than the walk in the mean."""
+    errors = standings(results.rows(EXPERIMENT), "tilted").errors
+    if REFERENCE not in errors:
+        return ""
+    ratios = pd.DataFrame(errors.sub(column(errors, REFERENCE), axis=0).groupby("cache").mean())
+    counts = {str(arm): float((column(ratios, str(arm)) < 0).sum()) for arm in errors}
+    herding = {arm: n for arm, n in counts.items() if arm.startswith("herding")}
+    swaps = {arm: n for arm, n in counts.items() if arm.endswith("kernel_swaps")}
+    words = [f"{code(herding)} on {between(herding.values())}"] if herding else []
+    words += [f"the {len(swaps)} rules followed by kernel swaps on {between(swaps.values())}"] if swaps else []
+    if not words:
+        return ""
+    return (
+        "The walk has the proof, but not the least error. Among tilted coresets, on the league's"
+        f" {len(ratios)} families, others err less in the mean: {listed(words)}."
+    )
+
+
+def own_target(results: Results) -> str:
+    """Our construction over the best other of each cell, model by model, and where the target is met."""
+    found = {model: evaluate(_claim(model), results) for model in MODELS}
+    known = {model: outcome for model, outcome in found.items() if outcome.parts}
+    if not known:
+        return ""
+    words = [f"{interval(outcome.parts[0][0].estimate)} ({model})" for model, outcome in known.items()]
+    met = [model for model, outcome in known.items() if outcome.status == REPRODUCED]
+    where = f"met in the model {code(met)}" if met else "met in no model"
+    return f"{listed(words)}; the ratio set out for ({BANDS['league']}) is {where}"
+
+
+def _claim(model: str) -> Claim:
+    return next(claim for claim in CLAIMS if claim.id == f"league_{model}")

@@ -1,0 +1,1 @@
+"""How far from the exact optimum are constructions on caches so small that it can be found?"""

@@ -1,0 +1,74 @@
+"""Constructions against the exact optimum of tiny caches: error at equal size, size at equal error."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from attention_coresets.analysis.parts.measured import Measure, Measured, exactly
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import Estimate, median
+from attention_coresets.analysis.stats.frames import column, groups, medians
+
+EXPERIMENT = "optimum"
+CACHE = ["cache", "cache_params", "n", "d", "rho", "seed", "head"]
+ROUNDING = 1e-7
+
+
+def against(results: Results) -> pd.DataFrame:
+    """Every construction's row with best, the optimum's error at the same size in the same coreset model; error_ratio =
+    error / best, NaN where the optimum is exact; size_ratio = the least size measured at which the construction errs by
+    at most best, over the optimum's size, infinite where no measured size suffices."""
+    rows = results.rows(EXPERIMENT)
+    optima = rows.loc[rows["coreset"] == "optimum"]
+    parts = [_matched(group, optima.loc[optima["model"] == names["model"]]) for names, group in _arms(rows)]
+    return pd.concat(parts, ignore_index=True) if parts else rows.iloc[:0]
+
+
+def _arms(rows: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
+    return groups(rows.loc[rows["coreset"] != "optimum"], ["arm", "model"])
+
+
+def _matched(rows: pd.DataFrame, optima: pd.DataFrame) -> pd.DataFrame:
+    best = optima[[*CACHE, "size"]].assign(best=optima["error"])
+    both = rows.merge(best, on=[*CACHE, "size"])
+    error, floor = column(both, "error"), column(both, "best")
+    ratio = np.where(floor > ROUNDING, error / np.maximum(floor, ROUNDING), np.nan)
+    sizes = [
+        _size_at(rows, cache, target) for cache, target in zip(both[CACHE].itertuples(index=False), floor, strict=True)
+    ]
+    return both.assign(error_ratio=ratio, size_ratio=np.array(sizes, dtype=float) / column(both, "size"))
+
+
+def _size_at(rows: pd.DataFrame, cache: tuple, target: float) -> float:
+    """The least measured size of this construction on this cache with error at most the target."""
+    same = (rows[CACHE] == list(cache)).all(axis=1) & (column(rows, "error") <= target + ROUNDING)
+    return float(column(rows.loc[same], "size").min()) if bool(same.any()) else np.inf
+
+
+def over_caches(rows: pd.DataFrame) -> Estimate:
+    return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"), positive=True)
+
+
+def never_below() -> Measure:
+    """The smallest error over the optimum's of any construction: 1 or more, but for the optimum's own tolerance."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = against(results)
+        ratios = column(rows.loc[rows["error_ratio"].notna()], "error_ratio") if len(rows) else np.array([])
+        return [Measured("least of all", exactly(float(ratios.min()), len(ratios)), unit="rows")] if len(ratios) else []
+
+    return measure
+
+
+def error_over_optimum(arm: str) -> Measure:
+    """Error of one construction over the optimum's of its model at equal size: of each cache the median over sizes,
+    then the median over caches, family by family."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = against(results)
+        rows = rows.loc[(rows["arm"] == arm) & rows["error_ratio"].notna()] if len(rows) else rows
+        units = "caches × ρ"
+        return [Measured(names["cache"], over_caches(group), unit=units) for names, group in groups(rows, ["cache"])]
+
+    return measure

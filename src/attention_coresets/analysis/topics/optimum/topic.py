@@ -1,0 +1,22 @@
+"""What this question adds to the study: its sections, and its claims, words and figures by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.optimum import claims, prose, tables
+from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        EXPERIMENT,
+        "Exact optima",
+        "The best possible subset of each size, by mixed-integer programming, its error enclosed by branch and bound.",
+        tables.sizes_table,
+    ),
+)
+
+TOPIC = Topic(
+    kind="exact numbers",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    headline=(prose.walk,),
+    sentences={"optimum_sizes": prose.optimum_sizes},
+)

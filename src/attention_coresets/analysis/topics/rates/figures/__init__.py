@@ -1,0 +1,1 @@
+"""The figures of the rates and of the constant."""

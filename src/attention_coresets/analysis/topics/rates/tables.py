@@ -1,0 +1,79 @@
+"""The fitted exponents and the constant, as Markdown."""
+
+from collections.abc import Callable
+
+from attention_coresets.analysis.parts.arm_names import ARM, model_of
+from attention_coresets.analysis.parts.exponents import coefficient
+from attention_coresets.analysis.parts.markdown import interval, number, table
+from attention_coresets.analysis.parts.measured import Measured, setting
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.parts.wording import span
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
+from attention_coresets.analysis.topics.rates.measures import with_constants
+
+SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
+DRAWS = ("uniform", "tilted_draws")
+# law and experiment -> its exponent, what theory says of it for balanced signs, and for draws
+RATES = {
+    "epsilon_rate": ("gamma", "1", "2"),
+    "d_rate": ("alpha", "½", "0 to 1"),
+    "rho_rate": ("beta", "1", "at most 1"),
+    "n_independence": ("nu", "0", "0"),
+}
+
+
+def laws(*names: str) -> Callable[[Results], str]:
+    """Exponents of the fitted laws, a row for each arm, family and setting."""
+
+    def numbers(results: Results) -> str:
+        rows = []
+        for record in (record for name in names for record in results.laws(name)):
+            fixed = record["fixed"]
+            arm = model_of(results.rows(record["experiment"]), fixed["arm"])
+            rows.append([arm, fixed["cache"], setting(fixed), *_law_cells(record)])
+        head = [ARM, "Family", "At", "Exponents of the size m(ε), 95 %", "Censored", "Caches"]
+        return table(head, rows) if rows else "No law was fitted: run `python scripts/fit.py`."
+
+    return numbers
+
+
+def _law_cells(record: dict) -> list[str]:
+    if record["status"] != "fitted":
+        return [f"not fitted: {record['reason']}", "–", "–"]
+    names = [name for name in record["coefficients"] if name != "const"]
+    words = "; ".join(f"{SYMBOLS[name]} {interval(coefficient(record, name)[0])}" for name in names)
+    return [words, f"{record['censored_left'] + record['censored_right']:.0%}", str(record["clusters"])]
+
+
+def constant(results: Results) -> str:
+    """m err / (sqrt(d) e^{rho sigma}) and with e^rho: the largest median of each family and arm."""
+    rows = with_constants(results.rows("constant"))
+    kinds = ["constant_sigma", "constant_rho"]
+    each = medians(rows, ["cache", "arm", "n", "d", "rho", "size"], kinds)
+    arms = distinct(rows, "arm")
+    lines = []
+    for names, family in groups(each, ["cache"]):
+        found = [family.loc[family["arm"] == arm, kinds] for arm in arms]
+        cells = [" / ".join(number(column(f, k).max()) for k in kinds) if len(f) else "–" for f in found]
+        lines.append([names["cache"], *cells])
+    note = (
+        "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ). constant_sigma: the setting of the largest"
+        " median picked on these rows; its interval is its own, without the luck of the pick.\n\n"
+    )
+    return note + table(["Family", *(model_of(rows, arm) for arm in arms)], lines)
+
+
+def rates(results: Results) -> str:
+    """The exponents of the size laws, a row for each exponent and arm, over all families and settings measured."""
+    rows = []
+    for name, (symbol, balanced, drawn) in RATES.items():
+        records = [record for record in results.laws(name) if record["status"] == "fitted"]
+        for arm in sorted({record["fixed"]["arm"] for record in records}):
+            mine = [record for record in records if record["fixed"]["arm"] == arm]
+            parts = [Measured(setting(record["fixed"]), *coefficient(record, symbol)) for record in mine]
+            families = ", ".join(sorted({record["fixed"]["cache"] for record in mine}))
+            theory = drawn if arm in DRAWS else balanced
+            rows.append([SYMBOLS[symbol], model_of(results.rows(name), arm), families, theory, span(parts)])
+    if not rows:
+        return "No fits yet: run `python scripts/fit.py`."
+    return table(["Exponent of m(ε)", "Arm (coreset model)", "Families", "Theory", "Measured, 95 %"], rows)

@@ -1,0 +1,1 @@
+"""Are the worst cases found the worst? Ascent, branch and bound and certificates against each other."""

@@ -1,0 +1,32 @@
+"""What this question adds to the study: its sections, and its claims, words and figures by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.worst_case import claims, figures, prose, tables
+from attention_coresets.analysis.topics.worst_case.measures import JUDGED, SMALL
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        JUDGED,
+        "The adversary judged",
+        "Ascent against branch and bound (d ≤ 4, a proven upper bound) and against the kernel certificate"
+        " (docs/certificates.md).",
+        tables.judged,
+    ),
+    Section(
+        SMALL,
+        "Ceilings on small caches",
+        "Every certificate, branch and bound and the ascent on the same coresets: no two of these numbers may"
+        " contradict each other.",
+        tables.small,
+    ),
+)
+
+TOPIC = Topic(
+    kind="exact numbers",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    figures={
+        "ceilings": (JUDGED, figures.ceilings),
+    },
+    headline=(prose.both_sides,),
+)
