@@ -31,12 +31,11 @@ class Sensitivities:
 
 
 def sensitivities(keys: Float[Tensor, "*heads n d"], rho: float, tolerance: float = 1e-3) -> Sensitivities:
-    """Maximises the concave f_i(q) = <q, k_i> - log Z(q) over the ball |q| <= rho, for every token i; Z is the
-    denominator.
+    """Maximises the concave f_i(q) = <q, k_i> - log Z(q) over the ball |q| <= rho, for every token i.
 
-    Projected gradient ascent with spectral steps (Barzilai and Borwein) climbs for all tokens of a head at once, in
-    blocks of bounded memory. Heads go one after another, for each is n^2 work. Concavity gives the proof: sup f_i <=
-    f_i(q) + rho |grad| - <grad, q>. A climb ends once that gap is at most `tolerance` nats.
+    Z(q) is the softmax denominator. Projected gradient ascent with spectral steps (Barzilai and Borwein) climbs for all
+    tokens of a head at once, in blocks of bounded memory. Heads go one after another, for each is n^2 work. Concavity
+    gives the proof: sup f_i <= f_i(q) + rho |grad| - <grad, q>. A climb ends once that gap is at most `tolerance` nats.
 
     Cost: 4 n d flops and n exponentials a token and step. On the synthetic families a token takes 1 to 3 steps at rho =
     1..3, and 10 at 60.

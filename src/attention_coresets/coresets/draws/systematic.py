@@ -11,8 +11,7 @@ from attention_coresets.coresets.kernel.law import capped_marginals
 def systematic(
     marginals: Float[Tensor, "H n"], shift: Float[Tensor, "H"], order: Int[Tensor, "H n"]
 ) -> Bool[Tensor, "H n"]:
-    """Keeps a token where a point of the grid shift, shift + 1, ... falls in its share of the running total of
-    marginals.
+    """Keeps a token where a point of the grid shift, shift + 1, ... falls in its share of the marginals' total.
 
     The total runs over the tokens in `order`. Marginals are at most 1 and sum to a whole number m; shift is uniform in
     [0, 1). Then m tokens are kept, each with its marginal as probability. Of any run in `order` whose marginals sum to

@@ -15,8 +15,7 @@ _APART = 0.05  # of rho: queries closer than this to a worse one ask for nearly 
 
 
 class Demands:
-    """A bank of queries and the rows asked so far, for one cache of keys ``[n, d]`` and values ``[n, dv]``, all
-    float64.
+    """A bank of queries and the rows asked so far, for a cache of keys ``[n, d]`` and values ``[n, dv]``, in float64.
 
     A query's kernel exp<q, k_i> is scaled to a largest entry of 1. A row is kept in two parts, so that epsilon and the
     tokens' own weights `unit` enter only when it is used.
@@ -45,9 +44,7 @@ class Demands:
         return np.sqrt(np.square(self._differences(weights)).sum(-1))
 
     def ask(self, weights: Float[np.ndarray, "n"], epsilon: float, count: int) -> None:
-        """Adds a row for the worst query of the bank, and for up to count - 1 others, some way apart, of error >
-        epsilon.
-        """
+        """Adds a row for the bank's worst query, and for up to count - 1 others, some way apart, of error > epsilon."""
         difference = self._differences(weights[None])[0]
         error = np.sqrt(np.square(difference).sum(-1))
         left, chosen = error.copy(), []

@@ -86,8 +86,7 @@ def best_subset(
 def smallest_coreset(
     cache: Cache, rho: float, epsilon: float, *, model: str = "tilted", tolerance: float = 1e-2, seconds: float = 600.0
 ) -> Certified:
-    """Finds the fewest tokens of one head with worst-case error at most epsilon: sizes 1, 2, ... are excluded one by
-    one.
+    """Finds the fewest tokens of one head with worst-case error at most epsilon, excluding sizes 1, 2, ... in turn.
 
     No subset of fewer tokens has error <= epsilon, so the size of the coreset returned is a proven lower bound. It is
     the least size where upper <= epsilon. In any case upper <= epsilon + max(tolerance * epsilon, 1e-5 * radius of the
@@ -133,9 +132,7 @@ class _Problem:
             self.demands.ask(token, np.inf, 1)
 
     def search(self, size: int, tolerance: float, seconds: float) -> SubsetSearch:
-        """Begins a search. Weights are 1, or 1 / pi of the tilted model at this size; free ones are found in units of 1
-        / pi.
-        """
+        """Begins a search: weights are 1, or the tilted model's 1 / pi at this size, the unit of free ones too."""
         keys = torch.from_numpy(self.demands.keys)
         log_pi = torch.zeros_like(keys[:, 0])
         if self.model != "unweighted":

@@ -51,8 +51,7 @@ def best_weights(
 def choose(
     rows: Float[np.ndarray, "r n"], size: int, free: bool, barred: Bool[np.ndarray, "b n"], seconds: float
 ) -> Int[np.ndarray, "m"] | None:
-    """Finds `size` tokens with weights that satisfy rows @ w <= 0: 1 each, or if `free` any of sum 1. None: there are
-    none.
+    """Finds `size` tokens with weights w, 1 each or if `free` any of sum 1, such that rows @ w <= 0; else None.
 
     No subset of a set in `barred` is chosen. HiGHS proves a None under its tolerances, 1e-6 on integers and 1e-7 on
     rows, each of which should have a largest entry of 1. The tolerances only widen the choice.
@@ -94,9 +93,7 @@ def _largest_ratio(excess: np.ndarray, mass: np.ndarray, share: np.ndarray) -> f
 
 
 def _least_excess(rows: np.ndarray, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the distribution on `subset` with the least largest entry of rows @ w, and the mixture of rows that proves
-    it.
-    """
+    """Finds the distribution w on `subset` of least max(rows @ w), and the mixture of rows that proves so."""
     r, m = len(rows), len(subset)
     result = _scipy_optimize().linprog(
         np.append(np.zeros(m), 1.0),

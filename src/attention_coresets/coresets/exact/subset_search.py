@@ -47,8 +47,9 @@ class SubsetSearch:
         self.barred = np.zeros((0, len(unit)), dtype=bool)  # sets with no subset of the error asked for
 
     def best(self, starts: list[Subset]) -> Certified:
-        """Finds the least error, to within `accuracy`: takes the best of `starts` after swaps, then asks for less until
-        none is left.
+        """Finds the least error, to within `accuracy`.
+
+        It takes the best of `starts` after swaps, then asks for less until no subset is left.
         """
         best = self._settle(self._first(starts), np.inf)
         assert best is not None  # nothing errs by more than infinity
@@ -76,9 +77,7 @@ class SubsetSearch:
         return max(self.tolerance * error, ABSOLUTE)
 
     def _propose(self, epsilon: float) -> Subset | None:
-        """Finds a subset that meets every row: near the one refused last if swaps find it, which is cheaper than a
-        proof.
-        """
+        """Finds a subset that meets every row: by swaps from the one refused last, for a proof is dearer."""
         if self.refused is not None:
             near = self._attaining if self.model == "free" else self._below
             subset = near(self.refused, epsilon)
@@ -130,9 +129,7 @@ class SubsetSearch:
         return found
 
     def _answer(self, weights: Weights, epsilon: float) -> Certified | None:
-        """Certifies a weighting with lower <= epsilon; None where it errs by more at a query. The bank and the rows
-        grow.
-        """
+        """Certifies a weighting with lower <= epsilon; None where it errs by more. The bank and the rows grow."""
         coreset = self._coreset(weights)
         if self.demands.errors(weights[None]).max() > epsilon:
             self.demands.ask(weights, epsilon, _ASKED)
@@ -165,9 +162,7 @@ class SubsetSearch:
         return Coreset(torch.from_numpy(kept), log_weights)
 
     def _first(self, starts: list[Subset]) -> Subset:
-        """Returns the best subset that swaps make of `starts`, while the bank grows by the worst query of each round's
-        best.
-        """
+        """Returns the best subset that swaps make of `starts`; each round's best adds its worst query to the bank."""
         pool = [self._mask(subset) for subset in starts]
         best = pool[0]
         for _ in range(_ROUNDS):

@@ -21,8 +21,7 @@ _REFIT = 16  # a refit of all weights after each token up to here, then each tim
 
 @dataclass(frozen=True)
 class FrankWolfe(Construction):
-    """Keeps tokens whose weighted sum of features comes close to the whole cache's, the one most like the rest each
-    time.
+    """Keeps tokens whose weighted features sum to about the whole cache's, each the one most like what is missing.
 
     Let phi_i be token i's feature in the tilted balancing kernel, psi_i = phi_i / |phi_i|, and T = sum_i phi_i the
     whole cache. T is approximated by sum_j w_j phi_j over the kept tokens j with weights w_j >= 0. The next token is
@@ -61,9 +60,7 @@ class FrankWolfe(Construction):
 
 
 def pursue(kernel: UnitKernel, size: int) -> tuple[Tensor, Tensor]:
-    """Returns tokens ``[H, size]`` in the order taken, and the weights ``[H, size]`` of their unit features, some of
-    them 0.
-    """
+    """Returns tokens ``[H, size]`` in the order taken, and weights of their unit features, some of them 0."""
     target = kernel.everywhere(kernel.log_norms.exp())  # [H, n], <psi_i, T>
     heads, n = target.shape
     tie = _TIE * target.amax(-1)

@@ -14,8 +14,7 @@ _TIE = 1e-11  # of the largest inner product: a gain this small is none
 def kernel_swaps(
     gram: Float[Tensor, "H n n"], kept: Bool[Tensor, "H n"], target: Float[Tensor, "H n"], passes: int = 1
 ) -> Bool[Tensor, "H n"]:
-    """Lowers |t - sum of g_i over the kept|^2 by swaps; g_i is token i's weighted feature and t the feature sum to
-    reach.
+    """Lowers |t - sum of g_i over the kept|^2 by swaps: g_i is token i's weighted feature, t the sum to reach.
 
     Each kept token in turn, in order of index, is taken out, and the token that leaves the least distance is put in.
     That is the token itself where nothing beats it, and otherwise the first of equal ones. The distance never rises,

@@ -23,7 +23,7 @@ class Law:
 def law(
     keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str, log_weights: Float[Tensor, "H n"] | None = None
 ) -> Law:
-    """Finds the sampling law of a model, the mean of the keys, and a^2.
+    """Finds what a model samples by: the law, the centre mu of the keys, and the kernel scale a^2.
 
     tilted, free: p* of the tilt (theory.py), its mean, and a^2 = rho / sigma.
     unweighted: the uniform law, the mean key, and a^2 = rho / R, R the largest distance of a key to it.

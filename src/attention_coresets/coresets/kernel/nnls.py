@@ -1,6 +1,4 @@
-"""Solves non-negative least squares in Gram form, batched: the weights of a chosen subset in a reproducing kernel
-space.
-"""
+"""Solves non-negative least squares in Gram form, batched: weights of a subset in a reproducing kernel space."""
 
 import torch
 from jaxtyping import Float

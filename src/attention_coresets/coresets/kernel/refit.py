@@ -105,9 +105,7 @@ def kernel_weights(
 
 
 def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draws queries ``[H, count, d]`` in the ball: even ones in random directions, odd ones along or against a centred
-    key.
-    """
+    """Draws queries ``[H, count, d]`` in the ball: even ones anywhere, odd ones along or against a centred key."""
     directions = torch.randn(count, cache.d, generator=generator, dtype=torch.float64)
     radii = rho * torch.rand(count, generator=generator, dtype=torch.float64) ** (1 / cache.d)
     tokens = torch.randint(cache.n, (count,), generator=generator).to(cache.keys.device)

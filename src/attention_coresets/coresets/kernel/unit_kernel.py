@@ -14,8 +14,7 @@ _BLOCK = 2**24  # kernel entries computed at once
 
 @dataclass(frozen=True)
 class UnitKernel:
-    """Inner products of psi_i = phi_i / |phi_i|, where phi are the features of `balancing_gram` (law.py) without
-    weights.
+    """Inner products of psi_i = phi_i / |phi_i|, with phi the features of `balancing_gram` (law.py) without weights.
 
     <phi_i, phi_j> = exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1). So <psi_i, psi_j> is a Gaussian of width 1/a in the
     keys, times the cosine of (v_i, 1) and (v_j, 1).

@@ -1,3 +1,1 @@
-"""This project's own refinement: changes tokens and weights against the worst queries found, in rounds
-(docs/minimax.md).
-"""
+"""This project's own refinement: tokens and weights against the worst queries found, in rounds (docs/minimax.md)."""

@@ -12,8 +12,7 @@ from numba import njit
 @njit(cache=True, nogil=True)
 @no_type_check
 def best_pair(P, M, w, r, room, used, inside, least_room, gain, most):
-    """Finds slot and token of the exchange of largest gain that keeps every weight positive; -1, -1 where none gains
-    `gain`.
+    """Finds slot and token of the best exchange that keeps every weight positive; -1, -1 where none gains `gain`.
 
     P [m, m], M [m, n], w and used [m], r and inside [n] are those of `_Support`; room [n] is G_jj - s_j. Looks at no
     more than `most` exchanges, best first, and of equal ones at the first.

@@ -134,9 +134,7 @@ def minimax(
 
 
 class _Head:
-    """One head (an axis of length 1) with its bank and generator; keys and values are centred, values at most 1 in
-    norm.
-    """
+    """One head (an axis of length 1) with its bank and generator: keys and values centred, values at most 1 in norm."""
 
     def __init__(self, cache: Cache, rho: float, generator: torch.Generator, settings: Minimax) -> None:
         keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
@@ -152,9 +150,7 @@ class _Head:
         self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights
 
     def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
-        """Climbs from fresh starts and the bank's worst, notes the coreset if it is the best, and keeps the worst
-        queries.
-        """
+        """Climbs from fresh starts and the bank's worst, notes the coreset if it is best, keeps the worst queries."""
         s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
         fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
         order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
@@ -211,8 +207,7 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
 
 
 def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
-    """Rescales the weights so that the kept tokens' softmax denominator over the cache's is 1 in the mean over the
-    bank.
+    """Rescales weights: the kept tokens' softmax denominator over the cache's becomes 1 in the mean over the bank.
 
     No error changes, and other tokens may join with weights of their own.
     """

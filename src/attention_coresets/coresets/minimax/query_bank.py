@@ -58,8 +58,7 @@ def second_moment(
     y: Float[Tensor, "*heads b"],
     base: Float[Tensor, "*heads n"] | None = None,
 ) -> tuple[Float[Tensor, "*heads n n"], Float[Tensor, "*heads n"]]:
-    """Computes the quadratic form G of the squared error, and the total weights c, over a bank of queries with weights
-    y >= 0.
+    """Computes the quadratic form G of the squared error and the total weights c, over queries of weights y >= 0.
 
     With A_b = Attn(q_b), and T and f as in the module docstring,
 

@@ -25,8 +25,7 @@ def minimax_swaps(
     doublings: int = 2,
     gain: float = 1e-3,
 ) -> Bool[Tensor, "H n"]:
-    """Lowers sum_b err_b^p, p = 2^(doublings + 1), by one pass of swaps: takes a token out and puts the best other one
-    in.
+    """Lowers sum_b err_b^p, p = 2^(doublings + 1), by a pass of swaps: one token out, the best other one in.
 
     Tokens come in the random order of `uniforms`. Each that is kept when its turn comes is swapped for the token that
     leaves the least sum, if that is less by the share `gain`.

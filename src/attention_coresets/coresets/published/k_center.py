@@ -55,9 +55,7 @@ class KCenter(Construction):
 
 
 def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Returns centres ``[H, size]`` of points ``[H, n, e]``, the first of them `first` ``[H]``, and the sizes of their
-    clusters.
-    """
+    """Returns centres ``[H, size]`` of points ``[H, n, e]``, from `first` ``[H]`` on, and their clusters' sizes."""
     distance = torch.full_like(points[..., 0], torch.inf)  # [H, n], squared, to the nearest centre
     nearest = torch.zeros_like(distance, dtype=torch.int64)
     taken = torch.zeros_like(distance, dtype=torch.bool)

@@ -19,8 +19,7 @@ _TIE = 1e-9  # of the largest squared norm: distances this close are equal
 
 @dataclass(frozen=True)
 class SubGen(Construction):
-    """Keeps tokens of every cluster of keys, and more of those with large values, each with the weight that makes sums
-    unbiased.
+    """Keeps tokens of every cluster of keys, more often those of large values, with weights that make sums unbiased.
 
     Tokens arrive in order. One within `delta` of a cluster's first token joins the nearest such cluster; any other
     opens a cluster of its own. With K clusters and n_c tokens in the cluster of token i, its marginal is

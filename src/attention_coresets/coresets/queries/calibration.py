@@ -15,9 +15,7 @@ _LEAST = 1e-30
 
 
 class Calibration(NamedTuple):
-    """Softmax weights of the calibration queries ``[H, b, n]``, and values ``[H, n, dv]``, centred and at most 1 in
-    norm.
-    """
+    """Softmax weights of the calibration queries ``[H, b, n]``; values ``[H, n, dv]``, centred, at most 1 in norm."""
 
     weights: Float[Tensor, "H b n"]
     values: Float[Tensor, "H n dv"]
@@ -26,8 +24,7 @@ class Calibration(NamedTuple):
 def calibration(
     cache: Cache, queries: Float[Tensor, "*heads group b d"], rank: Int[Tensor, "*heads n"] | None
 ) -> Calibration:
-    """Computes the softmax weights of a model's queries, with values centred and scaled: a flat batch of heads, in
-    float64.
+    """Computes the softmax weights of a model's queries, for a flat batch of heads in float64.
 
     `queries` are those of the cache's last b positions. With `rank` None they have been carried to the b positions that
     follow the cache, and see all of it. Otherwise query j of b sees what the model let it see: tokens whose `rank`,
@@ -74,8 +71,7 @@ def gram(found: Calibration) -> Float[Tensor, "H n n"]:
 
 
 def error_moment(found: Calibration) -> tuple[Float[Tensor, "H n n"], Float[Tensor, "H n"]]:
-    """Computes G and c such that w^T G w is the mean squared error at the queries, linearised, for weights w with c^T w
-    = 1.
+    """Computes G and c: w^T G w is the mean squared error at the queries, linearised, of weights w with c^T w = 1.
 
     With T = n softmax(q), G_ij = mean_q T_i T_j <v_i - Attn(q), v_j - Attn(q)> and c_i = mean_q T_i. The error is exact
     where the weights sum T to 1 at every query; c^T w = 1 asks it in the mean (minimax/query_bank.py).
