@@ -1,9 +1,9 @@
 """The pair walk: rules that choose one sign at a time, at exact size and from any fractional marginals.
 
-Consecutive alive tokens are paired; a pair moves along e_i - e_j until one of the two freezes, to whichever end its
-rule picks; survivors are paired again. From x = 0 every pair is settled at once: one of each consecutive pair is kept,
-which is halving as the rules were published. Other marginals make it pivotal sampling (Deville and Tille 1998) with a
-rule for a coin.
+Consecutive alive tokens i, j are paired. A pair moves along e_i - e_j until one of the two freezes, to whichever end
+its rule picks. Survivors are paired again. From x = 0 every pair is settled at once: one of each consecutive pair is
+kept, which is halving as the rules were published. Other marginals make it pivotal sampling (Deville and Tille 1998)
+with a rule for a coin.
 """
 
 from abc import ABC, abstractmethod
@@ -30,26 +30,31 @@ class Rule(ABC):
     compiled: tuple[str, float] | None = None  # the rule's name and parameter in pairs_compiled.py, where it is there
 
     def start(self, norm2: Float[Tensor, "H P"]) -> None:  # noqa: B027  (most rules keep no state)
-        """Called before each round of P pairs a head with norm2 = |h f|^2 of each: f the feature of i less that of j, h
-        half the length of the pair's segment (1 from x = 0)."""
+        """Prepares for a round of P pairs a head, given norm2 = |h f|^2 of each.
+
+        f is the feature of i less that of j, and h half the length of the pair's segment (1 from x = 0).
+        """
 
     @abstractmethod
     def chance(
         self, alpha: Float[Tensor, "H"], norm2: Float[Tensor, "H"], fair: Float[Tensor, "H"]
     ) -> Float[Tensor, "H"]:
-        """Probability that i goes up: alpha = <h f, discrepancy so far>; fair is the one that keeps the mean."""
+        """Returns the probability that i goes up.
+
+        alpha = <h f, discrepancy so far>; fair is the probability that keeps the mean.
+        """
 
 
 def pair_signs(
     gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
 ) -> Bool[Tensor, "H n"]:
-    """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
+    """Rounds fractional x to +-1 pair by pair, and keeps sum x (an integer of the parity of n); True where x became +1.
 
     A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
 
-    Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
-    with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
-    is formed a panel at a time and never whole: O(n) memory.
+    Cost: O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all, one uniform a choice. On the CPU
+    with numba the pairs are compiled, and from x = 0 half of the Gram matrix is read, once. There, given features of at
+    least 1024 tokens in its place, it is formed a panel at a time and never whole: O(n) memory.
     """
     if rule.compiled and runs_compiled(pairs_compiled, x):
         if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
@@ -79,7 +84,7 @@ def _dense(gram: Tensor | Features | None) -> Tensor | None:
 
 
 def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token indices i, j ``[H, P]`` of consecutive alive tokens, and which of these pairs are real in each head."""
+    """Pairs consecutive alive tokens: indices i, j ``[H, P]``, and which of these pairs are real in each head."""
     order = alive.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
     pairs = count // 2
     real = 2 * torch.arange(pairs, device=alive.device) + 1 < alive.sum(-1, keepdim=True)
@@ -87,7 +92,7 @@ def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tensor, rule: Rule) -> Tensor:
-    """The step of each pair: x_i moves by it and x_j by its negative."""
+    """Returns the step of each pair: x_i moves by it and x_j by its negative."""
     i, j, real = pairs
     xi, xj = x.gather(-1, i), x.gather(-1, j)
     up, down = torch.minimum(1 - xi, 1 + xj), torch.minimum(1 + xi, 1 - xj)
@@ -110,6 +115,6 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
 
 
 def _differences(gram: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """<f_s, f_t> for f_t = feature of i_t minus feature of j_t, ``[H, P, P]``."""
+    """Computes <f_s, f_t> for f_t = feature of i_t minus feature of j_t, ``[H, P, P]``."""
     rows = torch.stack([g[a] - g[b] for g, a, b in zip(gram, i, j, strict=True)])  # [H, P, n]
     return torch.stack([r[:, a] - r[:, b] for r, a, b in zip(rows, i, j, strict=True)])

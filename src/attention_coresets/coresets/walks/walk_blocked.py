@@ -12,7 +12,7 @@ _TILE = 128  # rows of the lower triangle in one product of a downdate
 def blocked_walk(
     gram: Tensor, x: Tensor, uniforms: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
 ) -> Tensor:
-    """Which of the n tokens of one head are kept, ``[n]``; arguments as `walk_signs`, and each token's pivot place."""
+    """Returns which of the n tokens of one head are kept, ``[n]``; arguments as in `walk_signs`."""
     token = (x.abs() < 1 - freeze).nonzero().squeeze(-1)
     result, left = x.sign(), len(token)
     inverse = _Triangle(gram.contiguous())
@@ -45,7 +45,7 @@ class _Triangle:
         self.flat, self.matrix = matrix.view(-1), matrix
 
     def keep(self, columns: Tensor) -> None:
-        """Keep these rows and columns alone (ascending)."""
+        """Keeps these rows and columns alone (ascending)."""
         width = len(columns)
         if width < len(self.matrix):
             compact(self.flat.numpy(), len(self.matrix), columns.numpy(), width)
@@ -64,7 +64,7 @@ class _Triangle:
         return sums
 
     def downdate(self, pending: Tensor) -> None:
-        """Subtract the sum of w w^T over the rows w of `pending`."""
+        """Subtracts the sum of w w^T over the rows w of `pending`."""
         for low in range(0, len(self.matrix) if len(pending) else 0, _TILE):
             high = low + _TILE
             self.matrix[low:high, :high].addmm_(pending[:, low:high].mT, pending[:, :high], alpha=-1)

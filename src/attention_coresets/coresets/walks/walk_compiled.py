@@ -1,9 +1,9 @@
-"""The walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU.
+"""Takes the walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU.
 
-Same order of steps, choices and random numbers as the torch loop, for one head; tests hold the two to the same path.
-The inverse lives in a lower triangle: what is above its diagonal has no meaning. Frozen columns are held at exactly 0
-in x, row_sums and column, so that no pass asks which tokens are alive. `no_type_check` keeps jaxtyping's test hook from
-wrapping what numba must compile.
+Order of steps, choices and random numbers are those of the torch loop, for one head; tests hold the two to the same
+path. The inverse lives in a lower triangle, and what is above its diagonal has no meaning. Frozen columns are held at
+exactly 0 in x, row_sums and column, so that no pass asks which tokens are alive. `no_type_check` keeps jaxtyping's test
+hook from wrapping what numba must compile.
 """
 
 from typing import no_type_check
@@ -18,11 +18,11 @@ _FAST = {"contract", "nsz", "nnan", "reassoc"}
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, pivot, done, left, exact, floor, freeze):
-    """Walk until `pending` is full or fewer than `floor` columns are alive: (downdates pending, pivot, steps, alive).
+    """Walks until `pending` is full or fewer than `floor` columns are alive: (pending rows, pivot, steps, alive).
 
-    inverse [w, w]; pending [block, w]; x, mask (1 while alive), row_sums, column, place (pivots go by it), signs (+-1
-    once frozen) [w] are changed in place; `done` uniforms are used up already and `pivot` is -1 where `column` has to
-    be read. A call goes on where a full `pending` stopped the one before.
+    inverse [w, w] and pending [block, w]. x, mask (1 while alive), row_sums, column, place (pivots go by it) and signs
+    (+-1 once frozen) are [w]. All but inverse, place and uniforms are changed in place. `done` uniforms are used up
+    already. `pivot` is -1 where `column` has to be read. A call goes on where a full `pending` stopped the one before.
     """
     used = 0
     while True:
@@ -57,7 +57,7 @@ def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, p
 @njit(cache=True, nogil=True)
 @no_type_check
 def compact(flat, stride, keep, new_stride):
-    """Move rows and columns `keep` (ascending) of the lower triangle to the front of `flat`, with a smaller stride."""
+    """Moves rows and columns `keep` (ascending) of the lower triangle to the front of `flat`, with a smaller stride."""
     for i in range(keep.size):
         old, new = keep[i] * stride, i * new_stride
         for j in range(i + 1):
@@ -67,7 +67,7 @@ def compact(flat, stride, keep, new_stride):
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def add_rows(matrix, sums):
-    """Add the row sums of a symmetric matrix, read in its lower triangle, to `sums`."""
+    """Adds the row sums of a symmetric matrix, read in its lower triangle, to `sums`."""
     for i in range(sums.size):
         total = matrix[i, i]
         for j in range(i):
@@ -88,7 +88,7 @@ def _sum(row_sums):
 @njit(nogil=True)
 @no_type_check
 def _first(place, mask):
-    """The alive column of the lowest place."""
+    """Finds the alive column of the lowest place."""
     best, at = np.inf, -1
     for i in range(place.size):
         if mask[i] > 0 and place[i] < best:
@@ -99,7 +99,7 @@ def _first(place, mask):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _reach(x, row_sums, column, share, scale):
-    """How far x can go along u = (column - share row_sums) scale, and back, before it leaves [-1, 1]^w."""
+    """Finds how far x can go along u = (column - share row_sums) scale, and back, before it leaves [-1, 1]^w."""
     up, down = np.inf, np.inf
     for i in range(x.size):
         u = (column[i] - share * row_sums[i]) * scale
@@ -119,7 +119,7 @@ def _move(x, row_sums, column, share, step):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
-    """Take token `index` out of the inverse: one more pending row, and row sums and pivot column brought up to date."""
+    """Takes token `index` out of the inverse: adds a pending row, and brings row sums and pivot column up to date."""
     w = pending[used]
     if index == pivot:
         w[:] = column
@@ -139,7 +139,7 @@ def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _column(inverse, pending, used, index, out):
-    """Column `index` of the inverse less its pending downdates, into `out`."""
+    """Writes column `index` of the inverse, less its pending downdates, into `out`."""
     for i in range(index + 1):
         out[i] = inverse[index, i]
     for i in range(index + 1, out.size):

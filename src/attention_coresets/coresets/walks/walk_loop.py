@@ -1,4 +1,4 @@
-"""The Gram-Schmidt walk as a loop of torch operations: all heads in step, on any device, with delayed downdates."""
+"""Takes the Gram-Schmidt walk's steps as torch operations: all heads in step, on any device, with delayed downdates."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ _COMPACT = 0.8  # dead columns are dropped once fewer than this share of the col
 class WalkLoop:
     """State of one batched walk: the inverse of the alive part of the Gram matrix, short of `used` pending downdates.
 
-    Columns are those of the tokens not yet dropped; a dead one has alive = 0 and x = 0 until the next compaction.
+    Columns are those of the tokens not yet dropped. A dead one has alive = 0 and x = 0 until the next compaction.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class WalkLoop:
         self.column = self._column(self.pivot)
 
     def run(self, uniforms: Tensor) -> Tensor:
-        """Which tokens are kept, ``[H, n]``; one column of `uniforms` a step."""
+        """Returns which tokens are kept, ``[H, n]``; one column of `uniforms` a step."""
         for uniform in uniforms.unbind(-1):
             if not self.move(uniform):
                 break
         return self.result > 0
 
     def move(self, uniform: Tensor) -> bool:
-        """One step in every head; False once every token is frozen."""
+        """Takes one step in every head; returns False once every token is frozen."""
         most = int(self.left.max())
         if most == 0:
             return False
@@ -78,7 +78,7 @@ class WalkLoop:
             self.column = torch.where(moved.unsqueeze(-1), self._column(self.pivot), self.column)
 
     def _drop(self, index: Tensor, active: Tensor) -> None:
-        """Freeze token `index` of each `active` head: out of the inverse by a rank-one downdate, kept pending."""
+        """Freezes token `index` of each `active` head: out of the inverse by a rank-one downdate, kept pending."""
         column = self._column(index)
         root = self._at(column, index).clamp_min(1e-300).rsqrt() * active
         w = column * root.unsqueeze(-1)
@@ -101,7 +101,7 @@ class WalkLoop:
         self.used = 0
 
     def _compact(self, width: int) -> None:
-        """Keep `width` columns a head, the alive ones first; then apply what is pending to the smaller matrix."""
+        """Keeps `width` columns a head, the alive ones first; then applies what is pending to the smaller matrix."""
         keep = self.alive.sort(dim=-1, descending=True, stable=True).indices[:, :width]
         self.inverse = _stack(
             [m.index_select(0, k).index_select(1, k) for m, k in zip(self.inverse, keep, strict=True)]
@@ -113,7 +113,7 @@ class WalkLoop:
         self._apply()
 
     def _first(self) -> Tensor:
-        """The alive column of the lowest place."""
+        """Finds the alive column of the lowest place."""
         return self.place.masked_fill(self.alive == 0, torch.iinfo(self.place.dtype).max).argmin(-1)
 
     def _column(self, index: Tensor) -> Tensor:
@@ -134,14 +134,14 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 
 def reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """How far x can go along u, and along -u, before a coordinate leaves [-1, 1]; one with u = 0 sets no limit."""
+    """Finds how far x can go along u and -u before a coordinate leaves [-1, 1]; one with u = 0 sets no limit."""
     inverse = u.reciprocal().nan_to_num_(0.0, 1e300, -1e300)
     size, shift = inverse.abs(), x * inverse
     return (size - shift).amin(-1).clamp_min_(0), (size + shift).amin(-1).clamp_min_(0)
 
 
 def _inverse(gram: Tensor, alive: Tensor, ridge: float) -> Tensor:
-    """The inverse of the alive part of `gram` plus the ridge; the frozen part is set to the identity."""
+    """Inverts the alive part of `gram` plus the ridge; the frozen part is set to the identity."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     count = alive.sum(-1).clamp_min(1)
     level = (diagonal * alive).sum(-1) / count  # [H], the mean alive diagonal
