@@ -13,9 +13,8 @@ BUCKETED = ("merge_reduce", "compress", "compress_pp")
 # g of Compress(g) and Compress++(g): at 3 kernel halving of 8192 tokens to 256 (sphere, d = 8, rho = 2) errs 1.05 times
 # as much as in halving, for an eighth of its time; at 1 it is 1.17 times
 OVERSAMPLING = 3
-_LEVEL = (
-    1e-6  # nats; tokens whose probabilities differ by less are dealt as equal, so that rounding does not order them
-)
+# nats: tokens whose probabilities differ by less are dealt as equal, so that rounding does not order them
+_LEVEL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
     if recursion == "one_walk":
         return [Round(n, size, 1)]
     if recursion == "compress_pp":
+        # a large g would put all in one bucket at once, which is halving at its full price
         options = [_halvings(n, size, recursion, k) for k in range(g, -1, -1)]
         return next((made for made in options if made[0].buckets > 1), options[-1])
     return _halvings(n, size, recursion, g)
@@ -56,6 +56,7 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
 
 def _halvings(n: int, size: int, recursion: str, g: int) -> list[Round]:
     targets = [size]
+    # from `size` up by doubling: every round but the first halves exactly
     while 2 * targets[0] < n:
         targets.insert(0, 2 * targets[0])
     middle, made = 2**g * size, []
@@ -83,6 +84,7 @@ def deal(
     heads, n = log_p.shape
     buckets, width = step.buckets, step.width
     order = uniforms[:, 0, :n].argsort(dim=-1)
+    # the stable sort keeps the random order among tokens of one level
     level = (log_p.gather(-1, order) / _LEVEL).round()
     order = order.gather(-1, level.sort(dim=-1, descending=True, stable=True).indices)
     order = torch.nn.functional.pad(order, (0, width * buckets - n), value=n).reshape(heads, width, buckets)
@@ -90,6 +92,7 @@ def deal(
     members = order.gather(-1, places).mT.sort(dim=-1).values  # [H, B, S], those that fill up last
     real = members < n
     counts = real.sum(-1)
+    # larger buckets give the remainder: a smaller one has a token less
     rank = counts.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
     targets = step.target // buckets + (rank < step.target % buckets).to(torch.int64)
     return torch.where(real, members, members[..., :1]), real, targets
@@ -102,6 +105,7 @@ def conditional_marginals(
     log_p = log_p.masked_fill(~real, -1e30)
     low = int(targets.min())
     marginals = capped_marginals(log_p, low)
+    # targets differ by one at most: two calls serve all buckets
     if int(targets.max()) > low:
         marginals = torch.where((targets > low).unsqueeze(-1), capped_marginals(log_p, low + 1), marginals)
     return marginals.masked_fill(~real, 0.0)

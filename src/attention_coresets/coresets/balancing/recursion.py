@@ -51,6 +51,7 @@ class Tokens:
 def all_uniforms(generator: Generators, heads: int, steps: list[Round]) -> list[Tensor]:
     """Draws the uniforms of each round, ``[H, 2, tokens]``, or ``[H, 4, slots]`` where buckets are to be dealt."""
     if all(step.buckets == 1 for step in steps):
+        # one draw for all rounds: later ones leave part of theirs unused
         drawn = draw(generator, heads, len(steps), 2, steps[0].tokens)
         return [drawn[:, place, :, : step.tokens] for place, step in enumerate(steps)]
     slots = [step.buckets * step.width for step in steps]
@@ -69,14 +70,17 @@ def run_rounds(
             members = torch.arange(step.tokens, device=log_pi.device).repeat(heads, 1, 1)  # [H, B, S]
             real, targets = members >= 0, torch.full_like(members[..., 0], step.target)
         else:
+            # what a token's next marginal goes by: p over what it has been kept with so far
             log_p = tokens.measure.log_p.gather(-1, indices) - log_pi
             members, real, targets = deal(log_p, step, numbers[:, 2:])
         indices, log_pi = (t.gather(-1, members.flatten(1)) for t in (indices, log_pi))
         shape = (heads * step.buckets, step.width)
+        # each bucket is a head of its own from here on, with its own part of the head's numbers
         numbers = numbers[:, :2].reshape(heads, 2, *members.shape[1:]).transpose(1, 2).reshape(shape[0], 2, shape[1])
         parts = (indices.reshape(shape), log_pi.reshape(shape), real.reshape(shape), targets.flatten(), numbers)
         log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk))
         chosen = kept_tokens(kept, step.target)
+        # sorted for rules that pair neighbours, and because a coreset's indices are
         indices, order = indices.gather(-1, chosen).sort(dim=-1)
         log_pi = log_pi.gather(-1, chosen).gather(-1, order)
     return indices, log_pi

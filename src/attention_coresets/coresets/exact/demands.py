@@ -32,6 +32,7 @@ class Demands:
     def add_queries(self, queries: Float[np.ndarray, "c d"]) -> None:
         """Puts queries into the bank."""
         logits = queries @ self.keys.T
+        # a positive factor leaves what a row demands as it is, and this one keeps exp from overflowing
         kernel = np.exp(logits - logits.max(axis=1, keepdims=True))
         target = kernel @ self.values / kernel.sum(axis=1, keepdims=True)
         moments = kernel[:, :, None] * (target[:, None] - self.values)
@@ -47,11 +48,13 @@ class Demands:
         """Adds a row for the bank's worst query, and for up to count - 1 others, some way apart, of error > epsilon."""
         difference = self._differences(weights[None])[0]
         error = np.sqrt(np.square(difference).sum(-1))
+        # the worst query, then the worst of those far from it: near ones would give nearly the same row
         left, chosen = error.copy(), []
         while len(chosen) < count and (not chosen or left.max() > epsilon):
             chosen.append(int(left.argmax()))
             close = np.linalg.norm(self.queries - self.queries[chosen[-1]], axis=1) < _APART * self.rho
             left[close] = -1.0
+        # the direction in which this weighting errs: of all unit y the one that it violates most
         directions = difference[chosen] / error[chosen, None].clip(1e-300)
         self.excess = np.concatenate([self.excess, np.einsum("cnv,cv->cn", self.moments[chosen], directions)])
         self.mass = np.concatenate([self.mass, self.kernel[chosen]])
@@ -79,6 +82,7 @@ class Demands:
             trials = swaps(kept)
             errors = self.errors(trials * unit).max(axis=1)
             best = int(errors.argmin())
+            # a gain below rounding could go round in circles
             if errors[best] >= error * (1 - 1e-9):
                 return kept, error
             kept, error = trials[best], float(errors[best])

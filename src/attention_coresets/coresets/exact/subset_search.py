@@ -53,6 +53,7 @@ class SubsetSearch:
         """
         best = self._settle(self._first(starts), np.inf)
         assert best is not None  # nothing errs by more than infinity
+        # asked for a little less each time; the answer None is the proof
         while (goal := best.upper - self.accuracy(best.upper)) > 0:
             found = self.within(goal)
             if found is None:
@@ -80,6 +81,7 @@ class SubsetSearch:
         """Finds a subset that meets every row: by swaps from the one refused last, for a proof is dearer."""
         if self.refused is not None:
             near = self._attaining if self.model == "free" else self._below
+            # a swap that meets all rows costs far less than a mixed-integer program
             subset = near(self.refused, epsilon)
             if subset is not None:
                 return subset
@@ -96,6 +98,7 @@ class SubsetSearch:
     def _attaining(self, start: Subset, epsilon: float) -> Subset | None:
         trials = self.rng.permutation(swaps(self._mask(start)))
         while len(trials := trials[self._open(trials)]) > 0:
+            # each failure bars a set, which takes many of the other trials with it
             subset = np.flatnonzero(trials[0])
             barred = self.demands.best_weights(subset, self.unit, epsilon).barred
             if barred is None:
@@ -114,6 +117,7 @@ class SubsetSearch:
 
     def _settle_free(self, subset: Subset, epsilon: float) -> Certified | None:
         """Fits weights by cutting planes: the best for the rows so far, then a row where they err by more than that."""
+        # rows from here on serve this subset; those that do not bind in the end are dropped again
         first = len(self.demands.mass)
         while True:
             best = self.demands.best_weights(subset, self.unit, epsilon)
@@ -131,6 +135,7 @@ class SubsetSearch:
     def _answer(self, weights: Weights, epsilon: float) -> Certified | None:
         """Certifies a weighting with lower <= epsilon; None where it errs by more. The bank and the rows grow."""
         coreset = self._coreset(weights)
+        # the cheapest answer first: the bank, then an ascent, then branch and bound
         if self.demands.errors(weights[None]).max() > epsilon:
             self.demands.ask(weights, epsilon, _ASKED)
             return None
@@ -139,9 +144,11 @@ class SubsetSearch:
             return None
         gap = self.accuracy(error) / 8
         box = branch_and_bound(self.cache, coreset, self.demands.rho, gap=gap, seconds=self._left())
+        # its query joins the bank even where it certifies: later subsets may err there
         self._add(box.query, weights, epsilon)
         if box.lower > epsilon:
             return None
+        # branch and bound ran out of nodes or seconds, and its interval is too wide to decide
         if box.gap > 2 * gap:
             raise self._late()
         return Certified(coreset, float(box.lower), float(box.upper))
@@ -179,6 +186,7 @@ class SubsetSearch:
         return mask
 
     def _bar(self, tokens: Tokens) -> None:
+        # barred sets inside the new one say nothing more
         implied = ~(self.barred & ~tokens).any(axis=1)
         self.barred = np.concatenate([self.barred[~implied], tokens[None]])
 

@@ -81,6 +81,7 @@ def refit_log_weights(
     start = torch.zeros_like(flat.keys[:, : coreset.size, 0])
     if coreset.log_weights is not None:
         start = coreset.log_weights.to(torch.float64).reshape(start.shape)
+    # "queries" needs the kernel too: its floor is in units of 1 / |phi_j|
     kernel = unit_kernel(flat.keys, flat.values, law(flat.keys, rho, "tilted", scale))
     if objective == "kernel":
         fitted = kernel_weights(kernel, tokens)
@@ -110,6 +111,7 @@ def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> T
     radii = rho * torch.rand(count, generator=generator, dtype=torch.float64) ** (1 / cache.d)
     tokens = torch.randint(cache.n, (count,), generator=generator).to(cache.keys.device)
     centred = cache.keys - cache.keys.mean(dim=-2, keepdim=True)
+    # against keys too: a query and its opposite see different tokens
     signs = (2.0 * torch.arange(count).div(2, rounding_mode="floor").remainder(2) - 1).to(centred)
     aimed = (torch.arange(count) % 2 == 1).to(centred.device)
     bank = torch.where(aimed[:, None], signs[:, None] * centred[:, tokens], directions.to(centred))
@@ -128,6 +130,7 @@ def _gauss_newton(cache: Cache, tokens: Tensor, bank: Tensor, log_weights: Tenso
     for _ in range(_STEPS):
         trial = log_weights - _solve(normal, slope, damping)
         new_value, new_normal, new_slope = _normal_equations(logits, values, wanted, trial)
+        # a head that is done stays as it is, whatever its batch goes on to do
         better = (new_value < value) & ~done
         done = done | (better & (new_value > (1 - _LEAST_GAIN) * value)) | (damping > _MOST_DAMPING)
         log_weights = torch.where(better[:, None], trial, log_weights)
@@ -162,6 +165,7 @@ def _solve(normal: Tensor, slope: Tensor, damping: Tensor) -> Tensor:
     ridge = damping[:, None] * (diagonal + 1e-6 * diagonal.mean(-1, keepdim=True)).clamp_min(1e-300)
     factor, failed = torch.linalg.cholesky_ex(normal + torch.diag_embed(ridge))
     step = torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
+    # NaN compares false: the step counts as a loss, and the damping is raised
     return torch.where((failed > 0)[:, None], torch.full_like(step, torch.nan), step)
 
 

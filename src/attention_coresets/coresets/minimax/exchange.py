@@ -74,11 +74,13 @@ def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: flo
     level = gram.diagonal().mean()
     if not level > 0:  # no error at all, whatever the weights
         return tokens, torch.full_like(total[tokens], 1 / max(float(total[tokens].sum()), 1e-300))
+    # a copy, for the ridge is added in place; in this unit all thresholds are relative
     gram = gram / level
     gram.diagonal().add_(_RIDGE)
     support = _Support(gram, total, tokens)
     support.repair()
     for move in range(moves):
+        # rank-one updates drift, and a weight near 0 may have turned negative unseen
         if move % _REFACTOR == _REFACTOR - 1:
             support.factor()
             support.repair()
@@ -109,6 +111,7 @@ class _Support:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(rows[:, self.tokens[slots]]))
         m, n = len(self.tokens), len(self.total)
         self.P, self.M = self.total.new_zeros(m, m), self.total.new_zeros(m, n)
+        # empty slots keep rows of 0, so that all shapes stay and updates need no mask
         self.P[slots[:, None], slots] = inverse
         self.M[slots] = inverse @ rows
         self.w = self.total.new_zeros(m)
@@ -131,6 +134,7 @@ class _Support:
         room = self.diagonal - self.s
         allowed = (self.r > 0) & ~self.inside & (room > _LEAST_ROOM)
         worth = torch.where(allowed, self.r.square() / room, -torch.inf)
+        # an addition moves the other weights too: take the best that leaves them positive
         for j in worth.topk(min(_TRIES, len(worth))).indices.tolist():
             if worth[j] == -torch.inf:
                 return False
@@ -166,6 +170,7 @@ class _Support:
         loss = torch.where(self.used, self.w.square() / spread, 0.0)
         net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
         best = net.flatten().topk(min(_PAIRS, net.numel()))
+        # gains are compared first, for whether weights stay positive costs O(m) a pair
         pairs = best.indices[best.values > least]
         for some in pairs.split(_CHUNK):
             i, j = some // len(self.total), some % len(self.total)
@@ -206,6 +211,7 @@ class _Support:
         slots = self.used.nonzero().squeeze(-1)
         row = u[slots] @ self.gram[self.tokens[slots]] - self.gram[j]  # [n]
         step = self.r[j] / room
+        # with -1 at its own slot one rank-one update also fills the new row and column
         u[i] = -1.0
         self.s.add_(row.square() / room)
         self.r.add_(row * step)
@@ -216,6 +222,7 @@ class _Support:
 
     def filled(self) -> tuple[Tensor, Tensor]:
         """Returns tokens and weights of all m slots; empty ones take the first tokens outside."""
+        # anew, so that no rounding of the updates is in what is returned
         self.factor()
         self.repair()
         empty = (~self.used).nonzero().squeeze(-1)

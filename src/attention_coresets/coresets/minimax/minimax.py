@@ -115,6 +115,7 @@ def minimax(
         return coreset
     flat = cache.flat().to(torch.float64)
     heads, m = len(flat.keys), coreset.size
+    # one number a head seeds all that it draws: how much that is depends on what it finds
     own = seeded(draw(generator, heads, 1).squeeze(-1))
     fixed = torch.zeros_like(flat.keys[..., 0])
     if log_weights is not None:
@@ -142,6 +143,7 @@ class _Head:
         self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
         values, base = values / size.clamp_min(1e-300), base_weights(cache)
         self.cache = Cache(keys, values) if base is None else WeightedCache(keys, values, base - base.max())
+        # climbs only have to find queries and to rank coresets, not to report errors
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings
         self.generator = generator
@@ -153,6 +155,7 @@ class _Head:
         """Climbs from fresh starts and the bank's worst, notes the coreset if it is best, keeps the worst queries."""
         s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
         fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
+        # the bank's worst queries may be near a maximum of this coreset already
         order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
         worst = self.bank.queries[:, order[: s.restarts // 2]].to(torch.float32)
         queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
@@ -171,6 +174,7 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> 
     if s.ascents and s.weights:
         head.ascend(*start)
     if s.exchange:
+        # no query counts more than another: the mean square only chooses tokens, rounds see to the maximum
         even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
         base = base_weights(head.cache)
         moment = second_moment(head.cache.keys, head.cache.values, queries, even, base)
@@ -199,6 +203,7 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
             head.ascend(tokens, log_weights)
             tokens = head.best[1]  # a pass that did no good is not built on
         kept = torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True)
+        # drawn on the CPU: the same numbers on every device
         uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
         kept = minimax_swaps(head.cache, head.bank, kept, fixed, uniforms)
         tokens = kept.nonzero()[:, 1].reshape(tokens.shape)

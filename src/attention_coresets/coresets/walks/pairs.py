@@ -18,7 +18,7 @@ from attention_coresets.coresets.kernel.law import kernel_panel
 # None without numba: the torch loop below does the same
 pairs_compiled = compiled_module("attention_coresets.coresets.walks.pairs_compiled")
 
-Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
+Features = tuple[Tensor, Tensor, Tensor]  # what kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
 _PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
@@ -62,6 +62,7 @@ def pair_signs(
         return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
     gram = _dense(gram)
     x = x.clone()
+    # the discrepancy counts what has moved since the start, not x itself
     moved = torch.zeros_like(x)  # x so far minus where it started
     used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
     while True:
@@ -70,6 +71,7 @@ def pair_signs(
         if count < 2:
             return torch.where(alive, x.sign(), x) > 0
         i, j, real = _pair_up(alive, count)
+        # heads use up different numbers of uniforms; a head must draw the same ones whatever its batch
         spend = (used + torch.arange(i.shape[-1], device=x.device)).clamp_max(x.shape[-1] - 1)
         steps = _round(gram, x, moved, (i, j, real), uniforms.gather(-1, spend), rule)
         used += real.sum(-1, keepdim=True)
@@ -97,7 +99,9 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
     xi, xj = x.gather(-1, i), x.gather(-1, j)
     up, down = torch.minimum(1 - xi, 1 + xj), torch.minimum(1 + xi, 1 - xj)
     half, fair = (up + down) / 2, down / (up + down)
+    # a pair that is not real has length 0, so that a rule's running state passes over it
     half = torch.where(real, half, torch.zeros_like(half))
+    # such a rule looks at no pair before it: all of them move at once
     if gram is None or not rule.needs_gram:
         return torch.where(uniforms < fair, up, -down)
     cross = _differences(gram, i, j)  # [H, P, P]
@@ -107,6 +111,7 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
     rule.start(norm2)
     steps = torch.zeros_like(half)
     for t in range(half.shape[-1]):
+        # pair t sees the pairs of this round that came before it, hence a loop
         inner = base[:, t] + (cross[:, t, :t] * steps[:, :t]).sum(-1)
         chance = rule.chance(half[:, t] * inner, norm2[:, t], fair[:, t])
         step = torch.where(uniforms[:, t] < chance, up[:, t], -down[:, t])

@@ -30,6 +30,7 @@ def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, para
     heads, signs, numbers = x.shape[0], x.numpy().copy(), uniforms.contiguous().numpy()
     matrices = np.empty((heads, 0, 0)) if gram is None else gram.contiguous().numpy()
     threads = min(heads, torch.get_num_threads())
+    # more tasks than threads, so that a slow head does not leave the others waiting
     cuts = [heads * task // (_TASKS * threads) for task in range(_TASKS * threads + 1)]
 
     def some(first: int, last: int) -> None:
@@ -65,8 +66,10 @@ class _Panels:
         x, moved, used, state = x.clone(), torch.zeros_like(x), 0, -1.0
         while len(alive := (x.abs() < 1 - freeze).nonzero().squeeze(-1)) > 1:
             panels = alive[: len(alive) // 2 * 2].split(_PANEL)
+            # the longest pair of the first round, all its panels together: it must be known before any pair moves
             if state < 0:
                 state = max(start(self._gram(t, t).numpy(), x[t].numpy(), np.arange(len(t)), kind) for t in panels)
+            # in the first round nothing beyond the last panel has moved: the lower triangle is enough
             reach = len(x) if used else 0
             for tokens in panels:
                 here, moves = x[tokens].numpy(), np.zeros(len(tokens))
@@ -127,6 +130,7 @@ def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state
     for first in range(0, pairs, _GROUP):
         last = min(first + _GROUP, pairs)
         if kind != COIN and last - first == _GROUP:
+            # the four products leave out what the group itself moves: that is added pair by pair below
             _inner_of_group(gram, tokens[2 * first :], moved[:reach], inner)
         elif kind != COIN:
             for t in range(first, last):

@@ -28,6 +28,7 @@ def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, p
     while True:
         for i in range(x.size):
             if abs(x[i]) >= 1 - freeze:
+                # no room: the caller applies the pending rows, and the next call finds this token again
                 if used == pending.shape[0]:
                     return used, pivot, done, left
                 signs[i] = 1.0 if x[i] > 0 else -1.0
@@ -46,6 +47,7 @@ def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, p
         if exact and left == 1:  # the sum is fixed: the last token has nowhere to go and is at an end, up to rounding
             x[pivot] = 1.0 if x[pivot] > 0 else -1.0
         else:
+            # u = (column - share row_sums) scale has u_pivot = 1 and, if exact, sum 0; it is never stored
             share = row_sums[pivot] / _sum(row_sums) if exact else 0.0
             scale = 1 / (column[pivot] - share * row_sums[pivot])
             up, down = _reach(x, row_sums, column, share, scale)
@@ -100,6 +102,7 @@ def _first(place, mask):
 @no_type_check
 def _reach(x, row_sums, column, share, scale):
     """Finds how far x can go along u = (column - share row_sums) scale, and back, before it leaves [-1, 1]^w."""
+    # frozen columns have u = 0: 1 / 0 is infinite and sets no limit, which the error model of numpy allows
     up, down = np.inf, np.inf
     for i in range(x.size):
         u = (column[i] - share * row_sums[i]) * scale
@@ -121,6 +124,7 @@ def _move(x, row_sums, column, share, step):
 def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
     """Takes token `index` out of the inverse: adds a pending row, and brings row sums and pivot column up to date."""
     w = pending[used]
+    # the pivot's column is at hand already
     if index == pivot:
         w[:] = column
     else:
@@ -129,6 +133,7 @@ def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
     by_sum = row_sums[index] * root
     by_pivot = w[pivot] * root if pivot >= 0 else 0.0
     for i in range(w.size):
+        # the mask holds frozen columns at exactly 0 in all that follows
         v = w[i] * root * mask[i]
         w[i] = v
         row_sums[i] -= v * by_sum
@@ -144,6 +149,7 @@ def _column(inverse, pending, used, index, out):
         out[i] = inverse[index, i]
     for i in range(index + 1, out.size):
         out[i] = inverse[i, index]
+    # four pending rows a pass: `out` is read and written a quarter as often
     k = 0
     while k + 4 <= used:
         a, b, c, d = pending[k, index], pending[k + 1, index], pending[k + 2, index], pending[k + 3, index]

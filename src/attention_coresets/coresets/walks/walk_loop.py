@@ -23,6 +23,7 @@ class WalkLoop:
         self.left = alive.sum(-1)  # [H]
         self.token = torch.arange(x.shape[-1], device=x.device).repeat(x.shape[0], 1)  # of each column
         self.heads = torch.arange(x.shape[0], device=x.device)
+        # u minimises u^T A u with u_p = 1 where u is along column p of A^-1: so the walk keeps an inverse, not A
         self.inverse = _inverse(gram, alive, ridge)
         self.row_sums = (self.inverse @ self.alive.unsqueeze(-1)).squeeze(-1) * self.alive
         self.pending = x.new_zeros(x.shape[0], block, x.shape[-1])  # rows w: the inverse is less sum of w w^T
@@ -59,6 +60,7 @@ class WalkLoop:
     def _direction(self) -> Tensor:
         u = self.column
         if self.exact:
+            # sum u = 0 takes off a multiple of A^-1 1, the row sums, that cancels the column's own sum
             share = self._at(self.row_sums, self.pivot) / self.row_sums.sum(-1)
             u = torch.addcmul(u, share.unsqueeze(-1), self.row_sums, value=-1)
         scale = self._at(u, self.pivot).reciprocal().nan_to_num(0.0, 0.0, 0.0)  # a finished head divides by 0
@@ -69,9 +71,11 @@ class WalkLoop:
         self.left = self.left - counts
         most = int(counts.max())
         flags = frozen.to(torch.uint8)
+        # one token a head freezes in most steps, and argmax finds it without a sort
         order = flags.argmax(dim=-1, keepdim=True) if most == 1 else flags.topk(most, dim=-1).indices
         for index in order.unbind(-1):
             self._drop(index, self._at(frozen, index))
+        # the pivot stays until it freezes: this is what makes the walk's covariance bound hold
         moved = self._at(self.alive, self.pivot) == 0
         if bool(moved.any()):
             self.pivot = torch.where(moved, self._first(), self.pivot)
@@ -82,6 +86,7 @@ class WalkLoop:
         column = self._column(index)
         root = self._at(column, index).clamp_min(1e-300).rsqrt() * active
         w = column * root.unsqueeze(-1)
+        # what the next direction reads is brought up to date at once; the inverse waits for many rows
         self.row_sums = torch.addcmul(self.row_sums, w, (self._at(self.row_sums, index) * root).unsqueeze(-1), value=-1)
         self.column = torch.addcmul(self.column, w, self._at(w, self.pivot).unsqueeze(-1), value=-1)
         self.pending[:, self.used] = w
@@ -143,10 +148,12 @@ def reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 def _inverse(gram: Tensor, alive: Tensor, ridge: float) -> Tensor:
     """Inverts the alive part of `gram` plus the ridge; the frozen part is set to the identity."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    # the ridge is in units of the alive diagonal: frozen tokens must not change a walk they take no part in
     count = alive.sum(-1).clamp_min(1)
     level = (diagonal * alive).sum(-1) / count  # [H], the mean alive diagonal
     level = torch.where(level > 0, level, torch.ones_like(level))
     if not bool(alive.all()):
+        # heads may differ in how many are alive: rows of the identity leave the others' inverse as it is
         gram.mul_(alive.unsqueeze(-1)).mul_(alive.unsqueeze(-2))
         diagonal.add_((~alive) * level.unsqueeze(-1))
     diagonal.add_(ridge * level.unsqueeze(-1))
