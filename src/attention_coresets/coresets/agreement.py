@@ -1,4 +1,4 @@
-"""How far two runs of a construction may differ by rounding alone: in another batch or order, on another processor."""
+"""Says how far two runs of a construction may differ by rounding: in another batch, order or processor."""
 
 from enum import StrEnum
 
@@ -12,11 +12,11 @@ WITHIN = 0.02  # worst-case errors of class ERROR, relative; like DIGITS set bef
 class Agreement(StrEnum):
     """What is the same wherever the same caches, seeds and parameters are run.
 
-    TOKENS: the tokens, and log-weights within `DIGITS`. Rules that balance, draw or score.
-    TIES: the tokens, but where two are as good as each other up to rounding, and what attention over them gives, within
-    `SOLVED`: their weights solve a system that may have many solutions. Rules that look, token by token, for the best
-    one, and fitted weights.
-    ERROR: the worst-case error, within the share `WITHIN`. Rules that follow worst queries found by ascent, where
+    TOKENS: the tokens, and log-weights within `DIGITS`. For rules that balance, draw or score.
+    TIES: the tokens, but where two are equally good up to rounding; and what attention over them gives, within
+    `SOLVED`. Weights themselves may differ, for they solve a system that may have many solutions. For rules that look,
+    token by token, for the best one, and for fitted weights.
+    ERROR: the worst-case error, within the share `WITHIN`. For rules that follow worst queries found by ascent, where
     rounding can lead to another query and so to other tokens.
     """
 
@@ -26,7 +26,7 @@ class Agreement(StrEnum):
 
 
 def of_refinement(model: str, refinement: str) -> Agreement:
-    """The class of a balancing rule's coreset after its refinement, in its model."""
+    """Returns the class of a balancing rule's coreset after its refinement, in its model."""
     if refinement not in ("none", "kernel_swaps"):
         return Agreement.ERROR
     return Agreement.TOKENS if refinement == "none" and model != "free" else Agreement.TIES

@@ -1,4 +1,4 @@
-"""The arms of the study: one row each, a construction with its parameters, the name it is shown by, and its look.
+"""Lists the arms of the study: one row each, a construction with its parameters, the name it is shown by, and its look.
 
 A row is all that an arm needs: `arm=LABEL` of a sweep, `make_coreset(LABEL)`, figures and tables read it here.
 Parameters that a row leaves out have the construction's own defaults. Rows stand in the order of the legends.
@@ -18,10 +18,14 @@ AXES = (RULE, RECURSION, REFINEMENT, SCALE, OWN)
 class Arm:
     """A construction under study.
 
-    label: its name in commands and tables of results. title: its name in figures. color, marker: of its curves;
-    triangles that point up or right stay free, they mean censored. axis: what it changes of the tilted walk (AXES).
-    ours: whether the construction is this project's own, not a published rule, maybe with our tilt, scale or
-    combination.
+    label: its name in commands and tables of results.
+    construction: its name in CORESETS.
+    title: its name in figures.
+    color, marker: of its curves. Triangles that point up or right stay free: they mean censored.
+    axis: what it changes of the tilted walk, one of AXES.
+    ours: whether the construction is this project's own. A published rule, even with our tilt, scale or combination, is
+        not.
+    parameters: those that differ from the construction's defaults.
     """
 
     label: str

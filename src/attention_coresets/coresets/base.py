@@ -1,4 +1,4 @@
-"""The type of a construction: what it is asked for, what it needs, takes and promises, and how it is called."""
+"""Defines the type of a construction: what it is asked for, what it needs, takes and promises, and how it is called."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,10 +17,21 @@ MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.mod
 
 @dataclass(frozen=True)
 class Request:
-    """What a construction is asked for, already checked: 1 <= size < n, rho > 0, and what its flags say it needs.
+    """What a construction is asked for, already checked: 1 <= size < n, rho > 0, and all that its flags say it needs.
 
-    `generator`: one torch generator for all heads, or one a head. `queries` and `positions` are those given to the
-    call; a construction that needs queries finds them in the cache's dtype and on its device.
+    Parameters
+    ----------
+    cache : Cache
+    size : int
+        Tokens of each head to keep.
+    rho : float
+        The largest norm of a query that the coreset is to answer.
+    generator : torch.Generator or a sequence of them
+        One for all heads, or one a head.
+    queries : Float[Tensor, "*heads group b d"], optional
+        As given to the call. Where `needs_queries` is set they are there, in the cache's dtype and on its device.
+    positions : Int[Tensor, "*heads n"], optional
+        As given to the call.
     """
 
     cache: Cache
@@ -32,17 +43,17 @@ class Request:
 
     @property
     def heads(self) -> int:
-        """The number of heads, leading axes multiplied."""
+        """Returns the number of heads, leading axes multiplied."""
         return self.cache.heads.numel()
 
     @property
     def rank(self) -> Int[Tensor, "*heads n"]:
-        """Each token's place in the text, 0 the first; without positions, its place in the cache."""
+        """Returns each token's place in the text, 0 the first; without positions, its place in the cache."""
         return place_in_text(self.positions, self.cache)
 
     @property
     def asked(self) -> Float[Tensor, "*heads group b d"]:
-        """The queries, of a construction with `needs_queries`."""
+        """Returns the queries, for a construction with `needs_queries`."""
         assert self.queries is not None, "needs_queries was checked by the call"
         return self.queries
 
@@ -54,8 +65,8 @@ class Construction(ABC):
 
         construct(cache, size=256, rho=2.0, generator=g) -> Coreset
 
-    The call checks what it is asked and what comes back, so `choose` need not. Flags are class attributes, or fields
-    or properties where they depend on parameters; a flag that a class leaves out has the value given here.
+    The call checks what it is asked and what comes back, so `choose` need not. Flags are class attributes; those that
+    depend on parameters are fields or properties. A flag that a class leaves out has the value given here.
     `attention_coresets.check_construction` tries a construction on small caches and says in one line what is wrong.
     """
 
@@ -81,12 +92,12 @@ class Construction(ABC):
 
     @property
     def in_model_units(self) -> bool:
-        """Whether keys and values of a model are given as the model computes them."""
+        """Tells whether keys and values of a model are given as the model computes them."""
         return self.model_units or self.needs_queries
 
     @abstractmethod
     def choose(self, request: Request) -> Coreset:
-        """The coreset: `request.size` distinct tokens of every head, sorted, on the cache's device.
+        """Picks `request.size` distinct tokens of every head, sorted, on the cache's device.
 
         `log_weights` are in the cache's dtype, or None in the model "unweighted". Random numbers come from
         `request.generator` alone, best by `randomness.draw`, so that a head is the same in every batch.
@@ -101,20 +112,20 @@ class Construction(ABC):
         queries: Float[Tensor, "*heads group b d"] | None = None,
         positions: Int[Tensor, "*heads n"] | None = None,
     ) -> Coreset:
-        """A coreset of exactly `size` tokens a head, for queries of norm at most rho; of everything if size >= n.
+        """Picks a coreset of exactly `size` tokens a head, for queries of norm at most rho; all tokens if size >= n.
 
         Parameters
         ----------
         cache : Cache
             Keys ``[*heads, n, d]`` and values ``[*heads, n, dv]``.
         size : int
-            How many tokens of each head to keep.
+            Tokens of each head to keep.
         rho : float
             The largest norm of a query that the coreset is to answer.
         generator : torch.Generator or a sequence of them
             One for all heads, or one a head, which makes a head independent of its batch.
         queries, positions : Tensor, optional
-            See the flags of the class; ignored by constructions that do not need them. Without positions the tokens
+            See the flags of the class. Constructions that do not need them ignore them. Without positions the tokens
             are taken to be in the order of the text.
 
         Returns
@@ -125,9 +136,9 @@ class Construction(ABC):
         Raises
         ------
         ValueError
-            For a size below 1 or not above the construction's sinks, rho not above 0, generators that do not fit the
-            heads, queries that are missing or do not fit, a WeightedCache where weights would be ignored, and for a
-            construction whose result breaks its promises.
+            For a size below 1 or not above the construction's sinks, rho that is not positive, generators that do not
+            fit the heads, queries that are missing or do not fit, or a WeightedCache whose weights would be ignored.
+            Also for a construction whose result breaks its promises.
         """
         check_rho(rho)
         check_size(size)
@@ -144,7 +155,7 @@ class Construction(ABC):
         return self._checked(self.choose(Request(cache, size, rho, generator, queries, positions)), cache, size)
 
     def _checked(self, coreset: object, cache: Cache, size: int) -> Coreset:
-        """The coreset, unless it breaks what the type promises."""
+        """Returns the coreset, unless it breaks what the type promises."""
         name, wanted = type(self).__name__, (*cache.heads, size)
         if not isinstance(coreset, Coreset):
             raise ValueError(f"{name}.choose must return a Coreset, got {type(coreset).__name__}")
@@ -157,34 +168,34 @@ class Construction(ABC):
 
 
 def check_is_construction(construct: object) -> None:
-    """Raise ValueError unless it is a Construction."""
+    """Raises ValueError unless it is a Construction."""
     if not isinstance(construct, Construction):
         raise ValueError(f"{construct!r} is no Construction; inherit from attention_coresets.Construction")
 
 
 def everything(cache: Cache) -> Coreset:
-    """The coreset that keeps every token, unweighted."""
+    """Returns the coreset that keeps every token, unweighted."""
     return Coreset(torch.arange(cache.n, device=cache.keys.device).expand(*cache.heads, cache.n).contiguous())
 
 
 def kept_tokens(kept: Bool[Tensor, "H n"], size: int) -> Int[Tensor, "H size"]:
-    """The tokens of each head where `kept` is true, `size` of them, in order."""
+    """Returns the tokens of each head where `kept` is true, `size` of them, in order."""
     return kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :size]
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError unless at least one token is asked for."""
+    """Raises ValueError unless at least one token is asked for."""
     if size < 1:
         raise ValueError(f"size must be at least 1 token, got {size}")
 
 
 def check_generators(generator: Generators, cache: Cache) -> None:
-    """Raise ValueError unless there is one generator for all heads or one a head; nothing is drawn from them."""
+    """Raises ValueError unless there is one generator for all heads or one a head; nothing is drawn from them."""
     draw(generator, cache.heads.numel(), 0)
 
 
 def check_plain(cache: Cache) -> None:
-    """Raise ValueError for a WeightedCache: for whoever counts every token once."""
+    """Raises ValueError for a WeightedCache: for whoever counts every token once."""
     if isinstance(cache, WeightedCache):
         raise ValueError(
             "tokens would count once each, whatever the cache's log-weights; use a construction that balances, such as "
@@ -193,13 +204,13 @@ def check_plain(cache: Cache) -> None:
 
 
 def check_sinks(sinks: int, size: int) -> None:
-    """Raise ValueError unless the sinks leave room for another token."""
+    """Raises ValueError unless the sinks leave room for another token."""
     if sinks and size <= sinks:
         raise ValueError(f"size must exceed the {sinks} sinks that are always kept, got {size}")
 
 
 def fitting(queries: Tensor | None, cache: Cache, name: str) -> Float[Tensor, "*heads group b d"]:
-    """The queries in the cache's dtype and on its device; ValueError where there are none or they do not fit it."""
+    """Returns the queries in the cache's dtype and on its device; ValueError where they are missing or do not fit."""
     if queries is None:
         raise ValueError(f"{name} chooses tokens by what queries see; pass queries [*heads, group, b, d]")
     if queries.shape[:-3] != cache.heads or queries.shape[-1] != cache.d or 0 in queries.shape:
@@ -211,9 +222,10 @@ def fitting(queries: Tensor | None, cache: Cache, name: str) -> Float[Tensor, "*
 
 
 def place_in_text(positions: Tensor | None, cache: Cache) -> Int[Tensor, "*heads n"]:
-    """Each token's place in the text among those of its cache, 0 the first; without positions, the tokens' own order.
+    """Returns each token's place in the text among those of its cache, 0 the first.
 
-    ValueError unless there is one position for each token, no two alike.
+    Without positions that is the tokens' own order. Raises ValueError unless there is one position for each token, no
+    two alike.
     """
     order = torch.arange(cache.n, device=cache.keys.device).expand(*cache.heads, -1)
     if positions is None:

@@ -48,7 +48,7 @@ CORESETS: dict[str, type[Construction]] = {
 
 
 def make_coreset(name: str, **parameters: Any) -> Construction:
-    """Make a construction: ``make_coreset("gram_schmidt_walk", model="tilted")``, or by an arm's label.
+    """Makes a construction: ``make_coreset("gram_schmidt_walk", model="tilted")``, or by an arm's label.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def make_coreset(name: str, **parameters: Any) -> Construction:
 
 
 def register_construction(name: str, construction: type[Construction]) -> None:
-    """Add a construction of one's own to CORESETS, so that `make_coreset` and the sweeps know it by `name`.
+    """Adds a construction of one's own to CORESETS, so that `make_coreset` and the sweeps know it by `name`.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def register_construction(name: str, construction: type[Construction]) -> None:
     Raises
     ------
     ValueError
-        Where the name is taken, or the class is no such type: see `check_type`.
+        Where the name is taken, or the class is no such type (`check_type` of conformance.py).
     """
     check_type(construction)
     if name in ARMS and name not in CORESETS:

@@ -1,4 +1,4 @@
-"""Whether a construction keeps what its type promises: tried on small caches, with one line that says what is wrong."""
+"""Checks that a construction keeps what its type promises: tries it, and says in one line what is wrong."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _N, _D, _RHO, _HEADS, _QUERIES = 24, 4, 1.5, 3, 8
 
 
 def check_type(construction: object) -> None:
-    """Raise ValueError unless this is a class that can be registered: a Construction with all that it must have.
+    """Raises ValueError unless this is a class that can be registered: a Construction with all that it must have.
 
     A class attribute whose name is almost a flag's is refused: as a flag it would do nothing, and nobody would know.
     """
@@ -39,24 +39,30 @@ def check_type(construction: object) -> None:
 
 
 def check_construction(construct: Construction, n: int = _N, d: int = _D) -> None:
-    """Try a construction on small caches and refuse it where it breaks its type.
+    """Tries a construction on small caches, and refuses it where it breaks its type.
+
+    It checks:
+    - the type and `model`;
+    - exact sizes, sorted distinct tokens, shapes of heads, and every token at size n;
+    - finite weights, and none in the model "unweighted";
+    - that the cache is left as it is;
+    - the same tokens for the same seed, and the same coreset of a head alone or in a batch, as far as `agreement`
+      promises;
+    - weighted tokens, where it takes them.
+
+    Cost: some ten constructions of n tokens.
 
     Parameters
     ----------
     construct : Construction
         With the parameters that it is to be used with.
     n, d : int
-        Tokens and dimensions of the caches tried; a construction for larger ones only needs them larger.
+        Tokens and dimensions of the caches tried. Only a construction for larger caches needs other numbers.
 
     Raises
     ------
     ValueError
-        In one line: the construction, what it did, what it should have done. Checked are: the type and `model`; exact
-        sizes, sorted distinct tokens, shapes of heads; finite weights, none in the model "unweighted"; the cache left
-        as it is; the same result for the same seed, and of a head whether alone or in a batch, as `agreement` says;
-        every token at size n; weighted tokens where it takes them.
-
-    Cost: some ten constructions of n tokens.
+        In one line: the construction, what it did, what it should have done.
     """
     check_type(type(construct))
     name = type(construct).__name__
@@ -79,7 +85,7 @@ def check_construction(construct: Construction, n: int = _N, d: int = _D) -> Non
 
 
 def _example(n: int, d: int) -> tuple[Cache, dict[str, torch.Tensor]]:
-    """A batch of unit-norm heads, queries of the last positions and the positions of the tokens."""
+    """Makes a batch of heads of unit norm, queries of the last positions and the positions of the tokens."""
     g = torch.Generator().manual_seed(0)
     keys, values = (torch.randn(_HEADS, n, d, dtype=torch.float64, generator=g) for _ in range(2))
     queries = torch.randn(_HEADS, 2, _QUERIES, d, dtype=torch.float64, generator=g)
@@ -96,7 +102,7 @@ def _runner(construct: Construction, text: dict[str, torch.Tensor]) -> Callable[
 
 
 def _tried(name: str, where: str, run: Callable[[Cache, int], Coreset], cache: Cache, size: int) -> Coreset:
-    """The coreset, the cache unchanged; whatever the construction raises becomes one line."""
+    """Returns the coreset, the cache unchanged; whatever the construction raises becomes one line."""
     before = [x.clone() for x in (cache.keys, cache.values)]
     try:
         coreset = run(cache, size)
@@ -110,7 +116,7 @@ def _tried(name: str, where: str, run: Callable[[Cache, int], Coreset], cache: C
 
 
 def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[str, torch.Tensor], size: int) -> None:
-    """The same seeds again, and each head alone."""
+    """Tries the same seeds again, and each head alone."""
     first, again = (construct(cache, size, _RHO, _generators(_HEADS), **text) for _ in range(2))
     if not torch.equal(first.indices, again.indices):
         raise ValueError(f"{name} chose other tokens from the same seeds; draw from request.generator alone")
@@ -126,7 +132,7 @@ def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[
 
 
 def _agree(agreement: Agreement, one: Coreset, other: Coreset, cache: Cache) -> bool:
-    """Whether two coresets of one head are as near as the class of agreement says."""
+    """Tells whether two coresets of one head are as near as the class of agreement says."""
     if not torch.equal(one.indices, other.indices):
         return False
     if one.log_weights is None or other.log_weights is None:

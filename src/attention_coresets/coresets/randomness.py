@@ -1,4 +1,4 @@
-"""Uniform random numbers, all drawn up front: a construction is a pure function of its input and these."""
+"""Draws uniform random numbers up front, so that a construction is a pure function of its input and these."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,12 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
-    """Float64 uniforms ``[heads, *shape]`` on the CPU, head after head.
+    """Draws float64 uniforms ``[heads, *shape]`` on the CPU, head after head.
 
     One generator: head h gets the same numbers in every batch of more than h heads. A sequence: one generator a head,
     so that each head is the same whatever it is batched with.
+
+    Raises ValueError for a sequence of another length.
     """
     if isinstance(generator, torch.Generator):
         generator = [generator] * heads
@@ -23,10 +25,10 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed for a torch generator, as good as random in each of these numbers."""
+    """Makes a seed for a torch generator, as good as random in each of these numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seeded(numbers: Tensor) -> list[torch.Generator]:
-    """A generator a head, seeded by that head's number in [0, 1): whatever it draws is the same in any batch."""
+    """Makes a generator a head, seeded by that head's number in [0, 1): whatever it draws is the same in any batch."""
     return [torch.Generator().manual_seed(int(number * 2**53)) for number in numbers.tolist()]

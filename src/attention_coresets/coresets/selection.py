@@ -1,4 +1,4 @@
-"""What constructions without a balancing walk share: all heads in one axis, worked on in chunks, and best tokens."""
+"""Serves constructions without a balancing walk: all heads in one axis, worked on in chunks, and best tokens."""
 
 from collections.abc import Callable
 
@@ -23,10 +23,10 @@ def over_heads(
     uniforms: tuple[int, ...] = (0,),
     numbers: int,
 ) -> Coreset:
-    """The coreset of the tokens and log-weights that `choose` returns in float64, sorted, for a batch of any shape.
+    """Makes a coreset, for a batch of any shape, of the tokens and log-weights that `choose` finds in float64.
 
-    `uniforms`: the shape of the random numbers a head needs; `numbers`: float64 numbers that choose holds a head, by
-    which heads are worked on together.
+    uniforms: shape of the random numbers that a head needs.
+    numbers: float64 numbers that `choose` holds a head, by which heads are worked on together.
     """
     cache = request.cache
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
@@ -43,17 +43,17 @@ def over_heads(
 
 
 def first_best(score: Float[Tensor, "H n"], tie: Float[Tensor, "H"]) -> Int[Tensor, "H"]:
-    """The first token within `tie` of the largest score: rounding, which the batch changes, must not decide."""
+    """Finds the first token within `tie` of the largest score: rounding, which the batch changes, must not decide."""
     return (score >= score.amax(dim=-1, keepdim=True) - tie.unsqueeze(-1)).to(torch.uint8).argmax(dim=-1)
 
 
 def floored_log(weights: Float[Tensor, "H m"]) -> Float[Tensor, "H m"]:
-    """log of non-negative weights, raised to at least e^FLOOR of the head's largest; all equal where all are 0."""
+    """Takes the log of weights >= 0, raised to at least e^FLOOR of the head's largest; all equal where all are 0."""
     largest = weights.amax(dim=-1, keepdim=True)
     relative = torch.where(largest > 0, weights / largest.clamp_min(1e-300), torch.ones_like(weights))
     return relative.log().clamp_min(FLOOR) + largest.clamp_min(1e-300).log()
 
 
 def mark(taken: Bool[Tensor, "H n"], tokens: Int[Tensor, "H"]) -> None:
-    """Set one token of each head in place."""
+    """Sets one token of each head in place."""
     taken.scatter_(-1, tokens.unsqueeze(-1), True)

@@ -1,4 +1,4 @@
-"""A coreset of a stream of tokens, kept in bounded memory: merge and reduce, with the weights of what was dropped."""
+"""Keeps a coreset of a stream of tokens in bounded memory: merge and reduce, with the weights of what was dropped."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,16 @@ _LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
 
 @dataclass(frozen=True, kw_only=True)
 class HeldCoreset(Coreset):
-    """A coreset whose indices count the stream's tokens from 0, with its own keys ``[*heads, m, d]`` and values."""
+    """A coreset of a stream, which holds its own keys and values; its indices count the stream's tokens from 0.
+
+    Parameters
+    ----------
+    indices : Int[Tensor, "*heads m"]
+    log_weights : Float[Tensor, "*heads m"], optional
+        None: all zero.
+    keys : Float[Tensor, "*heads m d"]
+    values : Float[Tensor, "*heads m dv"]
+    """
 
     keys: Float[Tensor, "*heads m d"]
     values: Float[Tensor, "*heads m dv"]
@@ -33,7 +42,7 @@ class _Bucket:
     read: int
 
     def joined(self, later: "_Bucket") -> "_Bucket":
-        """This bucket and one that was read after it."""
+        """Joins this bucket and one that was read after it."""
         keys = torch.cat([self.cache.keys, later.cache.keys], dim=-2)
         values = torch.cat([self.cache.values, later.cache.values], dim=-2)
         log_weights = torch.cat([self.cache.log_weights, later.cache.log_weights], dim=-1)
@@ -44,16 +53,34 @@ class _Bucket:
 class Stream:
     """Reads tokens in blocks of any length and holds at most `memory` of them a head, whatever the blocks.
 
-    Every 2 * size tokens become a bucket of `size` weighted ones, and the two last buckets are merged and halved as
-    soon as the older stands for no more tokens than the other, or when one bucket more would not fit: at most
-    log2(n / size) buckets, and memory // size - 2. `construct` does each reduction, on weighted tokens: a tilted one
-    tilts those it is given, so that weights stay unbiased although p* of the whole is not known; an unweighted one
-    keeps tokens in proportion to their weights, and the last weights are equal. Where the error of a reduction falls
-    like 1 / size, that of the stream is about sqrt(2) times the last reduction's.
+    Every 2 * size tokens read become a bucket of `size` weighted ones. The two last buckets are merged and halved as
+    soon as the older one stands for no more tokens than the other, or when one bucket more would not fit. So there are
+    never more than log2(n / size) buckets, nor more than memory // size - 2.
 
-    construct: a construction with `takes_weights`, or its name. memory: tokens, at least 4 * size; 8 * size unless
-    said. generator: one, or one a head. Raises ValueError for other constructions, size < 1, rho <= 0 or less memory.
-    Cost: n / size reductions of 2 * size tokens, and beyond the tokens held the memory of one reduction.
+    `construct` does each reduction, on weighted tokens. A tilted one tilts the tokens it is given, so weights stay
+    unbiased although p* of the whole stream is not known. An unweighted one keeps tokens in proportion to their
+    weights, and the last weights are equal. Where the error of one reduction falls like 1 / size, that of the stream is
+    about sqrt(2) times the last reduction's.
+
+    Cost: n / size reductions of 2 * size tokens. Beyond the tokens held, the memory of one reduction.
+
+    Parameters
+    ----------
+    construct : Construction or str
+        One with `takes_weights`, or its name: tilted or unweighted, and without refinement.
+    size : int
+        Tokens of the coreset.
+    rho : float
+        The largest norm of a query that the coreset is to answer.
+    memory : int, optional
+        Tokens held a head, at least 4 * size. None: 8 * size.
+    generator : torch.Generator or a sequence of them, optional
+        One for all heads, or one a head. None: seed 0.
+
+    Raises
+    ------
+    ValueError
+        For another construction, size < 1, rho that is not positive, or less memory.
     """
 
     def __init__(
@@ -81,11 +108,11 @@ class Stream:
 
     @property
     def held(self) -> int:
-        """Tokens held a head; never more than `memory`."""
+        """Returns how many tokens are held a head; never more than `memory`."""
         return self._filled + sum(bucket.places.shape[-1] for bucket in self._buckets)
 
     def add(self, keys: Float[Tensor, "*heads b d"], values: Float[Tensor, "*heads b dv"]) -> None:
-        """Read a block; ValueError for NaN or Inf, or heads, dimensions, dtype or device not the first block's."""
+        """Reads a block; ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's."""
         block = Cache(keys, values)
         if self._keys is None or self._values is None:
             self._keys, self._values = (t.new_empty(*t.shape[:-2], 2 * self.size, t.shape[-1]) for t in (keys, values))
@@ -103,9 +130,10 @@ class Stream:
                 self._settle()
 
     def coreset(self) -> HeldCoreset:
-        """A coreset of all that was read, of exactly `size` tokens, or of every token while there are no more.
+        """Returns a coreset of all that was read: exactly `size` tokens, or every token while there are no more.
 
-        The stream may go on, as if this had not been asked; asked twice it answers the same.
+        The stream may go on as if this had not been asked. Asked twice, it answers the same. Raises ValueError before
+        the first block.
         """
         if self.n == 0:
             raise ValueError("the stream has read no token; add a block first")
@@ -127,7 +155,7 @@ class Stream:
         return _Bucket(WeightedCache(keys, values, torch.zeros_like(places, dtype=torch.float64)), places, self._filled)
 
     def _settle(self) -> None:
-        """Merge the last buckets until the tokens they stand for fall from one to the next, and one more would fit."""
+        """Merges the last buckets until each stands for fewer tokens than the one before, and one more would fit."""
         fit = self.memory // self.size - 2
         while len(self._buckets) > 1:
             older, last = self._buckets[-2:]
@@ -143,7 +171,7 @@ class Stream:
 
 
 def _check_reducer(construct: object) -> None:
-    """ValueError unless the construction counts weighted tokens and gives them the weights of their marginals."""
+    """Raises ValueError unless the construction counts weighted tokens and gives them their marginals' weights."""
     if not isinstance(construct, Construction) or not construct.takes_weights:
         known = ", ".join(name for name, kind in CORESETS.items() if kind.takes_weights)
         raise ValueError(f"{construct!r} does not count weighted tokens; a stream takes one of {known}")
@@ -160,7 +188,7 @@ def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:
 
 
 def _copied(generator: Generators) -> Generators:
-    """Generators that go on like these and leave them as they are."""
+    """Returns generators that go on like these and leave them as they are."""
     if isinstance(generator, torch.Generator):
         return torch.Generator().set_state(generator.get_state())
     return [torch.Generator().set_state(g.get_state()) for g in generator]

@@ -1,12 +1,16 @@
-"""Run a language model over a text once and keep each layer's post-RoPE keys, values and queries on disk.
+"""Runs a language model over a text once, and keeps each layer's post-RoPE keys, values and queries on disk.
 
-The cache is the first n tokens of a segment of the text. Kept beside it are the queries of its last positions
-(calibration: what a server has seen when it compresses), the same moved behind the cache (rotary.py), and those of the
-positions that follow (held out). One safetensors file a layer, float32 exactly as the model computed it, with
-provenance and a checksum, under `captures/` in the repository or where ATTENTION_CORESETS_CAPTURES points. SmolLM2-135M
-at 7168 + 1024 tokens, the longest it reads: 1.6 GB of memory at the peak, 1.2 GB of them to unpack the model; 470 MB on
-disk (330 MB at 4096 + 1024). Needs transformers and safetensors (the `models` extra), imported only when something
-runs.
+The cache is the first n tokens of a segment of the text. Three sets of queries are kept beside it: those of its last
+positions (calibration: what a server has seen when it compresses), the same moved behind the cache (rotary.py), and
+those of the positions that follow (held out).
+
+Each layer is one safetensors file, float32 exactly as the model computed it, with provenance and a checksum. Files are
+under `captures/` in the repository, or where ATTENTION_CORESETS_CAPTURES points.
+
+Cost: SmolLM2-135M at 7168 + 1024 tokens, the longest it reads, takes 1.6 GB of memory at the peak, 1.2 GB of them to
+unpack the model, and 470 MB on disk (330 MB at 4096 + 1024).
+
+Needs transformers and safetensors (the `models` extra), imported only when something runs.
 """
 
 import fcntl
@@ -36,10 +40,12 @@ CALIBRATION = 512  # last positions of a cache whose queries are kept, where no 
 class Source:
     """What one capture holds: a model, a text, n cache tokens, and whose queries are kept beside them.
 
-    model: `smollm2-135m`, `gemma3-270m`, `tiny-random`, or a hub model (owner/name) or its directory. text:
-    `britannica`, `code` or a path. queries: the positions after the cache, held out. calibration: the last positions of
-    the cache itself (None: min(512, n)). start: tokens of the text that are left out before the cache; positions count
-    from 0 wherever it starts. n + queries cannot exceed the model's positions (8192 for SmolLM2).
+    model: `smollm2-135m`, `gemma3-270m`, `tiny-random`, or a hub model (owner/name) or its directory.
+    text: `britannica`, `code` or a path.
+    n: tokens of the cache.
+    queries: positions after the cache, held out. n + queries cannot exceed the model's positions (8192 for SmolLM2).
+    calibration: last positions of the cache itself. None: min(512, n).
+    start: tokens of the text that are left out before the cache. Positions count from 0 wherever it starts.
     """
 
     model: str
@@ -61,7 +67,7 @@ class Source:
 
     @property
     def calibrated(self) -> int:
-        """The number of calibration positions, resolved."""
+        """Returns the number of calibration positions, resolved."""
         return min(CALIBRATION, self.n) if self.calibration is None else self.calibration
 
     def layer_file(self, layer: int) -> Path:
@@ -73,7 +79,7 @@ class Source:
         return captures_root() / model / f"{self.text_name()}-{segment}"
 
     def text_name(self) -> str:
-        """What the capture is filed under: any text but `britannica` counts as another once its content changes."""
+        """Names what the capture is filed under: any text but `britannica` is another once its content changes."""
         if self.model == TINY:
             return "random"
         if self.text == "britannica":
@@ -81,25 +87,30 @@ class Source:
         return f"{Path(self.text).stem}-{_sha256(prose(self.text))[:8]}"
 
     def identity(self, layer: int) -> dict[str, str]:
-        """The metadata that a layer's file must agree with."""
+        """Returns the metadata that a layer's file must agree with."""
         fields = {**asdict(self), "calibration": self.calibrated, "text": self.text_name(), "layer": layer}
         return {name: str(value) for name, value in fields.items()}
 
 
 def captures_root() -> Path:
-    """ATTENTION_CORESETS_CAPTURES, or captures/ in the repository (in the working directory for an installed copy)."""
+    """Returns ATTENTION_CORESETS_CAPTURES, or captures/ in the repository.
+
+    An installed copy has no repository; captures/ is then in the working directory.
+    """
     chosen = os.environ.get("ATTENTION_CORESETS_CAPTURES")
     repository = Path(__file__).parents[3]
     return Path(chosen) if chosen else (repository if (repository / "pyproject.toml").exists() else Path()) / "captures"
 
 
 def capture(source: Source, layers: Iterable[int] | None = None, progress: bool = True) -> dict[int, Path]:
-    """Capture the layers that are not on disk yet, in one pass over the text; the files of all layers asked for.
+    """Captures the layers that are not on disk yet, in one pass over the text; returns the files of all asked for.
 
-    Default: all layers, but for those with a sliding window shorter than the text, which a line on stderr names. A file
-    appears whole or not at all, and a layer is kept as soon as it is computed. Processes that capture the same source
-    take turns. Raises ValueError for layers, lengths or a model that cannot be captured, or NaN/Inf in what the model
-    computed, and OSError where model, text or disk is not to be had.
+    Without `layers` it takes all, except those with a sliding window shorter than the text, which a line on stderr
+    names. A file appears whole or not at all, and a layer is kept as soon as it is computed. Processes that capture the
+    same source take turns.
+
+    Raises ValueError for layers, lengths or a model that cannot be captured, or NaN or Inf in what the model computed,
+    and OSError where model, text or disk is not to be had.
     """
     folder = source.folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +124,7 @@ def capture(source: Source, layers: Iterable[int] | None = None, progress: bool 
 
 
 def _known_layers(folder: Path) -> list[int] | None:
-    """All layers of the model that can be captured, as a file captured earlier states them."""
+    """Returns all layers of the model that can be captured, as a file captured earlier states them."""
     path = next(folder.glob("layer_*.safetensors"), None)
     if path is None:
         return None
@@ -149,7 +160,7 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
 
 
 def _announced(source: Source, plain: list[int], count: int) -> list[int]:
-    """The layers to capture where all are asked for; a line on stderr where that is not all the model has."""
+    """Returns the layers to capture where all are asked for; a line on stderr says where some are left out."""
     total = source.n + source.queries
     if not plain:
         raise ValueError(f"every layer of {source.model} has a window below n + queries = {total}; ask for less")
@@ -163,7 +174,7 @@ def _announced(source: Source, plain: list[int], count: int) -> list[int]:
 
 
 def _model_and_tokens(source: Source):
-    """The model, its tokens [1, n + queries], and where both come from."""
+    """Returns the model, its tokens [1, n + queries], and where both come from."""
     model, tokenizer, origin = load_model(source.model)
     ids, digest = segment(source, model, tokenizer)
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
@@ -172,10 +183,11 @@ def _model_and_tokens(source: Source):
 
 
 def segment(source: Source, model, tokenizer) -> tuple[Int[Tensor, "1 t"], str]:
-    """The source's n + queries tokens and the checksum of the whole text ("none" for random tokens).
+    """Returns the source's n + queries tokens and the checksum of the whole text ("none" for random tokens).
 
-    What the tokenizer puts before a text (Gemma: <bos>) comes first wherever in the text the segment starts. ValueError
-    where model or text is too short.
+    What the tokenizer puts before a text (Gemma: <bos>) comes first wherever in the text the segment starts.
+
+    Raises ValueError where model or text is too short.
     """
     total, limit = source.n + source.queries, model.config.max_position_embeddings
     if total > limit:

@@ -1,4 +1,4 @@
-"""A captured layer on disk: a safetensors file with provenance and a checksum, there whole or not at all."""
+"""Writes and reads a captured layer: a safetensors file with provenance and a checksum, there whole or not at all."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ TENSORS = ("keys", "values", "queries", "calibration", "moved")
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-    """Write tensors and metadata; ValueError for NaN or Inf, OSError with the remedy where the disk refuses."""
+    """Writes tensors and metadata; ValueError for NaN or Inf, OSError with the remedy where the disk refuses."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -32,7 +32,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> 
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a captured layer; ValueError naming the file and the remedy where it is damaged."""
+    """Reads tensors and metadata of a captured layer; ValueError naming the file and the remedy where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -48,7 +48,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata alone, unverified; ValueError as `read_file` where the file cannot be opened."""
+    """Reads the metadata alone, unverified; ValueError as `read_file` where the file cannot be opened."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -59,13 +59,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def unusable(path: Path, reason: str) -> ValueError:
-    """The one line that a damaged or mismatched capture is refused with."""
+    """Makes the one line that a damaged or mismatched capture is refused with."""
     reason = reason.replace("\n", " ")
     return ValueError(f"capture {path} is unusable: {reason}; delete the file and rerun scripts/capture.py")
 
 
 def checksum(tensors: Mapping[str, Float[Tensor, "..."]], meta: Mapping[str, str]) -> str:
-    """sha256 over the tensors' names, shapes and bytes and over the metadata."""
+    """Computes sha256 over the tensors' names, shapes and bytes and over the metadata."""
     digest = hashlib.sha256(json.dumps(dict(sorted(meta.items()))).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -19,9 +19,13 @@ from attention_coresets.models.heads import RealHead, normalised
 class Model:
     """n tokens of a text in one layer and KV head of a language model, captured at first use.
 
-    model, text, queries, calibration, start: as `capture.Source`: `load_head` returns the queries of the cache's last
-    positions for calibration, and those of the later ones held out. d, if given, must be the model's head dimension.
-    Tokens are shuffled by `make_cache` unless shuffle=False: then token 0 is the first, the usual attention sink.
+    n: tokens, in the order of the text unless shuffled.
+    model, text, queries, calibration, start: as in `Source` of capture.py. `load_head` returns the queries of the
+        cache's last positions, for calibration, and those of later ones, held out.
+    layer, kv_head: which head.
+    shuffle: `make_cache` shuffles the tokens. False keeps them in order: then token 0 is the first, the usual attention
+        sink.
+    d: if given, must be the model's head dimension.
     """
 
     n: int = 4096
@@ -46,7 +50,7 @@ class Model:
         return Source(self.model, self.text, self.n, self.queries, self.calibration, self.start)
 
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
-        """Keys ``[n, d]`` and values ``[n, d]`` in the order of the text; nothing is drawn from `rng`.
+        """Returns keys ``[n, d]`` and values ``[n, d]`` in the order of the text; nothing is drawn from `rng`.
 
         Keys are centred at their mean and divided by R_K = max |k_i - mean|; values likewise. Raises as `load_head`.
         """
@@ -58,8 +62,11 @@ class Model:
 class LayerCapture:
     """One layer of a capture, float32 as the model computed it; query head h belongs to KV head h // (heads // kv).
 
-    queries are those of positions after the cache, calibration those of its last c positions, moved the latter as if
-    they were asked at the c positions after the cache.
+    queries: of positions after the cache.
+    calibration: of the cache's last c positions.
+    moved: the latter as if they were asked at the c positions after the cache.
+    scaling: logits are scaling * <q, k>.
+    path: the file.
     """
 
     keys: Float[Tensor, "kv n d"]
@@ -72,10 +79,12 @@ class LayerCapture:
 
 
 def load_head(parameters: Model) -> RealHead:
-    """The head's normalised cache in text order and its queries in the same units, float64.
+    """Loads the head's normalised cache in text order and its queries in the same units, float64.
 
-    Captures the model first where that is not done yet. Raises ValueError for a layer or KV head that the model does
-    not have, a `d` other than its head dimension, or a capture that is corrupt or of something else.
+    Captures the model first where that is not done yet.
+
+    Raises ValueError for a layer or KV head that the model does not have, a `d` other than its head dimension, or a
+    capture that is corrupt or of something else.
     """
     layer = read_layer(parameters.source, parameters.layer)
     heads, d = layer.keys.shape[0], layer.keys.shape[-1]
@@ -104,9 +113,9 @@ def load_head(parameters: Model) -> RealHead:
 
 
 def read_layer(source: Source, layer: int) -> LayerCapture:
-    """One captured layer, its checksum verified; the model runs only where the layer's file is not there.
+    """Reads one captured layer and verifies its checksum; the model runs only where the layer's file is not there.
 
-    ValueError, naming the file and the remedy, where it is damaged or holds something else than asked for.
+    Raises ValueError, naming the file and the remedy, where it is damaged or holds something else than asked for.
     """
     path = source.layer_file(layer)
     if not path.exists():

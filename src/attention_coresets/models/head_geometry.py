@@ -1,4 +1,4 @@
-"""What the bounds and the conjectures say of a real head, in numbers: one row of heads.parquet."""
+"""Measures what the bounds and the conjectures say of a real head: one row of heads.parquet."""
 
 import math
 
@@ -17,12 +17,13 @@ GAMMA_QUERIES = 512  # rows that Gamma is computed for, drawn from the calibrati
 
 
 def geometry(head: RealHead) -> dict[str, float]:
-    """The measures of `norm_measures`, `attention_measures`, `sensitivity_measures` and `coverage` together.
+    """Computes the measures of `norm_measures`, `attention_measures`, `sensitivity_measures` and `coverage` together.
 
     All queries are asked from behind the cache: those for calibration are the moved ones. total_sensitivity_causal is T
     of the same where they stood, each over what it saw.
 
-    About 4 s a head of 4096 tokens, 64 dimensions, 1536 calibration and 3072 held-out queries on one core; 0.6 GB.
+    Cost: about 4 s and 0.6 GB for a head of 4096 tokens, 64 dimensions, 1536 calibration and 3072 held-out queries on
+    one core.
     """
     heldout = (head.heldout @ head.cache.keys.mT).softmax(dim=-1)
     calibration = (head.moved @ head.cache.keys.mT).softmax(dim=-1)
@@ -36,16 +37,21 @@ def geometry(head: RealHead) -> dict[str, float]:
 
 
 def norm_measures(head: RealHead) -> dict[str, float]:
-    """rho after each change of origin and basis that leaves attention as it is, and the exponents of the tilt; nats.
+    """Measures rho after each change of origin and basis that leaves attention as it is, and the tilt's exponents.
 
-    rho = largest query norm * largest key norm * scaling over all of the head's queries: rho_uncentred; rho_centred,
-    keys about their mean; rho_ball, about the centre of their smallest enclosing ball; rho_linear, after the best
-    linear map (within 1 %: rho_linear_lower is certified). rho_query_ball and rho_query_linear(_lower): the same two
-    with the queries about a centre q0 of their own, the queries then being q0 + delta and the cache one with
-    log-weights <q0, k_i>. sigma of the tilt and radius R (1 by the normalisation) belong to rho_centred; exponent_X =
-    rho * sigma of the tilt of these keys for the ball of radius rho_X, with those log-weights where the queries have a
-    centre. The tilt does not depend on the origin of the keys: exponent_centred is that of rho_uncentred and rho_ball,
-    too.
+    rho is the largest query norm times the largest key norm times the scaling, over all of the head's queries. All are
+    in nats.
+
+    rho_uncentred: as the model has keys and queries.
+    rho_centred: keys about their mean.
+    rho_ball: keys about the centre of their smallest enclosing ball.
+    rho_linear: after the best linear map, within 1 %; rho_linear_lower is certified.
+    rho_query_ball, rho_query_linear, rho_query_linear_lower: as rho_ball and rho_linear, with the queries about a
+        centre q0 of their own. The queries are then q0 + delta, and the cache is one with log-weights <q0, k_i>.
+    sigma, radius: of the tilt at rho_centred, and R, which is 1 by the normalisation.
+    exponent_X: rho * sigma of the tilt of these keys for the ball of radius rho_X, with those log-weights where the
+    queries have a centre. The tilt does not depend on the origin of the keys, so exponent_centred is that of
+    rho_uncentred and rho_ball, too.
     """
     keys, queries = head.cache.keys, torch.cat([head.moved, head.heldout])
     _, ball = enclosing_ball(keys)
@@ -73,19 +79,20 @@ def norm_measures(head: RealHead) -> dict[str, float]:
 def _exponent(
     queries: Float[Tensor, "b d"], keys: Float[Tensor, "n d"], log_weights: Float[Tensor, "n"] | None = None
 ) -> float:
-    """rho * sigma of the tilt for the ball about the origin that holds these queries; the scale of the keys is free."""
+    """Computes rho * sigma of the tilt for the ball about 0 that holds these queries; the keys' scale is free."""
     rho = float(queries.norm(dim=-1).max())
     return 0.0 if rho == 0 else rho * float(tilt(keys, rho, log_weights).sigma)
 
 
 def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[str, float]:
-    """What attention over the cache looks like.
+    """Measures what attention over the cache looks like.
 
     half_range, half_range_median: half of (largest - smallest logit) over the cache, largest and median over all
-    queries; the first is a floor under every rho but those with a query centre. sink_weight: mean weight of token 0 at
-    held-out queries; effective_sample_size 1 / sum softmax^2 and entropy (nats): medians over held-out queries.
-    effective_rank of the centred keys: participation ratio (sum lambda)^2 / sum lambda^2 of their covariance's
-    eigenvalues, between 1 and d.
+        queries. The first is a floor under every rho but those with a query centre.
+    sink_weight: mean weight of token 0 at held-out queries.
+    effective_sample_size, entropy: 1 / sum softmax^2, and the entropy in nats; medians over held-out queries.
+    effective_rank: of the centred keys, (sum lambda)^2 / sum lambda^2 of their covariance's eigenvalues (participation
+        ratio), between 1 and d.
     """
     keys = head.cache.keys
     logits = torch.cat([head.moved, head.heldout]) @ keys.mT
@@ -102,12 +109,12 @@ def attention_measures(head: RealHead, heldout: Float[Tensor, "h n"]) -> dict[st
 
 
 def sensitivity_measures(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"]) -> dict[str, float]:
-    """What may stand in for e^rho: the total sensitivity T and the balancing constant Gamma >= T of softmax weights.
+    """Measures what may stand in for e^rho: total sensitivity T and balancing constant Gamma >= T of softmax weights.
 
-    total_sensitivity of the calibration queries and its logarithm, and the same of the held-out queries, both over the
-    whole cache. gamma (within a few per cent: gamma_lower is certified) and
-    gamma_sensitivity, its T, are of GAMMA_QUERIES calibration queries (all where there are fewer); gamma_heldout and
-    gamma_sensitivity_heldout, of as many held-out ones.
+    total_sensitivity, log_total_sensitivity: of the calibration queries over the whole cache; with _heldout, of the
+        held-out ones.
+    gamma: Gamma of GAMMA_QUERIES calibration queries (all where there are fewer), within a few per cent; gamma_lower is
+        certified; gamma_sensitivity is their T. With _heldout, the same of as many held-out queries.
     """
     sums = {"": total_sensitivity(calibration), "_heldout": total_sensitivity(heldout)}
     found = {f"total_sensitivity{kind}": value for kind, value in sums.items()}

@@ -11,13 +11,17 @@ from attention_coresets.attention import Cache, Coreset, attention_error, attent
 
 @dataclass(frozen=True)
 class RealHead:
-    """One KV head of a model: cache ``[n, d]`` in text order and queries ``[b, d]`` of all its query heads, float64.
+    """One KV head of a model: its cache in text order and the queries of all its query heads, normalised, in float64.
 
-    Normalised: keys (k - key_mean) / key_radius, values (v - value_mean) / value_scale, both within the unit ball, and
-    queries q * scaling * key_radius, so that attend(q, keys, values) * value_scale + value_mean is exactly the model's
-    attention over these n tokens. Calibration queries are those of the cache's last c positions, in order; moved are
-    the same as if they were asked at the c positions after the cache (rotary.py); held-out queries are those of later
-    positions; `group` query heads share the KV head, one head's queries after another's.
+    Keys are (k - key_mean) / key_radius and values (v - value_mean) / value_scale, both within the unit ball. Queries
+    are q * scaling * key_radius. So attend(q, keys, values) * value_scale + value_mean is exactly the model's attention
+    over these n tokens.
+
+    cache: ``[n, d]`` and ``[n, dv]``.
+    calibration: queries ``[b, d]`` of the cache's last c positions in order, one query head's after another's.
+    moved: the same as if they were asked at the c positions after the cache (rotary.py).
+    heldout: queries of later positions.
+    group: query heads that share the KV head.
     """
 
     cache: Cache
@@ -33,15 +37,14 @@ class RealHead:
 
     @property
     def rho(self) -> float:
-        """max |q| over all the head's queries, keys centred at their mean: theory's rho of this head."""
+        """Returns max |q| over all the head's queries, keys centred at their mean: theory's rho of this head."""
         return float(torch.cat([self.moved, self.heldout]).norm(dim=-1).max())
 
     def in_model_units(self, moved: bool = False) -> tuple[Cache, Float[Tensor, "group b d"]]:
-        """Keys and values as the model computes them, and the calibration queries (or these moved on) times its
-        scaling, by query head.
+        """Returns the cache as the model computes it, and the calibration queries times its scaling, by query head.
 
-        Logits are those of the normalised head but for one constant a query: what depends on the origin of the keys or
-        on norms of values is then as its authors defined it.
+        With `moved` these are the moved ones. Logits are those of the normalised head but for one constant a query.
+        What depends on the origin of the keys or on norms of values is then as its authors defined it.
         """
         keys = self.cache.keys * self.key_radius + self.key_mean
         values = self.cache.values * self.value_scale + self.value_mean
@@ -52,7 +55,7 @@ class RealHead:
 def normalised(
     x: Float[Tensor, "*heads n d"],
 ) -> tuple[Float[Tensor, "*heads n d"], Float[Tensor, "*heads d"], Float[Tensor, "*heads"]]:
-    """x about its mean over its largest norm (1 where that is 0), the mean, and that norm, head by head."""
+    """Returns x about its mean over its largest norm (1 where that is 0), the mean, and that norm, head by head."""
     mean = x.mean(dim=-2)
     apart = x - mean.unsqueeze(-2)
     largest = apart.norm(dim=-1).amax(dim=-1)
@@ -61,9 +64,10 @@ def normalised(
 
 
 def calibration_weights(head: RealHead) -> Float[Tensor, "b n"]:
-    """softmax_i(q) of the calibration queries over the keys each of them sees: those up to its own position.
+    """Computes softmax_i(q) of the calibration queries over the keys each of them sees: those up to its own position.
 
-    Query j of c stands at position n - c + j of the cache; later tokens get weight 0. The model's own attention rows.
+    Query j of c stands at position n - c + j of the cache; later tokens get weight 0. These are the model's own
+    attention rows.
     """
     queries = head.calibration.unflatten(0, (head.group, -1))
     places = torch.arange(head.cache.n, device=queries.device)
@@ -71,11 +75,11 @@ def calibration_weights(head: RealHead) -> Float[Tensor, "b n"]:
 
 
 def heldout_errors(head: RealHead, coreset: Coreset, cache: Cache | None = None) -> dict[str, Float[Tensor, "*heads"]]:
-    """Mean, 99th percentile and maximum of the attention error at the head's held-out queries.
+    """Measures mean, 99th percentile and maximum of the attention error at the head's held-out queries.
 
-    In normalised value units; times head.value_scale they are in the model's own. `cache`: what the coreset was made
-    of, if not head.cache itself: the same tokens in another order, or a batch of such, whose leading axes the results
-    have.
+    Errors are in normalised value units; times head.value_scale they are in the model's own. `cache` is what the
+    coreset was made of, if not head.cache itself: the same tokens in another order, or a batch of such, whose leading
+    axes the results have.
     """
     cache = head.cache if cache is None else cache
     queries = head.heldout.to(cache.keys).expand(*cache.heads, -1, -1)

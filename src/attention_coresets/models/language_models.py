@@ -1,4 +1,4 @@
-"""Language models and texts to capture caches from: out of installed packages, or a hub where one can be reached.
+"""Loads language models and texts to capture caches from: from installed packages, or a hub where one can be reached.
 
 Needs transformers (the `models` extra), imported only when a model is loaded.
 """
@@ -20,9 +20,9 @@ TINY = "tiny-random"  # a random 2-layer Llama on random tokens, for tests: no p
 
 
 def load_model(name: str):
-    """(model, tokenizer, origin) in float32 on the CPU; the tokenizer is None for `tiny-random`.
+    """Loads (model, tokenizer, origin) in float32 on the CPU; the tokenizer is None for `tiny-random`.
 
-    OSError where the package or the hub that has the weights cannot be reached.
+    Raises OSError where the package or the hub that has the weights cannot be reached.
     """
     if name == TINY:
         return _tiny_llama(), None, "random weights, seed 0"
@@ -35,7 +35,7 @@ def load_model(name: str):
 
 
 def _weights(package: str) -> Path:
-    """The package's GGUF file; Gemma's comes in parts, which its package puts together in the user's cache once."""
+    """Finds the package's GGUF file; Gemma's package puts its own together from parts, once, in the user's cache."""
     if package != PACKAGED["gemma3-270m"]:
         return packaged_file(package, ".gguf")
     packaged_file(package, "__init__.py")  # says what to install where it is not
@@ -73,8 +73,11 @@ def _tiny_llama():
 
 
 def prose(text: str) -> str:
-    """`britannica`: the 11th edition's entry on Shakespeare without page markers; `code`: modules of Python's standard
-    library; otherwise the file at this path."""
+    """Reads a text.
+
+    `britannica` is the 11th edition's entry on Shakespeare without page markers, `code` modules of Python's standard
+    library, anything else the file at this path.
+    """
     if text == "code":
         return _standard_library()
     path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else Path(text)
@@ -92,7 +95,7 @@ def _standard_library() -> str:
 
 
 def packaged_file(package: str, ending: str) -> Path:
-    """The file of an installed package whose name ends so; OSError with the remedy where it is not installed."""
+    """Finds the file of an installed package whose name ends so; OSError with the remedy where it is not installed."""
     pinned = _REQUIREMENTS.get(package, "requirements-models.txt")
     try:
         files = metadata.files(package) or []

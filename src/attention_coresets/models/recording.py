@@ -1,4 +1,4 @@
-"""What each attention layer of a transformers model is given while the model reads a text, chunk by chunk."""
+"""Records what each attention layer of a transformers model is given while the model reads a text, chunk by chunk."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,16 +17,18 @@ Keep = Callable[[int, Tensor, Tensor, Tensor, float], None]
 def record(
     model, ids: Int[Tensor, "1 t"], layers: Iterable[int], keep: Keep, *, first: int = 0, chunk: int = CHUNK
 ) -> None:
-    """Run the decoder over the t tokens and hand `keep` what the attention of each of these layers gets.
+    """Runs the decoder over the t tokens and hands `keep` what the attention of each of these layers gets.
 
-    Keys and queries are as they enter the softmax: after rotary embedding and, where the model has them, their norms;
-    logits are scaling * <q, k>, whatever the model scales by. Queries are those of positions from `first` on. The
-    tokens go through in chunks, so that attention holds chunk x t logits a head at a time, the rest of the layer one
-    chunk; keys and values of all layers stay in memory, 8 t kv d bytes a layer, and the queries kept. Only the decoder
-    runs: no tokens x vocabulary logits are built. `keep` is called in order of the layers, during the last chunk.
+    Keys and queries are as they enter the softmax: after rotary embedding and, where the model has them, their norms.
+    Logits are scaling * <q, k>, whatever the model scales by. Queries are those of positions from `first` on. `keep` is
+    called in order of the layers, during the last chunk.
 
-    ValueError for attention that a softmax over all earlier keys does not describe (sliding windows shorter than the
-    text in a layer asked for, soft caps, extra sink logits).
+    Cost: the tokens go through in chunks, so attention holds chunk x t logits a head at a time, and the rest of the
+    layer one chunk. Keys and values of all layers stay in memory, 8 t kv d bytes a layer, and so do the queries kept.
+    Only the decoder runs: no tokens x vocabulary logits are built.
+
+    Raises ValueError for attention that a softmax over all earlier keys does not describe: soft caps, extra sink
+    logits, or, in a layer asked for, a sliding window shorter than the text.
     """
     from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -55,7 +57,7 @@ def record(
 
 
 def plain_layers(model, tokens: int) -> list[int]:
-    """The layers whose attention reaches all earlier tokens of a text this long: not those of a shorter window."""
+    """Returns the layers whose attention reaches all earlier tokens of a text this long: no shorter windows."""
     config = model.config.get_text_config(decoder=True)
     window = getattr(config, "sliding_window", None)
     usual = "full_attention" if window is None else "sliding_attention"
@@ -65,7 +67,7 @@ def plain_layers(model, tokens: int) -> list[int]:
 
 
 def altered_softmax(options: Mapping) -> list[str]:
-    """What an attention layer is given that makes its weights other than a softmax of <q, k>."""
+    """Names what an attention layer is given that makes its weights other than a softmax of <q, k>."""
     return [name for name in _ALTERED_SOFTMAX if options.get(name) is not None]
 
 

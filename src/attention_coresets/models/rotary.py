@@ -1,9 +1,11 @@
-"""Queries carried on to later positions: what a model would ask there, had it the same thing in mind.
+"""Carries queries on to later positions: what a model would ask there, had it the same thing in mind.
 
-Rotary embedding turns the query of position t by angles proportional to t, so turning it by those of `by` positions
-makes it the query of position t + by. A cache is compressed once it is full, and the queries that matter come after it;
-those at hand come from within. Moved behind the cache they see all of it, at the distances later queries will. Expected
-attention (Devoto et al., arXiv 2510.00636) moves their mean and covariance; here each query is moved.
+Rotary embedding turns the query of position t by angles proportional to t. Turning it by those of `by` positions makes
+it the query of position t + by. A cache is compressed once it is full, and the queries that matter come after it, but
+those at hand come from within. Moved behind the cache they see all of it, at the distances that later queries will.
+
+Source: expected attention (Devoto et al., arXiv 2510.00636) moves mean and covariance of the queries; here each is
+moved.
 """
 
 import sys
@@ -16,9 +18,9 @@ _FIXED = ("default", "linear", "llama3", "yarn")  # kinds whose angles do not de
 
 
 def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> Float[Tensor, "*heads c d"]:
-    """The queries of a layer of a transformers decoder, each `by` positions later; any factor on them stays.
+    """Moves the queries of a layer of a transformers decoder `by` positions on; any factor on them stays.
 
-    ValueError for a model without rotary positions, or whose angles change with the length of the text.
+    Raises ValueError for a model without rotary positions, or whose angles change with the length of the text.
     """
     embedding = getattr(decoder, "rotary_emb", None)
     rotate = getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)

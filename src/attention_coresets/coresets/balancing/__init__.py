@@ -1,3 +1,4 @@
-"""Constructions that balance signs: base.py has their type, each rule a file; recursion and buckets lead from n tokens
-to the size asked, refinement follows.
+"""Constructions that balance signs: base.py has their type, and each rule a file.
+
+recursion.py and buckets.py lead from n tokens to the size asked; refinement.py is what follows.
 """

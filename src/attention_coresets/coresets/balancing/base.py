@@ -1,4 +1,4 @@
-"""The type of a balancing rule: signs for vectors in a feature space, and the axes that all such rules share."""
+"""Defines the type of a balancing rule: signs for vectors in a feature space, and what all such rules share."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -20,16 +20,20 @@ from attention_coresets.registry import check_name
 
 @dataclass(frozen=True)
 class Balancing(Construction):
-    """Half of the tokens with a plus sign, so chosen that the two halves weigh the same in a feature space.
+    """Keeps tokens of sign +1, signs so chosen that plus and minus weigh about the same in a feature space.
 
-    A rule gives `signs`, and `vectors` where it does not read the factors of the kernel exp(a^2 <k_i - mu, k_j - mu>)
-    (<v_i, v_j> + 1) / (pi_i pi_j). The rest is shared (recursion.py):
+    A rule gives `signs`. It also gives `vectors` where it does not read the factors of the kernel
 
-    model: "tilted", marginals pi from p* (theory.tilt), a^2 = rho / sigma, log-weights -log pi; "unweighted",
-    marginals m / n, a^2 = rho / R; "free", tokens as in tilted, weights fitted.
+        exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1) / (pi_i pi_j),
+
+    with pi_i the marginal of token i (the probability that it is kept), mu the centre of the keys and a^2 the kernel's
+    scale (`law` of kernel/law.py). The rest is shared (recursion.py).
+
+    model: "tilted": marginals from p* (`tilt` of theory.py), a^2 = rho / sigma, log-weights -log pi. "unweighted":
+        marginals m / n, a^2 = rho / R. "free": tokens as in tilted, weights fitted.
     scale: replaces a^2 by 1 ("one"), 1 / sqrt(d) ("inv_sqrt_d") or rho ("rho"); "auto" leaves it.
     recursion: how n tokens become m: "one_walk" at once, "halving" again and again, or in buckets (buckets.py).
-    refinement: what follows: nothing, swaps of tokens, or minimax and its parts (refinement.py).
+    refinement: what follows: "none", swaps of tokens, or minimax and its parts (refinement.py).
     """
 
     takes_weights: ClassVar[bool] = True
@@ -46,28 +50,31 @@ class Balancing(Construction):
 
     @property
     def agreement(self) -> Agreement:
-        """How far two runs may differ by rounding: what the refinement leaves."""
+        """Tells how far two runs may differ by rounding: what the refinement leaves."""
         return of_refinement(self.model, self.refinement)
 
     @abstractmethod
     def signs(self, vectors: Any, x: Tensor, uniforms: Tensor) -> Tensor:
-        """Which tokens are kept, ``[H, n]`` booleans: rounds the fractional signs x ``[H, n]``, 2 pi - 1, to +-1.
+        """Rounds the fractional signs x = 2 pi - 1, ``[H, n]``, to +-1; True where a token is kept.
 
-        uniforms ``[H, 2, n]``: all the random numbers there are. The sum of x, a whole number, must not change.
+        `uniforms` ``[H, 2, n]`` are all the random numbers there are. The sum of x, a whole number, must not change.
         """
 
     def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Any:
-        """What `signs` balances, of keys ``[H, n, d]``: here the factors of which kernel_panel makes Gram matrices."""
+        """Makes what `signs` balances, of keys ``[H, n, d]``: here the factors of Gram matrices (kernel_panel)."""
         return balancing_features(keys, values, log_weights, law)
 
     def choose(self, request: Request) -> Coreset:
-        """`size` tokens of every head, by rounds of `signs`, refined.
+        """Picks `size` tokens of every head by rounds of `signs`, and refines them.
 
-        Each round (buckets.py) gives the tokens left in each bucket conditional marginals min(1, c p_i / pi_i) that sum
-        to the bucket's target, and rounds x = 2 marginals - 1. pi_i is the product of a token's marginals, so that
-        weights 1 / pi_i are unbiased. After the first round every marginal of an uncapped token is 1/2 up to what its
-        bucket's p differs from the others'; a last round of one bucket makes pi proportional to p again where nothing
-        is capped. A WeightedCache starts from pi = 1 / weight and gets log-weights in every model.
+        A round (buckets.py) gives the tokens left in each bucket the marginals min(1, c p_i / pi_i), which sum to the
+        bucket's target, and rounds x = 2 marginals - 1. pi_i is the product of a token's marginals so far, so that
+        weights 1 / pi_i are unbiased.
+
+        After the first round every marginal of an uncapped token is 1/2, up to how much the p of its bucket differ from
+        those of others. A last round of one bucket makes pi proportional to p again where nothing is capped.
+
+        A WeightedCache starts from pi = 1 / weight, and gets log-weights in every model.
         """
         cache, own = request.cache, base_weights(request.cache)
         keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
@@ -82,7 +89,7 @@ class Balancing(Construction):
         return _joined(parts, cache)
 
     def _of_heads(self, heads: Cache, base: Tensor, rho: float, steps: list[Round], uniforms: list[Tensor]) -> Coreset:
-        """The coresets of a flat batch of heads, in float64."""
+        """Picks the coresets of a flat batch of heads, in float64."""
         weighted = isinstance(heads, WeightedCache)
         measure = law(heads.keys, rho, self.model, self.scale, base if weighted else None)
         walk = Walk(self.signs, self.vectors)

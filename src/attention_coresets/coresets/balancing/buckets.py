@@ -1,4 +1,4 @@
-"""Which tokens are halved together: the rounds of a recursion, and how a round's tokens are dealt into its buckets."""
+"""Decides which tokens are halved together: plans a recursion's rounds, and deals a round's tokens into buckets."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,8 @@ BUCKETED = ("merge_reduce", "compress", "compress_pp")
 # g of Compress(g) and Compress++(g): at 3 kernel halving of 8192 tokens to 256 (sphere, d = 8, rho = 2) errs 1.05 times
 # as much as in halving, for an eighth of its time; at 1 it is 1.17 times
 OVERSAMPLING = 3
-_LEVEL = (
-    1e-6  # nats; tokens whose probabilities differ by less are dealt as equal, so that rounding does not order them
-)
+# nats: tokens whose probabilities differ by less are dealt as equal, so that rounding does not order them
+_LEVEL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,28 @@ class Round:
 
     @property
     def width(self) -> int:
-        """Tokens of the largest bucket."""
+        """Returns the tokens of the largest bucket."""
         return -(-self.tokens // self.buckets)
 
 
 def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Round]:
-    """The rounds that take n tokens to `size`; all but one_walk pass through size * 2^j.
+    """Plans the rounds that take n tokens to `size`; all but one_walk pass through size * 2^j.
 
-    one_walk: one round. halving: one bucket a round, O(n^2) kernel values. merge_reduce: buckets of 2 * size tokens,
-    halved and merged two by two; O(n * size). compress: Compress(g) of Shetty, Dwivedi and Mackey (2111.07941), buckets
-    of 4^(g+1) tokens that double from round to round as four halved ones merge, until there is one; O(4^g n log n).
-    compress_pp: the same to 2^g * size tokens in one bucket, which are then halved to `size`; O(4^g (n + size^2)
-    log n). Where that leaves no round of several buckets (2^g * size above about n / 2) the largest smaller g that does
-    is taken; for size from n / 2 on there is none, and it is halving.
+    one_walk: one round.
+    halving: one bucket a round. O(n^2) kernel values.
+    merge_reduce: buckets of 2 * size tokens, halved and merged two by two. O(n * size) kernel values.
+    compress: Compress(g). Buckets of 4^(g+1) tokens double from round to round, as four halved ones merge, until there
+        is one. O(4^g n log n) kernel values.
+    compress_pp: Compress++(g). The same, to 2^g * size tokens in one bucket, which are then halved to `size`. O(4^g (n
+        + size^2) log n) kernel values. Where no round would have several buckets (2^g * size above about n / 2) the
+        largest smaller g that gives one is taken. For size from n / 2 on there is none, and it is halving.
+
+    Source: Shetty, Dwivedi and Mackey, arXiv 2111.07941.
     """
     if recursion == "one_walk":
         return [Round(n, size, 1)]
     if recursion == "compress_pp":
+        # a large g would put all in one bucket at once, which is halving at its full price
         options = [_halvings(n, size, recursion, k) for k in range(g, -1, -1)]
         return next((made for made in options if made[0].buckets > 1), options[-1])
     return _halvings(n, size, recursion, g)
@@ -52,6 +56,7 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
 
 def _halvings(n: int, size: int, recursion: str, g: int) -> list[Round]:
     targets = [size]
+    # from `size` up by doubling: every round but the first halves exactly
     while 2 * targets[0] < n:
         targets.insert(0, 2 * targets[0])
     middle, made = 2**g * size, []
@@ -69,15 +74,17 @@ def _halvings(n: int, size: int, recursion: str, g: int) -> list[Round]:
 def deal(
     log_p: Float[Tensor, "H n"], step: Round, uniforms: Float[Tensor, "H 2 slots"]
 ) -> tuple[Int[Tensor, "H B S"], Bool[Tensor, "H B S"], Int[Tensor, "H B"]]:
-    """Positions in each bucket, which of them are real (the others fill up), and each bucket's target.
+    """Deals tokens into buckets that are alike; returns positions, which of them are real, and each bucket's target.
 
     The tokens in order of probability, ties at random, are cut into rows of one token a bucket, and each row is dealt
-    at random: buckets are alike, none gets more than its share of the probable tokens, and inside one order is kept.
-    Buckets of one token more come first in line for a target of one more.
+    at random. So no bucket gets more than its share of the probable tokens. Inside a bucket tokens keep their order.
+    Positions that are not real fill up the smaller buckets. Buckets of one token more come first in line for a target
+    of one more.
     """
     heads, n = log_p.shape
     buckets, width = step.buckets, step.width
     order = uniforms[:, 0, :n].argsort(dim=-1)
+    # the stable sort keeps the random order among tokens of one level
     level = (log_p.gather(-1, order) / _LEVEL).round()
     order = order.gather(-1, level.sort(dim=-1, descending=True, stable=True).indices)
     order = torch.nn.functional.pad(order, (0, width * buckets - n), value=n).reshape(heads, width, buckets)
@@ -85,6 +92,7 @@ def deal(
     members = order.gather(-1, places).mT.sort(dim=-1).values  # [H, B, S], those that fill up last
     real = members < n
     counts = real.sum(-1)
+    # larger buckets give the remainder: a smaller one has a token less
     rank = counts.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
     targets = step.target // buckets + (rank < step.target % buckets).to(torch.int64)
     return torch.where(real, members, members[..., :1]), real, targets
@@ -93,10 +101,11 @@ def deal(
 def conditional_marginals(
     log_p: Float[Tensor, "G S"], real: Bool[Tensor, "G S"], targets: Int[Tensor, "G"]
 ) -> Float[Tensor, "G S"]:
-    """min(1, c p_i) over the real tokens of each bucket, with sums `targets` (two values at most, one apart)."""
+    """Computes min(1, c p_i) over the real tokens of each bucket, with sums `targets` (two values at most)."""
     log_p = log_p.masked_fill(~real, -1e30)
     low = int(targets.min())
     marginals = capped_marginals(log_p, low)
+    # targets differ by one at most: two calls serve all buckets
     if int(targets.max()) > low:
         marginals = torch.where((targets > low).unsqueeze(-1), capped_marginals(log_p, low + 1), marginals)
     return marginals.masked_fill(~real, 0.0)

@@ -20,13 +20,20 @@ FORMS = ("gram", "pivoted_cholesky", "random_features")
 
 @dataclass(frozen=True)
 class GramSchmidtWalk(Balancing):
-    """Balance the kernel of `Balancing` by the Gram-Schmidt walk (walk.py; Bansal et al. 2018, Harshaw et al.).
+    """Keeps half of the tokens, or any share, so that kept and dropped ones balance: signs by the Gram-Schmidt walk.
 
-    model, scale, recursion, refinement: as Balancing's; the walk reaches any size at once ("one_walk").
-    ridge: added to the kernel's diagonal, in units of its mean; near-duplicate keys make it singular without.
-    form: "gram" walks on the n x n matrix; "pivoted_cholesky" and "random_features" on `rank` features of it
-    (features.py, feature_walk.py).
-    Cost: O(n^3) a head and walk; on features O(n^2 rank + n rank^2), in n x rank memory.
+    The walk (walks/walk.py) balances the kernel of `Balancing`, and reaches any size in one walk.
+
+    model, scale, recursion, refinement: as in `Balancing`; recursion is "one_walk" unless said.
+    ridge: added to the kernel's diagonal, in units of its mean. Without it near-duplicate keys make the kernel
+        singular.
+    form: "gram" walks on the n x n matrix, "pivoted_cholesky" and "random_features" on `rank` features of it
+        (walks/features.py, walks/feature_walk.py).
+    rank: features of the latter two.
+
+    Cost: O(n^3) a head and walk. On features O(n^2 rank + n rank^2), in n x rank memory.
+
+    Source: Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang.
     """
 
     recursion: str = "one_walk"
@@ -54,9 +61,9 @@ class GramSchmidtWalk(Balancing):
         return walk_signs(vectors, x, uniforms[:, 0].contiguous(), self.ridge, place=_places(uniforms))
 
     def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
-        """The Gram matrix ``[H, n, n]``, or features ``[H, n, rank]`` of it.
+        """Makes the Gram matrix ``[H, n, n]``, or features of it, ``[H, n, rank]`` or fewer.
 
-        Raises ValueError where form is random_features and rank has no room for one draw, dv + 1 features.
+        Random features come dv + 1 a draw; raises ValueError where rank has no room for one draw.
         """
         if self.form == "gram":
             return balancing_gram(keys, values, log_weights, law)
@@ -89,5 +96,5 @@ class GramSchmidtWalk(Balancing):
 
 
 def _places(uniforms: Tensor) -> Tensor:
-    """Each token's place among the pivots, ``[H, n]``: a random order."""
+    """Returns each token's place among the pivots, ``[H, n]``: a random order."""
     return uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)

@@ -13,10 +13,17 @@ _TIE, _ROUNDING = 1e-9, 1e-14  # a gain this small is none: rounding, which the 
 
 @dataclass(frozen=True)
 class Greedy(Balancing):
-    """Karnin and Liberty's deterministic rule (2019) on pairs: sign -<f, discrepancy>; a fair coin only at a tie.
+    """Keeps one of each pair of tokens, the one that leaves less discrepancy.
 
-    Parameters as Balancing's. From marginals other than 1/2 it does not keep the mean.
+    Let f be the feature of a pair's first token less that of its second. The first is kept where <f, discrepancy so
+    far> is below 0, the second where it is above, and a coin decides a tie. From marginals other than 1/2 the ends of a
+    pair have other lengths; the end of less discrepancy is taken, which does not keep the mean.
+
+    Parameters are those of `Balancing`.
+
     Cost: O(n^2) a stage.
+
+    Source: the deterministic rule of Karnin and Liberty 2019, on pairs.
     """
 
     def signs(self, vectors: Features, x: Tensor, uniforms: Tensor) -> Tensor:

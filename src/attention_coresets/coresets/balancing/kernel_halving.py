@@ -13,12 +13,23 @@ from attention_coresets.coresets.walks.pairs import Features, Rule, pair_signs
 
 @dataclass(frozen=True)
 class KernelHalving(Balancing):
-    """Dwivedi and Mackey's halving (kernel thinning 2021; goodpoints `halve_K`) of consecutive pairs (x, x').
+    """Keeps one of each pair of tokens, more often the one that leaves less discrepancy.
 
-    b^2 = |phi(x) - phi(x')|^2, a = max(sqrt(s^2 b^2 L), b^2), L = 2 ln(2n/delta); x is kept with probability
-    clip((1 - alpha/a) / 2), alpha = <phi(x) - phi(x'), kept - left>; s^2 grows by b^2 max(0, 1 + (b^2/a - 2) s^2/a).
-    Other marginals than 1/2 replace the 1/2 by the probability that keeps the mean. Other parameters as
-    Balancing's. Cost: O(n^2) a stage.
+    For a consecutive pair (x, x') let f = phi(x) - phi(x') with phi the kernel's features, b^2 = |f|^2, alpha = <f,
+    features kept - features left so far>, and s^2 a running sum that starts at 0. With L = 2 ln(2n / delta) and a =
+    max(sqrt(s^2 b^2 L), b^2), x is kept with probability
+
+        (1 - alpha / a) / 2, clipped to [0, 1],
+
+    and s^2 grows by b^2 max(0, 1 + (b^2 / a - 2) s^2 / a). For marginals other than 1/2, the 1/2 becomes the
+    probability that keeps the mean.
+
+    delta: failure probability in L.
+    model, scale, recursion, refinement: as in `Balancing`.
+
+    Cost: O(n^2) a stage.
+
+    Source: Dwivedi and Mackey 2021 (kernel thinning); goodpoints `halve_K`.
     """
 
     delta: float = 0.5
@@ -32,8 +43,9 @@ class KernelHalving(Balancing):
 
 
 def kernel_halving_signs(gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
-    """True where a token of each head is kept: gram ``[H, n, n]`` or its features, x and uniforms ``[H, n]``, one
-    uniform a pair.
+    """Tells which tokens of each head are kept: gram ``[H, n, n]`` or its features, x and uniforms ``[H, n]``.
+
+    One uniform is used a pair.
     """
     return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)))
 

@@ -1,4 +1,4 @@
-"""One of each consecutive pair by a fair coin: balanced sampling without looking at the discrepancy."""
+"""Keeps one of each consecutive pair by a coin: balanced sampling without looking at the discrepancy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,17 @@ from attention_coresets.coresets.walks.pairs import Rule, pair_signs
 
 @dataclass(frozen=True)
 class PairedCoin(Balancing):
-    """Pivotal sampling over consecutive pairs (pairs.py) at the model's marginals. Cost: O(n log n)."""
+    """Keeps one of each pair of consecutive tokens by a coin: what balancing signs must beat.
+
+    It is pivotal sampling over consecutive pairs (walks/pairs.py) at the model's marginals. The coin is fair where
+    these are 1/2, and otherwise keeps the mean.
+
+    Parameters are those of `Balancing`, without `scale`. A recursion in buckets is refused: a coin does not see them.
+
+    Cost: O(n log n).
+
+    Source: Deville and Tille 1998.
+    """
 
     scale: ClassVar[str] = "auto"  # a coin looks at no kernel
 
@@ -28,7 +38,7 @@ class PairedCoin(Balancing):
         return pair_signs(vectors, x, uniforms[:, 0], _Coin())
 
     def vectors(self, *_: object, **__: object) -> None:
-        """Nothing: a coin looks at no vectors."""
+        """Makes nothing: a coin looks at no vectors."""
 
 
 class _Coin(Rule):

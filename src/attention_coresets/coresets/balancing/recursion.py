@@ -1,4 +1,4 @@
-"""Rounds of a balancing rule, in buckets or not, that leave exactly the number of tokens asked."""
+"""Plays rounds of a balancing rule, in buckets or not, that leave exactly the number of tokens asked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Walk:
     vectors: Vectors
 
     def kept(self, tokens: "Tokens", log_pi: Tensor, marginals: Tensor, uniforms: Tensor) -> Tensor:
-        """Which tokens of each head are kept, by a walk from x = 2 marginals - 1."""
+        """Tells which tokens of each head are kept, by a walk from x = 2 marginals - 1."""
         vectors = self.vectors(tokens.keys, tokens.values, -log_pi, tokens.measure, uniforms)
         return self.signs(vectors, 2 * marginals - 1, uniforms)
 
@@ -42,15 +42,16 @@ class Tokens:
     measure: Law
 
     def bucket(self, indices: Tensor, heads: Tensor) -> "Tokens":
-        """The tokens `indices` ``[G, S]`` of `heads` ``[G]``."""
+        """Returns the tokens `indices` ``[G, S]`` of `heads` ``[G]``."""
         rows = heads.unsqueeze(-1)
         law = Law(self.measure.log_p[rows, indices], self.measure.center[heads], self.measure.scale[heads])
         return Tokens(self.keys[rows, indices], self.values[rows, indices], law)
 
 
 def all_uniforms(generator: Generators, heads: int, steps: list[Round]) -> list[Tensor]:
-    """Uniforms of each round, ``[H, 2, tokens]``, or ``[H, 4, slots]`` where buckets are to be dealt."""
+    """Draws the uniforms of each round, ``[H, 2, tokens]``, or ``[H, 4, slots]`` where buckets are to be dealt."""
     if all(step.buckets == 1 for step in steps):
+        # one draw for all rounds: later ones leave part of theirs unused
         drawn = draw(generator, heads, len(steps), 2, steps[0].tokens)
         return [drawn[:, place, :, : step.tokens] for place, step in enumerate(steps)]
     slots = [step.buckets * step.width for step in steps]
@@ -60,7 +61,7 @@ def all_uniforms(generator: Generators, heads: int, steps: list[Round]) -> list[
 def run_rounds(
     tokens: Tokens, log_pi: Tensor, steps: list[Round], uniforms: list[Tensor], walk: Walk
 ) -> tuple[Tensor, Tensor]:
-    """Indices (sorted) and log inclusion probabilities ``[H, size]`` after the last round."""
+    """Plays all rounds, and returns indices (sorted) and log inclusion probabilities ``[H, size]``."""
     heads, n = log_pi.shape
     indices = torch.arange(n, device=log_pi.device).repeat(heads, 1)
     for step, drawn in zip(steps, uniforms, strict=True):
@@ -69,14 +70,17 @@ def run_rounds(
             members = torch.arange(step.tokens, device=log_pi.device).repeat(heads, 1, 1)  # [H, B, S]
             real, targets = members >= 0, torch.full_like(members[..., 0], step.target)
         else:
+            # what a token's next marginal goes by: p over what it has been kept with so far
             log_p = tokens.measure.log_p.gather(-1, indices) - log_pi
             members, real, targets = deal(log_p, step, numbers[:, 2:])
         indices, log_pi = (t.gather(-1, members.flatten(1)) for t in (indices, log_pi))
         shape = (heads * step.buckets, step.width)
+        # each bucket is a head of its own from here on, with its own part of the head's numbers
         numbers = numbers[:, :2].reshape(heads, 2, *members.shape[1:]).transpose(1, 2).reshape(shape[0], 2, shape[1])
         parts = (indices.reshape(shape), log_pi.reshape(shape), real.reshape(shape), targets.flatten(), numbers)
         log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk))
         chosen = kept_tokens(kept, step.target)
+        # sorted for rules that pair neighbours, and because a coreset's indices are
         indices, order = indices.gather(-1, chosen).sort(dim=-1)
         log_pi = log_pi.gather(-1, chosen).gather(-1, order)
     return indices, log_pi
@@ -92,7 +96,7 @@ def _walk_buckets(
     buckets: int,
     walk: Walk,
 ) -> tuple[Tensor, Tensor]:
-    """Log inclusion probabilities and which tokens are kept, ``[G, S]``, after a walk in each of the G buckets."""
+    """Walks in each of the G buckets: returns log inclusion probabilities and which tokens are kept, ``[G, S]``."""
     width = indices.shape[-1]
     heads = torch.arange(len(indices), device=indices.device) // buckets
     marginals = conditional_marginals(tokens.measure.log_p[heads.unsqueeze(-1), indices] - log_pi, real, targets)

@@ -1,4 +1,4 @@
-"""What may follow a choice of tokens: swaps of tokens, and in the free model the fit of their weights."""
+"""Refines a choice of tokens: swaps tokens, and in the free model fits their weights."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ REFINEMENTS = ("none", "kernel_swaps", *_MINIMAX)
 
 
 def check_refinement(model: str, refinement: str) -> None:
-    """ValueError, naming the nearest, for an unknown refinement, and for one that the model leaves nothing to do."""
+    """Raises ValueError for an unknown refinement, naming the nearest, and for a fit of weights that are fixed."""
     check_name(refinement, REFINEMENTS, "refinement")
     if refinement in _FREE_ONLY and model != "free":
         raise ValueError(f"refinement {refinement} fits weights, which the {model} model fixes; model must be free")
@@ -40,15 +40,22 @@ def refine(
     model: str,
     refinement: str,
 ) -> Coreset:
-    """The coreset of a flat batch of heads after `refinement`, in float64, its size unchanged; `measure` is what its
-    tokens were chosen by.
+    """Refines the coreset of a flat batch of heads, in float64; its size stays.
 
-    none: the tokens as they are. kernel_swaps: one pass of KT-SWAP on the balancing kernel, after which log-weights in
-    the tilted model are -log min(1, c p*) whatever the recursion had made them. In the free model the tokens come from
-    the tilted law, and their weights are then the best non-negative ones for the kernel (refit.py). minimax: the same
-    and then rounds against the worst queries found (minimax.py), with a generator a head. minimax_random, exchange and
-    minimax_weights: minimax without the worst queries, without the rounds, and without a change of tokens. Of a
-    WeightedCache `measure` is the law of one of the tokens that each stands for (law.py), and log-weights are total.
+    none: the tokens as they are.
+    kernel_swaps: one pass of KT-SWAP on the balancing kernel. Log-weights in the tilted model are then -log min(1, c
+        p*), whatever the recursion had made them.
+    minimax: rounds against the worst queries found (minimax/minimax.py), with a generator a head. With fixed weights
+        the pass of kernel_swaps comes first.
+    minimax_random: minimax on random queries, without ascents.
+    exchange: of the free model, minimax without its rounds: what `exchange` gives.
+    minimax_weights: of the free model, minimax without a change of tokens.
+
+    In the free model the tokens come from the tilted law, and get the best non-negative weights for the kernel
+    (kernel/refit.py) before any minimax.
+
+    `measure` is the law that the tokens were chosen by. Of a WeightedCache it is the law of one of the tokens that each
+    stands for (kernel/law.py), and log-weights are total.
     """
     settings, fixed, base = _MINIMAX.get(refinement), None, base_weights(cache)
     if refinement == "kernel_swaps" or (settings and model != "free"):

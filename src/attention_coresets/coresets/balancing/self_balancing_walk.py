@@ -12,11 +12,21 @@ from attention_coresets.coresets.walks.pairs import Features, Rule, pair_signs
 
 @dataclass(frozen=True)
 class SelfBalancingWalk(Balancing):
-    """Alweiss, Liu and Sawhney 2021 (the walk in BalanceKV), on pairs: up with probability fair - <f, w> / 2c, clipped.
+    """Keeps one of each pair of tokens by a coin that is biased towards less discrepancy.
 
-    f is scaled so that the longest pair difference of the first round has norm 1. c = None is the theoretical
-    30 log(n / delta), delta = 0.01, which hardly differs from a fair coin; small c comes close to greedy signs.
-    Other parameters as Balancing's. Cost O(n^2) a stage.
+    Let f be the feature of a pair's first token less that of its second, w the discrepancy so far, and "fair" the
+    probability that keeps the mean (1/2 from marginals of 1/2). Features are scaled so that the longest f of the walk's
+    first round has norm 1. The first token is kept with probability
+
+        fair - <f, w> / 2c, clipped to [0, 1].
+
+    c: None is the theoretical 30 log(n / delta) with delta = 0.01, n the tokens of the walk, which hardly differs from
+        a fair coin. A small c comes close to greedy signs.
+    model, scale, recursion, refinement: as in `Balancing`.
+
+    Cost: O(n^2) a stage.
+
+    Source: Alweiss, Liu and Sawhney 2021, on pairs; the walk in BalanceKV.
     """
 
     c: float | None = None

@@ -11,10 +11,15 @@ from attention_coresets.coresets.draws.systematic import systematic
 
 @dataclass(frozen=True)
 class TiltedDraws(Balancing):
-    """Systematic sampling after a random permutation with marginals pi = min(1, c p*), log-weights -log pi.
+    """Draws the tokens that matter to some query of the ball, each with the weight that makes sums unbiased.
 
-    O~(d e^{rho sigma} / epsilon^2) tokens: one round of the tilted model whose signs look at no vectors.
-    Cost: the tilt and O(n log n).
+    Token i has the marginal pi_i = min(1, c p*_i), with p* the law of the tilt (theory.py) and c such that the
+    marginals sum to `size`, and log-weight -log pi_i. Tokens are drawn by systematic sampling after a random
+    permutation: one round of the tilted model whose signs look at no vectors.
+
+    For error epsilon it takes O~(d e^{rho sigma} / epsilon^2) tokens.
+
+    Cost: that of the tilt, and O(n log n).
     """
 
     model: ClassVar[str] = "tilted"
@@ -26,4 +31,4 @@ class TiltedDraws(Balancing):
         return systematic((x + 1) / 2, uniforms[:, 0, 0], uniforms[:, 1].argsort(dim=-1))
 
     def vectors(self, *_: object, **__: object) -> None:
-        """Nothing: draws look at no vectors."""
+        """Makes nothing: draws look at no vectors."""

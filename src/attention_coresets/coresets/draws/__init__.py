@@ -1,1 +1,1 @@
-"""Independent draws: uniform, at sensitivities, and systematic sampling, which gives them exact size."""
+"""Independent draws: uniform ones, draws at sensitivities, and systematic sampling, which gives them exact size."""

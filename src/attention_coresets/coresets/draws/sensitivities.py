@@ -1,4 +1,4 @@
-"""Exact sensitivities: the largest share of the softmax that each token has at any query of the ball."""
+"""Finds exact sensitivities: the largest share of the softmax that each token has at any query of the ball."""
 
 from dataclasses import dataclass
 
@@ -15,26 +15,32 @@ _SUFFICIENT, _SHRINK = 1e-4, 0.25  # Armijo's share of the linear gain, and a re
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """log sup of softmax_i(q) over |q| <= rho: a lower bound attained at a query, and the proven gap above it, both
-    ``[*heads, n]``, float64."""
+    """Bounds log sup of softmax_i(q) over |q| <= rho, token by token.
+
+    log_lower ``[*heads, n]`` is attained at a query; gap ``[*heads, n]`` is how far above it the supremum may be,
+    proven. Both are float64, in nats.
+    """
 
     log_lower: Float[Tensor, "*heads n"]
     gap: Float[Tensor, "*heads n"]
 
     @property
     def log_upper(self) -> Float[Tensor, "*heads n"]:
-        """A proven upper bound, at most 0."""
+        """Returns a proven upper bound, at most 0."""
         return (self.log_lower + self.gap).clamp_max(0)
 
 
 def sensitivities(keys: Float[Tensor, "*heads n d"], rho: float, tolerance: float = 1e-3) -> Sensitivities:
-    """Maximise the concave f_i(q) = <q, k_i> - log Z(q) over the ball |q| <= rho, for every token i.
+    """Maximises the concave f_i(q) = <q, k_i> - log Z(q) over the ball |q| <= rho, for every token i.
 
-    Projected gradient ascent with spectral steps (Barzilai and Borwein), batched over the tokens of a head, in blocks
-    of bounded memory; head after head, for each is n^2 work. Concavity certifies: sup f_i <= f_i(q) + rho |grad| -
-    <grad, q>. A climb ends once that gap is at most `tolerance` nats. Cost 4 n d flops and n exponentials a
-    token and step: 1 to 3 steps at rho = 1..3 on the synthetic families, 10 at 60. RuntimeError where a gap stays above
-    it; ValueError for rho or tolerance <= 0.
+    Z(q) is the softmax denominator. Projected gradient ascent with spectral steps (Barzilai and Borwein) climbs for all
+    tokens of a head at once, in blocks of bounded memory. Heads go one after another, for each is n^2 work. Concavity
+    gives the proof: sup f_i <= f_i(q) + rho |grad| - <grad, q>. A climb ends once that gap is at most `tolerance` nats.
+
+    Cost: 4 n d flops and n exponentials a token and step. On the synthetic families a token takes 1 to 3 steps at rho =
+    1..3, and 10 at 60.
+
+    Raises ValueError for rho or tolerance <= 0, and RuntimeError where a gap stays above `tolerance`.
     """
     check_rho(rho)
     if not tolerance > 0:
@@ -53,7 +59,7 @@ def sensitivities(keys: Float[Tensor, "*heads n d"], rho: float, tolerance: floa
 
 
 def _climb(keys: Tensor, own: Tensor, rho: float, tolerance: float) -> tuple[Tensor, Tensor]:
-    """f_i and its gap for the tokens with keys `own` ``[b, d]``, as far as _STEPS steps get."""
+    """Climbs for the tokens with keys `own` ``[b, d]``, and returns f_i and its gap as far as _STEPS steps get."""
     q = own * (rho / own.norm(dim=-1, keepdim=True).clamp_min(1e-300))
     value, slope = _share(q, keys, own)
     length = rho / slope.norm(dim=-1).clamp_min(1e-300)
@@ -79,7 +85,7 @@ def _climb(keys: Tensor, own: Tensor, rho: float, tolerance: float) -> tuple[Ten
 
 
 def _share(q: Tensor, keys: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """log softmax of each query's own token, and its gradient k_i - E_q[k]."""
+    """Computes the log softmax of each query's own token, and its gradient k_i - E_q[k]."""
     logits = q @ keys.mT  # [b, n]
     log_z = logits.logsumexp(-1)
     mean = logits.sub_(log_z.unsqueeze(-1)).exp_() @ keys

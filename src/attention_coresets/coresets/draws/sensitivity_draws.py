@@ -1,4 +1,4 @@
-"""Draws at the exact sensitivities: independent sampling where each token's marginal is its largest softmax share."""
+"""Draws at the exact sensitivities: each token's marginal follows its largest softmax share."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +16,19 @@ from attention_coresets.coresets.selection import over_heads
 
 @dataclass(frozen=True)
 class SensitivityDraws(Construction):
-    """Systematic sampling after a random permutation with marginals pi = min(1, c s), log-weights -log pi.
+    """Draws the tokens that some query of the ball looks at, each with the weight that makes sums unbiased.
 
-    s_i = sup over |q| <= rho of softmax_i(q), to `tolerance` nats (sensitivities.py). Sensitivity sampling (Langberg
-    and Schulman 2010): O~(d T / epsilon^2) tokens, T = sum_i s_i at most e^{rho sigma}, the tilt's bound. Cost: the
-    sensitivities' and O(n log n).
+    Let s_i be the supremum of softmax_i(q) over |q| <= rho, token i's sensitivity. Its marginal is pi_i = min(1, c
+    s_i), with c such that the marginals sum to `size`, and its log-weight -log pi_i. Tokens are drawn by systematic
+    sampling after a random permutation.
+
+    For error epsilon it takes O~(d T / epsilon^2) tokens, with T = sum_i s_i at most e^{rho sigma}, the tilt's bound.
+
+    tolerance: how exactly the s_i are found, in nats (sensitivities.py).
+
+    Cost: that of `sensitivities`, and O(n log n).
+
+    Source: sensitivity sampling, Langberg and Schulman 2010.
     """
 
     model: ClassVar[str] = "tilted"

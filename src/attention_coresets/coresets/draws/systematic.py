@@ -11,11 +11,11 @@ from attention_coresets.coresets.kernel.law import capped_marginals
 def systematic(
     marginals: Float[Tensor, "H n"], shift: Float[Tensor, "H"], order: Int[Tensor, "H n"]
 ) -> Bool[Tensor, "H n"]:
-    """Keep the tokens in whose share of the running total of marginals, taken in `order`, a point of the grid shift,
-    shift + 1, ... falls.
+    """Keeps a token where a point of the grid shift, shift + 1, ... falls in its share of the marginals' total.
 
-    Marginals at most 1 with a whole sum m, shift uniform in [0, 1): m tokens, each kept with its marginal; of any run
-    in `order` whose marginals sum to s, floor(s) or ceil(s). Neighbours exclude each other: randomise the order.
+    The total runs over the tokens in `order`. Marginals are at most 1 and sum to a whole number m; shift is uniform in
+    [0, 1). Then m tokens are kept, each with its marginal as probability. Of any run in `order` whose marginals sum to
+    s, floor(s) or ceil(s) are kept. Neighbours exclude each other: randomise the order.
     """
     total = marginals.gather(-1, order).cumsum(-1)
     total = total * (total[:, -1:].round() / total[:, -1:])  # the sum is an integer; take away rounding
@@ -27,7 +27,7 @@ def systematic(
 def weighted_draws(
     log_p: Float[Tensor, "H n"], size: int, shift: Float[Tensor, "H"], order: Int[Tensor, "H n"]
 ) -> tuple[Int[Tensor, "H m"], Float[Tensor, "H m"]]:
-    """`size` tokens at marginals pi = min(1, c p) and their log-weights -log pi, which make every sum unbiased."""
+    """Draws `size` tokens at marginals pi = min(1, c p), with log-weights -log pi, which make every sum unbiased."""
     marginals = capped_marginals(log_p, size)
     kept = systematic(marginals, shift, order)
     tokens = kept_tokens(kept, size)

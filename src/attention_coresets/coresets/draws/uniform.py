@@ -12,10 +12,12 @@ from attention_coresets.coresets.randomness import draw
 
 @dataclass(frozen=True)
 class Uniform(Construction):
-    """`size` tokens uniformly at random, unweighted.
+    """Draws `size` tokens uniformly at random, unweighted.
 
-    sinks = s keeps the first s tokens always (a language model's attention sinks, where the cache is in order of
-    position) and gives each other token kept the log-weight log((n - s) / (size - s)). Cost O(n log n).
+    sinks: the first so many tokens are always kept. They are a language model's attention sinks where the cache is in
+        order of position. Each other token kept then has log-weight log((n - sinks) / (size - sinks)).
+
+    Cost: O(n log n).
     """
 
     sinks: int = 0
@@ -26,7 +28,7 @@ class Uniform(Construction):
 
     @property
     def model(self) -> str:
-        """The coreset model: kept sinks make the others carry weights."""
+        """Returns the coreset model: kept sinks make the others carry weights."""
         return "free" if self.sinks else "unweighted"
 
     def choose(self, request: Request) -> Coreset:

@@ -1,9 +1,8 @@
 """Eviction heuristics in use for language models' caches: small scorers, no weights.
 
-Each is a construction that also takes ``queries [*heads, group, b, d]``, those of the last b positions of the cache's
-own text in order, and ``positions [*heads, n]`` of the tokens; its class says which of the two it needs, and by
-``moved`` that it wants the queries carried on to the b positions after the cache. Definitions follow the papers and
-NVIDIA's kvpress.
+Each is a construction that may also take queries and positions of the model's text. Its class says which of the two it
+needs (`needs_queries`, `needs_positions`), and by `moved` that it wants the queries carried on to after the cache
+(base.py of the folder above). Definitions follow the papers and NVIDIA's kvpress.
 """
 
 from attention_coresets.coresets.eviction.curdkv import CurDKV

@@ -1,6 +1,6 @@
-"""The type of an eviction heuristic: scores for tokens, of which the largest are kept, and what their scores share.
+"""Defines the type of an eviction heuristic: scores for tokens, of which the largest are kept.
 
-Under grouped queries the scores of a KV head's query heads are averaged, so that the budget is kept by KV head: exactly
+Under grouped queries the scores of a KV head's query heads are averaged. So the budget is kept by KV head: exactly
 `size` tokens in each.
 """
 
@@ -19,7 +19,7 @@ from attention_coresets.coresets.base import Construction, Request
 
 @dataclass(frozen=True)
 class Scorer(Construction):
-    """An eviction heuristic: the tokens of largest score, without weights, and the first `sinks` whatever their score.
+    """Keeps the tokens of largest score, without weights, and the first `sinks` whatever their score.
 
     A heuristic gives `scores`. Keys, values and queries are those of the model as it computes them.
     """
@@ -29,7 +29,7 @@ class Scorer(Construction):
 
     @abstractmethod
     def scores(self, request: Request) -> Float[Tensor, "*heads n"]:
-        """A score for each token; of equal ones the earlier token of the cache is kept."""
+        """Scores each token; of equal ones the earlier token of the cache is kept."""
 
     def choose(self, request: Request) -> Coreset:
         scores = self.scores(request)
@@ -39,22 +39,22 @@ class Scorer(Construction):
 
 
 def top_scores(scores: Float[Tensor, "*heads n"], size: int) -> Coreset:
-    """The `size` tokens of largest score in each head (all where there are fewer), of equal ones the earlier token."""
+    """Keeps the `size` tokens of largest score in each head (all if there are fewer), of equal ones the earlier."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     return Coreset(order[..., :size].sort(dim=-1).values)
 
 
 def last(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads n"]:
-    """The tokens of the last `count` places."""
+    """Tells which tokens are in the last `count` places."""
     return rank >= rank.shape[-1] - count
 
 
 def in_order(x: Float[Tensor, "*rows n"], rank: Int[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
-    """x with the token of rank r at place r; its inverse is ``x.gather(-1, rank)``."""
+    """Puts the token of rank r at place r; the inverse is ``x.gather(-1, rank)``."""
     return torch.empty_like(x).scatter_(-1, rank, x)
 
 
 def pooled(x: Float[Tensor, "*rows n"], width: int) -> Float[Tensor, "*rows n"]:
-    """Mean over the `width` (odd) places around each, places beyond the ends counted as 0."""
+    """Averages over the `width` (odd) places around each; places beyond the ends count as 0."""
     flat = avg_pool1d(x.reshape(-1, 1, x.shape[-1]), width, stride=1, padding=width // 2)
     return flat.reshape(x.shape)

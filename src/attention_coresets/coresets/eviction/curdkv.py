@@ -18,12 +18,21 @@ LEVERAGES = ("local", "projected", "exact")
 
 @dataclass(frozen=True)
 class CurDKV(Scorer):
-    """Rows that a CUR decomposition would pick (Sengupta et al., arXiv 2509.15038): score_i = l_i(K) l_i(V).
+    """Keeps the rows that a CUR decomposition of keys and values would pick, and the first `sinks` tokens.
 
-    leverage l_i(X), row x_i: "exact", the statistical leverage <x_i, (X^T X)^+ x_i>; "projected", the paper's
-    approximation |x_i G|^2 with G Gaussian, `rank` columns; "local", kvpress's default, |x_i|^2 over its sum in the
-    window of `window` consecutive places. The first `sinks` tokens are kept. Rows are taken about the origin of the
-    keys and values given. Cost O(n d min(rank, d)), exact O(n d^2).
+    score_i = l_i(K) l_i(V), where l_i(X) is the leverage of row x_i of X. Rows are taken about the origin of the keys
+    and values given.
+
+    leverage: "local", kvpress's default: |x_i|^2 over its sum in the window of consecutive places that i is in.
+        "projected", the paper's approximation: |x_i G|^2 with a Gaussian matrix G. "exact", the statistical leverage
+        <x_i, (X^T X)^+ x_i>.
+    sinks: first tokens of the text, always kept.
+    window: places in a window of "local".
+    rank: columns of G in "projected".
+
+    Cost: O(n d) a head; "projected" O(n d rank), "exact" O(n d^2).
+
+    Source: Sengupta et al., arXiv 2509.15038.
     """
 
     leverage: str = "local"
@@ -53,14 +62,14 @@ class CurDKV(Scorer):
 
 
 def _gaussian(generator: Generators, x: Tensor, rank: int) -> Tensor:
-    """Normal columns ``[*heads, d, rank]`` of variance 1 / rank, by Box and Muller from uniforms."""
+    """Draws normal columns ``[*heads, d, rank]`` of variance 1 / rank, by Box and Muller from uniforms."""
     u = draw(generator, x.shape[:-2].numel(), 2, x.shape[-1], rank)
     normal = (-2 * torch.log1p(-u[:, 0])).sqrt() * torch.cos(2 * math.pi * u[:, 1])
     return (normal / math.sqrt(rank)).to(x).reshape(*x.shape[:-2], x.shape[-1], rank)
 
 
 def _over_window_sums(x: Tensor, rank: Tensor, window: int) -> Tensor:
-    """Each entry over the sum of its window: places 0 to window - 1, window to 2 window - 1, ..."""
+    """Divides each entry by the sum of its window: places 0 to window - 1, window to 2 window - 1, ..."""
     n = x.shape[-1]
     padded = torch.nn.functional.pad(in_order(x, rank), (0, -n % window)).unflatten(-1, (-1, window))
     shares = padded / padded.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

@@ -13,12 +13,22 @@ from attention_coresets.coresets.eviction.base import Scorer
 
 @dataclass(frozen=True)
 class ExpectedAttention(Scorer):
-    """Devoto et al., arXiv 2510.00636: for q ~ N(mu, Sigma), log E exp<q,k> = <mu,k> + <k, Sigma k> / 2.
+    """Keeps the tokens that later queries can be expected to attend to, weighed by their values, and the first `sinks`.
 
-    mu and Sigma of each query head are the mean and covariance (over b) of the queries given, which the caller has
-    moved to the positions after the cache (`moved`), as the source rotates them there. The softmax of these logits over
-    all tokens but the first `sinks`, its mean over the group, plus `epsilon`, times |v_i|; the sinks are kept. Cost
-    O(group (b + n) d^2).
+    For a query q ~ N(mu, Sigma), log E exp<q, k_i> = <mu, k_i> + <k_i, Sigma k_i> / 2. For each query head, w_i is the
+    softmax of these logits over all tokens but the sinks. With its mean over the group,
+
+        score_i = (mean of w_i + epsilon) |v_i|.
+
+    mu and Sigma of a query head are mean and covariance of the queries given, which the caller has moved to the
+    positions after the cache (`moved`), as the source rotates them there.
+
+    sinks: first tokens of the text, always kept.
+    epsilon: lets values count where no weight is expected.
+
+    Cost: O(group (b + n) d^2) a head.
+
+    Source: Devoto et al., arXiv 2510.00636.
     """
 
     sinks: int = 4

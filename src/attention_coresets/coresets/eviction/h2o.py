@@ -13,12 +13,17 @@ from attention_coresets.coresets.eviction.base import Scorer, last
 
 @dataclass(frozen=True)
 class H2O(Scorer):
-    """Heavy hitters (Zhang et al., arXiv 2306.14048): score_i = mean of softmax_i(q) over the queries that see token i,
-    and over the group.
+    """Keeps heavy hitters, the tokens that queries attended to most, and the most recent ones.
 
-    `recent` is the share of the budget (rounded down) that goes to the latest tokens whatever their score: half in the
-    paper, 0 in kvpress's observed attention, whose mean over the queries that see a token this is. The paper evicts as
-    it decodes; this is the choice made at once, from the queries given. Cost O(group b n d).
+    score_i = mean of softmax_i(q) over the queries q that see token i, and over the group. The paper evicts as it
+    decodes; this is the choice made at once, from the queries given.
+
+    recent: share of the budget, rounded down, that goes to the latest tokens whatever their score. The paper has half.
+        kvpress's observed attention has 0, and the same mean.
+
+    Cost: O(group b n d) a head.
+
+    Source: Zhang et al., arXiv 2306.14048.
     """
 
     recent: float = 0.5

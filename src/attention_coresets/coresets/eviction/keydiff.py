@@ -11,9 +11,14 @@ from attention_coresets.coresets.eviction.base import Scorer
 
 @dataclass(frozen=True)
 class KeyDiff(Scorer):
-    """score_i = -cos(k_i, mean_j k_j / |k_j|) (Park et al., arXiv 2504.15364). Cost O(n d).
+    """Keeps the tokens whose keys are least like the others.
 
-    Directions are taken about the origin of the keys given: those of a model as it computes them.
+    score_i = -cos(k_i, mean_j k_j / |k_j|). Directions are taken about the origin of the keys given: those of a model
+    as it computes them.
+
+    Cost: O(n d) a head.
+
+    Source: Park et al., arXiv 2504.15364.
     """
 
     def scores(self, request: Request) -> Tensor:

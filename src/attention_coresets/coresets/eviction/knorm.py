@@ -10,9 +10,13 @@ from attention_coresets.coresets.eviction.base import Scorer
 
 @dataclass(frozen=True)
 class Knorm(Scorer):
-    """score_i = -|k_i| (Devoto et al., arXiv 2406.11430): in language models keys of small norm draw much attention.
+    """Keeps the tokens whose keys have the smallest norm: in language models these draw much attention.
 
-    Norms are taken about the origin of the keys given: those of a model as it computes them. Cost O(n d).
+    score_i = -|k_i|. Norms are taken about the origin of the keys given: those of a model as it computes them.
+
+    Cost: O(n d) a head.
+
+    Source: Devoto et al., arXiv 2406.11430.
     """
 
     def scores(self, request: Request) -> Tensor:

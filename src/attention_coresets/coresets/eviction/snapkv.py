@@ -14,12 +14,20 @@ from attention_coresets.coresets.eviction.base import Scorer, in_order, last, po
 
 @dataclass(frozen=True)
 class SnapKV(Scorer):
-    """Attention of an observation window (Li et al., arXiv 2404.14469).
+    """Keeps the tokens that the last `window` queries attend to, with their neighbours, and the last `window` tokens.
 
-    Softmax weights of the last `window` queries over the tokens that each sees, their mean over these queries, a mean
-    over `pool` neighbouring places among the tokens before the last `window` ones (0 beyond the ends), the mean over
-    the group; the last `window` tokens are kept, and where `size` is smaller, the latest `size` of them. Defaults are
-    kvpress's. Cost O(group window n d).
+    The score of a token is its softmax weight, over the tokens that each query sees, averaged over the window's queries
+    and over the group. It is then averaged over `pool` neighbouring places among the tokens before the window, with 0
+    beyond the ends. Where `size` is below `window`, the latest `size` tokens are kept.
+
+    window: last queries that vote, and last tokens that are always kept.
+    pool: places, an odd number.
+
+    Defaults are kvpress's.
+
+    Cost: O(group window n d) a head.
+
+    Source: Li et al., arXiv 2404.14469.
     """
 
     window: int = 64

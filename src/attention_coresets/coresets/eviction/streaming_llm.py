@@ -12,10 +12,16 @@ from attention_coresets.coresets.eviction.base import Scorer
 
 @dataclass(frozen=True)
 class StreamingLLM(Scorer):
-    """The first `sinks` tokens and the size - sinks most recent ones (Xiao et al., arXiv 2309.17453). Cost O(n log n).
+    """Keeps the first `sinks` tokens of the text, which draw attention whatever they say, and the most recent ones.
 
-    Positions are the text's; the paper also renumbers the kept tokens before it rotates them, which is no matter of
-    choosing them.
+    The paper also renumbers the kept tokens before it rotates them, which is no matter of choosing them. Here positions
+    are the text's.
+
+    sinks: how many first tokens.
+
+    Cost: O(n log n) a head.
+
+    Source: Xiao et al., arXiv 2309.17453.
     """
 
     sinks: int = 4

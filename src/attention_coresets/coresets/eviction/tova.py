@@ -12,10 +12,14 @@ from attention_coresets.coresets.eviction.base import Scorer
 
 @dataclass(frozen=True)
 class TOVA(Scorer):
-    """score_i = softmax_i of the last query, mean over the group (Oren et al., arXiv 2401.06104). Cost O(group n d).
+    """Keeps the tokens that the last query attends to, which sees all of them.
 
-    kvpress averages over all heads of a layer; here a KV head has its own tokens. The last query sees every
-    token.
+    score_i = softmax_i of the last query, averaged over the group. (kvpress averages over all heads of a layer; here a
+    KV head has its own tokens.)
+
+    Cost: O(group n d) a head.
+
+    Source: Oren et al., arXiv 2401.06104.
     """
 
     needs_queries: ClassVar[bool] = True

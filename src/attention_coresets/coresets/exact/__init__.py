@@ -1,1 +1,1 @@
-"""The best possible coreset of a tiny cache, proven."""
+"""Finds the best possible coreset of a tiny cache, with a proof."""

@@ -1,7 +1,8 @@
 """The best possible coreset of a tiny cache, proven: the optimum that constructions are held against.
 
-A mixed-integer program over the demands of witness queries proposes a subset; the adversary answers with queries where
-it errs too much, which become demands; until branch and bound certifies a subset or HiGHS proves that none is left.
+A mixed-integer program proposes a subset that meets all demands of the queries so far. The adversary answers with
+queries where that subset errs too much, and these become demands. It ends when branch and bound certifies a subset, or
+HiGHS proves that none is left.
 """
 
 from dataclasses import dataclass
@@ -29,15 +30,21 @@ _STARTS = 8  # random subsets that swaps improve before the first proof
 
 @dataclass(frozen=True)
 class Optimum(Construction):
-    """The `size` tokens with the least worst-case error over |q| <= rho, proven, head by head.
+    """Keeps the `size` tokens with the least worst-case error over |q| <= rho, and proves it, head by head.
 
-    model: the weights of a subset. "unweighted": all one; "tilted": log-weights -log pi, pi = min(1, c p*) summing to
-    `size`, as the tilted constructions of one walk; "free": the best non-negative ones for each subset. No subset has
-    an error less by more than a share `tolerance`, or than 1e-5 of the values' radius where that is more. Upper ends
-    rest on branch and bound alone; that nothing is better rests on HiGHS within its tolerances (programs.choose).
+    No subset has an error that is smaller by more than max(tolerance * error, 1e-5 * radius of the values). The error
+    itself is bounded by branch and bound alone. That nothing is better rests on HiGHS, within its own tolerances
+    (`choose` in programs.py).
 
-    RuntimeError where a head is not proven within `seconds`, never an unproven optimum; ValueError for more than 32
-    tokens or d > 4. Cost exponential in n. Needs scipy.
+    model: weights of a subset. "unweighted": all 1. "tilted": log-weights -log pi, pi = min(1, c p*) summing to `size`,
+        as in tilted constructions of one walk. "free": the best non-negative ones for each subset.
+    tolerance: share of the error that counts as nothing.
+    seconds: for each head.
+
+    Cost: exponential in n. Needs scipy.
+
+    Raises ValueError for more than 32 tokens or d > 4, and RuntimeError where a head is not proven within `seconds`: it
+    never returns an unproven optimum.
     """
 
     agreement: ClassVar[Agreement] = Agreement.TIES
@@ -63,9 +70,10 @@ class Optimum(Construction):
 def best_subset(
     cache: Cache, size: int, rho: float, *, model: str = "tilted", tolerance: float = 1e-2, seconds: float = 600.0
 ) -> Certified:
-    """The coreset that `Optimum` finds for one head, with the interval of its error; statement and errors as there.
+    """Finds the coreset of `Optimum` for one head, with the interval that holds its error.
 
-    No subset of this size has error <= upper - max(tolerance * upper, 1e-5 * radius of the values).
+    No subset of this size has error <= upper - max(tolerance * upper, 1e-5 * radius of the values). Parameters, cost
+    and errors are those of `Optimum`.
     """
     _check(model, tolerance, seconds)
     check_size(size)
@@ -78,11 +86,13 @@ def best_subset(
 def smallest_coreset(
     cache: Cache, rho: float, epsilon: float, *, model: str = "tilted", tolerance: float = 1e-2, seconds: float = 600.0
 ) -> Certified:
-    """The fewest tokens of one head with worst-case error at most epsilon: sizes 1, 2, ... are excluded one by one.
+    """Finds the fewest tokens of one head with worst-case error at most epsilon, excluding sizes 1, 2, ... in turn.
 
-    No subset of fewer tokens has error <= epsilon, so the size of the coreset returned is a proven lower bound; where
-    upper <= epsilon it is the least size, and always upper <= epsilon + max(tolerance * epsilon, 1e-5 * radius of the
-    values) / 2. `seconds` are for each size. Models and errors as `Optimum`; ValueError for epsilon <= 0.
+    No subset of fewer tokens has error <= epsilon, so the size of the coreset returned is a proven lower bound. It is
+    the least size where upper <= epsilon. In any case upper <= epsilon + max(tolerance * epsilon, 1e-5 * radius of the
+    values) / 2.
+
+    `seconds` are for each size. Models and errors are those of `Optimum`; ValueError also for epsilon <= 0.
     """
     _check(model, tolerance, seconds)
     positive(epsilon=epsilon)
@@ -122,7 +132,7 @@ class _Problem:
             self.demands.ask(token, np.inf, 1)
 
     def search(self, size: int, tolerance: float, seconds: float) -> SubsetSearch:
-        """Weights are 1, or 1 / pi of the tilted model at this size; free ones are found in units of 1 / pi."""
+        """Begins a search: weights are 1, or the tilted model's 1 / pi at this size, the unit of free ones too."""
         keys = torch.from_numpy(self.demands.keys)
         log_pi = torch.zeros_like(keys[:, 0])
         if self.model != "unweighted":
@@ -131,7 +141,7 @@ class _Problem:
         return SubsetSearch(self.demands, size, (-log_pi).exp().numpy(), self.model, tolerance, seconds)
 
     def starts(self, size: int) -> list[np.ndarray]:
-        """Subsets to begin with: the walk's, greedy's and random ones."""
+        """Returns subsets to begin with: the walk's, greedy's and random ones."""
         generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
         cache = Cache(torch.from_numpy(self.demands.keys), torch.from_numpy(self.demands.values))
         model = "unweighted" if self.model == "unweighted" else "tilted"
@@ -139,7 +149,7 @@ class _Problem:
         return [c.indices.numpy() for c in built] + [rng.permutation(cache.n)[:size] for _ in range(_STARTS)]
 
     def certified(self, found: Certified) -> Certified:
-        """`found` in the cache's own scale, dtype and device."""
+        """Returns `found` in the cache's own scale, dtype and device."""
         weights = found.coreset.log_weights
         coreset = Coreset(
             found.coreset.indices.to(self.origin.device), None if weights is None else weights.to(self.origin)
@@ -148,7 +158,7 @@ class _Problem:
 
 
 def _first_bank(keys: np.ndarray, rho: float) -> np.ndarray:
-    """Queries at and away from every token, and random ones in the ball."""
+    """Returns queries along and against every key, and random ones in the ball."""
     rng = np.random.default_rng(0)
     directions = np.concatenate([rng.standard_normal((_BANK, keys.shape[1])), keys, -keys])
     radii = np.append(rng.random(_BANK) ** (1 / keys.shape[1]), np.ones(2 * len(keys)))

@@ -1,4 +1,4 @@
-"""Linear and mixed-integer programs over the rows that queries demand (demands.py), solved by HiGHS through scipy."""
+"""Solves linear and mixed-integer programs over the rows that queries demand (demands.py), by HiGHS through scipy."""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,8 +14,8 @@ _FEASIBLE = 1e-7  # HiGHS's tolerance on a row
 class Weighting:
     """Weights on a subset, 0 elsewhere, the largest error `value` they leave in the rows, and which rows bind.
 
-    barred: None, or, where no weights on the subset attain the epsilon asked for, every token of a set around it for
-    which that holds too.
+    barred: None where some weights on the subset reach the epsilon asked for. Otherwise a set of tokens around the
+        subset on which none do either.
     """
 
     weights: Float[np.ndarray, "n"]
@@ -27,10 +27,11 @@ class Weighting:
 def best_weights(
     excess: Float[np.ndarray, "r n"], mass: Float[np.ndarray, "r n"], subset: Int[np.ndarray, "m"], epsilon: float
 ) -> Weighting:
-    """Weights w on `subset`, of sum 1, that minimise the largest <excess, w> / <mass, w> over the rows.
+    """Finds weights w on `subset`, of sum 1, that minimise the largest <excess, w> / <mass, w> over the rows.
 
-    Dinkelbach's iteration for ratios of linear functions: a linear program a step, one where epsilon is out of reach,
-    else some 3 to 6. Up to HiGHS's tolerance of 1e-7; a set is barred only where epsilon is missed by more.
+    Dinkelbach's iteration for ratios of linear functions solves a linear program a step: one where epsilon is out of
+    reach, else some 3 to 6. Results hold up to HiGHS's tolerance of 1e-7, and a set is barred only where epsilon is
+    missed by more.
     """
     share = np.zeros(excess.shape[1])
     share[subset] = 1 / len(subset)
@@ -50,10 +51,12 @@ def best_weights(
 def choose(
     rows: Float[np.ndarray, "r n"], size: int, free: bool, barred: Bool[np.ndarray, "b n"], seconds: float
 ) -> Int[np.ndarray, "m"] | None:
-    """`size` tokens with weights that satisfy rows @ w <= 0: 1 each, or if `free` any of sum 1. None: there are none.
+    """Finds `size` tokens with weights w, 1 each or if `free` any of sum 1, such that rows @ w <= 0; else None.
 
-    No subset of a set in `barred` is chosen. None is proven by HiGHS under its tolerances, 1e-6 on integers and 1e-7 on
-    rows, of which each should have a largest entry of 1; they only widen the choice. TimeoutError after `seconds`.
+    No subset of a set in `barred` is chosen. HiGHS proves a None under its tolerances, 1e-6 on integers and 1e-7 on
+    rows, each of which should have a largest entry of 1. The tolerances only widen the choice.
+
+    Raises TimeoutError after `seconds`.
     """
     optimize = _scipy_optimize()
     n = rows.shape[1]
@@ -90,7 +93,7 @@ def _largest_ratio(excess: np.ndarray, mass: np.ndarray, share: np.ndarray) -> f
 
 
 def _least_excess(rows: np.ndarray, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distribution on `subset` with the least largest entry of rows @ w, and the mixture of rows that proves it."""
+    """Finds the distribution w on `subset` of least max(rows @ w), and the mixture of rows that proves so."""
     r, m = len(rows), len(subset)
     result = _scipy_optimize().linprog(
         np.append(np.zeros(m), 1.0),
@@ -109,7 +112,7 @@ def _least_excess(rows: np.ndarray, subset: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _scipy_optimize() -> ModuleType:
-    """scipy.optimize, which the rest of the core does without."""
+    """Imports scipy.optimize, which the rest of the core does without."""
     try:
         from scipy import optimize
     except ModuleNotFoundError as error:

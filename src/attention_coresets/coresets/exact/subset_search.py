@@ -1,4 +1,4 @@
-"""The search for the best subset of one size: proposals from the demands met so far, answers from the adversary."""
+"""Searches for the best subset of one size: proposals from the demands so far, answers from the adversary."""
 
 import time
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class Certified:
 
 
 class SubsetSearch:
-    """Subsets of `size` tokens of one head, weighted by `unit` or, in the model "free", as is best for each.
+    """Searches subsets of `size` tokens of one head, weighted by `unit` or, in the model "free", as is best for each.
 
     `demands`, of values of radius about 1, holds what earlier searches on the cache have found, and gains what this one
-    finds. RuntimeError once `seconds` are over.
+    finds. Raises RuntimeError once `seconds` are over.
     """
 
     def __init__(self, demands: Demands, size: int, unit: Weights, model: str, tolerance: float, seconds: float):
@@ -47,9 +47,13 @@ class SubsetSearch:
         self.barred = np.zeros((0, len(unit)), dtype=bool)  # sets with no subset of the error asked for
 
     def best(self, starts: list[Subset]) -> Certified:
-        """The least error, to within `accuracy`: from the best of `starts` and swaps down until no subset is left."""
+        """Finds the least error, to within `accuracy`.
+
+        It takes the best of `starts` after swaps, then asks for less until no subset is left.
+        """
         best = self._settle(self._first(starts), np.inf)
         assert best is not None  # nothing errs by more than infinity
+        # asked for a little less each time; the answer None is the proof
         while (goal := best.upper - self.accuracy(best.upper)) > 0:
             found = self.within(goal)
             if found is None:
@@ -58,9 +62,9 @@ class SubsetSearch:
         return best
 
     def within(self, epsilon: float) -> Certified | None:
-        """A subset with upper <= epsilon + accuracy / 2, or None: HiGHS proves that none has error <= epsilon.
+        """Finds a subset with upper <= epsilon + accuracy / 2; None where HiGHS proves that none has error <= epsilon.
 
-        For a later call with another epsilon that must be a smaller one: what is barred stays so.
+        A later call must ask for a smaller epsilon, for what is barred stays barred.
         """
         while (subset := self._propose(epsilon)) is not None:
             found = self._settle(subset, epsilon)
@@ -70,13 +74,14 @@ class SubsetSearch:
         return None
 
     def accuracy(self, error: float) -> float:
-        """How far above the least an error may be that counts as the least."""
+        """Returns how far above the least an error may be that counts as the least."""
         return max(self.tolerance * error, ABSOLUTE)
 
     def _propose(self, epsilon: float) -> Subset | None:
-        """A subset that meets every row: near the one refused last if swaps find it, which is cheaper than a proof."""
+        """Finds a subset that meets every row: by swaps from the one refused last, for a proof is dearer."""
         if self.refused is not None:
             near = self._attaining if self.model == "free" else self._below
+            # a swap that meets all rows costs far less than a mixed-integer program
             subset = near(self.refused, epsilon)
             if subset is not None:
                 return subset
@@ -93,6 +98,7 @@ class SubsetSearch:
     def _attaining(self, start: Subset, epsilon: float) -> Subset | None:
         trials = self.rng.permutation(swaps(self._mask(start)))
         while len(trials := trials[self._open(trials)]) > 0:
+            # each failure bars a set, which takes many of the other trials with it
             subset = np.flatnonzero(trials[0])
             barred = self.demands.best_weights(subset, self.unit, epsilon).barred
             if barred is None:
@@ -101,7 +107,7 @@ class SubsetSearch:
         return None
 
     def _settle(self, subset: Subset, epsilon: float) -> Certified | None:
-        """The subset with its weights, certified, or None: it errs by more than epsilon, and is barred."""
+        """Certifies the subset with its weights; returns None, and bars it, where it errs by more than epsilon."""
         if self.model == "free":
             return self._settle_free(subset, epsilon)
         found = self._answer(self._mask(subset) * self.unit, epsilon)
@@ -110,7 +116,8 @@ class SubsetSearch:
         return found
 
     def _settle_free(self, subset: Subset, epsilon: float) -> Certified | None:
-        """Cutting planes in the weights: best for the rows met so far, then a row where they err by more than that."""
+        """Fits weights by cutting planes: the best for the rows so far, then a row where they err by more than that."""
+        # rows from here on serve this subset; those that do not bind in the end are dropped again
         first = len(self.demands.mass)
         while True:
             best = self.demands.best_weights(subset, self.unit, epsilon)
@@ -126,8 +133,9 @@ class SubsetSearch:
         return found
 
     def _answer(self, weights: Weights, epsilon: float) -> Certified | None:
-        """The weighting with lower <= epsilon, or None: it errs by more at a query. The bank and the rows grow."""
+        """Certifies a weighting with lower <= epsilon; None where it errs by more. The bank and the rows grow."""
         coreset = self._coreset(weights)
+        # the cheapest answer first: the bank, then an ascent, then branch and bound
         if self.demands.errors(weights[None]).max() > epsilon:
             self.demands.ask(weights, epsilon, _ASKED)
             return None
@@ -136,15 +144,17 @@ class SubsetSearch:
             return None
         gap = self.accuracy(error) / 8
         box = branch_and_bound(self.cache, coreset, self.demands.rho, gap=gap, seconds=self._left())
+        # its query joins the bank even where it certifies: later subsets may err there
         self._add(box.query, weights, epsilon)
         if box.lower > epsilon:
             return None
+        # branch and bound ran out of nodes or seconds, and its interval is too wide to decide
         if box.gap > 2 * gap:
             raise self._late()
         return Certified(coreset, float(box.lower), float(box.upper))
 
     def _ascend(self, weights: Weights, epsilon: float) -> float:
-        """The error at the worst query that the ascent finds, which joins the bank."""
+        """Returns the error at the worst query that the ascent finds, which joins the bank."""
         worst = ascend(self.cache, self._coreset(weights), self.demands.rho, restarts=16, steps=30, polish=40)
         self._add(worst.query, weights, epsilon)
         return float(worst.error)
@@ -159,7 +169,7 @@ class SubsetSearch:
         return Coreset(torch.from_numpy(kept), log_weights)
 
     def _first(self, starts: list[Subset]) -> Subset:
-        """The best subset that swaps make of `starts`, as the bank grows by the worst query of each round's best."""
+        """Returns the best subset that swaps make of `starts`; each round's best adds its worst query to the bank."""
         pool = [self._mask(subset) for subset in starts]
         best = pool[0]
         for _ in range(_ROUNDS):
@@ -176,11 +186,12 @@ class SubsetSearch:
         return mask
 
     def _bar(self, tokens: Tokens) -> None:
+        # barred sets inside the new one say nothing more
         implied = ~(self.barred & ~tokens).any(axis=1)
         self.barred = np.concatenate([self.barred[~implied], tokens[None]])
 
     def _open(self, trials: Bool[np.ndarray, "k n"]) -> Bool[np.ndarray, "k"]:
-        """Which of the sets lie in no barred one."""
+        """Tells which of the sets lie in no barred one."""
         return np.all((trials[:, None] & ~self.barred).any(axis=-1), axis=-1)
 
     def _left(self) -> float:

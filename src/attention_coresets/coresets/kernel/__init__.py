@@ -1,3 +1,1 @@
-"""The balancing kernel, and constructions and refinements that work on it directly: its law and Gram matrix, herding,
-Frank-Wolfe, Nystrom weights, swaps, fitted weights.
-"""
+"""The balancing kernel, and what works on it directly: herding, Frank-Wolfe, Nystrom, swaps, fitted weights."""

@@ -1,4 +1,4 @@
-"""Frank-Wolfe coresets, fully corrective: tokens by inner product with what is missing, weights refitted."""
+"""Frank-Wolfe coresets: each token is the one most like what is still missing, and all weights are refitted."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,15 +21,23 @@ _REFIT = 16  # a refit of all weights after each token up to here, then each tim
 
 @dataclass(frozen=True)
 class FrankWolfe(Construction):
-    """Approximate T = sum_i phi_i by sum_j w_j phi_j, w >= 0, in the space of the tilted balancing kernel.
+    """Keeps tokens whose weighted features sum to about the whole cache's, each the one most like what is missing.
 
-    psi_i = phi_i / |phi_i|: the next token is the i of largest <psi_i, T - sum_j w_j phi_j>, the vertex of Frank-Wolfe
-    on the hull of the scaled psi (Bach, Lacoste-Julien and Obozinski 2012; Clarkson 2010); its weight is set by exact
-    line search, and all weights by non-negative least squares after each of the first 16 tokens, then each time a
-    sixteenth more have come, and at the end. Log-weights are floored at e^-30 of the largest |w_j phi_j|: tokens whose
-    best weight is 0 stay, at that. Deterministic, equal products to the first token; the generator is not used. Cost a
-    head: O(n^2 (d + dv)) once, O(n m log m) for the products, some 30 m^3 flops for the weights; memory O(n m), and
-    O(n^2) up to n = 4096.
+    Let phi_i be token i's feature in the tilted balancing kernel, psi_i = phi_i / |phi_i|, and T = sum_i phi_i the
+    whole cache. T is approximated by sum_j w_j phi_j over the kept tokens j with weights w_j >= 0. The next token is
+    the i of largest <psi_i, T - sum_j w_j phi_j>, which is the vertex of Frank-Wolfe on the hull of the scaled psi. Of
+    equal products it is the first.
+
+    Its weight is set by exact line search. All weights are refitted by non-negative least squares after each of the
+    first 16 tokens, then each time a sixteenth more have come, and at the end. Tokens whose best weight is 0 stay, for
+    log-weights are floored at e^-30 of the largest |w_j phi_j|. Nothing is random: the generator is not used.
+
+    scale: of the kernel (kernel/law.py).
+
+    Cost: for one head, O(n^2 (d + dv)) once, O(n m log m) for the products, some 30 m^3 flops for the weights. Memory
+    O(n m), and O(n^2) up to n = 4096.
+
+    Source: Bach, Lacoste-Julien and Obozinski 2012; Clarkson 2010.
     """
 
     model: ClassVar[str] = "free"
@@ -52,7 +60,7 @@ class FrankWolfe(Construction):
 
 
 def pursue(kernel: UnitKernel, size: int) -> tuple[Tensor, Tensor]:
-    """Tokens ``[H, size]`` in the order taken, and weights of their unit features ``[H, size]``, some of them 0."""
+    """Returns tokens ``[H, size]`` in the order taken, and weights of their unit features, some of them 0."""
     target = kernel.everywhere(kernel.log_norms.exp())  # [H, n], <psi_i, T>
     heads, n = target.shape
     tie = _TIE * target.amax(-1)

@@ -1,4 +1,4 @@
-"""Kernel herding: equal weights in the feature space, each token the one that best completes the running mean."""
+"""Kernel herding: each token is the one that best completes the running sum of features."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,14 +19,26 @@ _TIE = 1e-9  # of the largest gain
 
 @dataclass(frozen=True)
 class Herding(Construction):
-    """Kernel herding (Chen, Welling and Smola 2010) without replacement, on weighted features g_i = phi_i / pi_i.
+    """Keeps tokens whose features sum, after each one taken, to about the same share of the whole cache's sum.
 
-    pi = min(1, c p) are the marginals of the model, as in GramSchmidtWalk; phi the features of its kernel. The k tokens
-    of pi = 1 come first; token t = k+1, ..., m is the i that leaves |a + share (T - a) - sum of g over the t tokens|
-    least, T = sum_j pi_j g_j the whole cache, a the sum of the k, share = (t - k) / (m - k). Where all |g_i| are equal,
-    as in the tilted model, that is herding's largest <g_i, residual>. Log-weights -log pi (tilted) or none
-    (unweighted). Deterministic, equal gains to the first token; the generator is not used. Cost a head: O(n^2 (d + dv))
-    once and O(n (d + dv)) a token; memory O(n^2) up to n = 4096, then O(n).
+    Let phi_i be token i's feature in the model's kernel, pi_i = min(1, c p_i) its marginal as in `GramSchmidtWalk`, and
+    g_i = phi_i / pi_i. The k tokens of pi = 1 come first. With a the sum of their g, T = sum_j pi_j g_j the whole cache
+    and share = (t - k) / (m - k), token t = k + 1, ..., m is the i that leaves
+
+        |a + share (T - a) - sum of g over the t tokens|
+
+    least, the first of equal ones. Where all |g_i| are equal, that is herding's largest <g_i, residual>. In the tilted
+    model they differ by the values' norms alone.
+
+    Log-weights are -log pi (tilted) or none (unweighted). No token is taken twice. Nothing is random: the generator is
+    not used.
+
+    model: "tilted" or "unweighted".
+    scale: of the kernel (kernel/law.py).
+
+    Cost: for one head, O(n^2 (d + dv)) once and O(n (d + dv)) a token. Memory O(n^2) up to n = 4096, then O(n).
+
+    Source: Chen, Welling and Smola 2010.
     """
 
     agreement: ClassVar[Agreement] = Agreement.TIES
@@ -55,7 +67,7 @@ class Herding(Construction):
 
 
 def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:
-    """The tokens ``[H, size]`` in the order herding takes them."""
+    """Returns the tokens ``[H, size]`` in the order herding takes them."""
     log_lengths = kernel.log_norms - marginals.clamp_min(1e-300).log()
     lengths = (log_lengths - log_lengths.amax(-1, keepdim=True)).exp()  # [H, n], |g_i|
     certain = marginals >= 1

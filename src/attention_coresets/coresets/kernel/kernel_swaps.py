@@ -1,4 +1,4 @@
-"""Kernel swaps: the refinement of kernel thinning (KT-SWAP), a pass of remove-one, add-the-best."""
+"""Kernel swaps: takes each kept token out and puts the best one in, the refinement of kernel thinning (KT-SWAP)."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,13 +14,36 @@ _TIE = 1e-11  # of the largest inner product: a gain this small is none
 def kernel_swaps(
     gram: Float[Tensor, "H n n"], kept: Bool[Tensor, "H n"], target: Float[Tensor, "H n"], passes: int = 1
 ) -> Bool[Tensor, "H n"]:
-    """Lower |t - sum of g_i over the kept|^2 by swaps: each kept token in turn, in order of index, is taken out and the
-    token put in that leaves the least distance, itself where nothing beats it.
+    """Lowers |t - sum of g_i over the kept|^2 by swaps: g_i is token i's weighted feature, t the sum to reach.
 
-    gram: <g_i, g_j>, the weighted features (`law.balancing_gram`); target: <g_i, t>, so sum_j pi_j gram_ij for the
-    whole cache's t = sum_j pi_j g_j. The number of kept tokens stays, and must be the same in every head. Equal gains
-    go to the first token. The distance never rises. Dwivedi and Mackey 2021, with distinct tokens. Cost O(n m) a pass
-    and head, and O(n^2) to begin. ValueError for passes < 1 or sizes that differ.
+    Each kept token in turn, in order of index, is taken out, and the token that leaves the least distance is put in.
+    That is the token itself where nothing beats it, and otherwise the first of equal ones. The distance never rises,
+    and no token is kept twice.
+
+    Cost: O(n m) a pass and head, and O(n^2) to begin.
+
+    Source: Dwivedi and Mackey 2021.
+
+    Parameters
+    ----------
+    gram : Float[Tensor, "H n n"]
+        <g_i, g_j> (`balancing_gram` of kernel/law.py).
+    kept : Bool[Tensor, "H n"]
+        As many tokens in every head.
+    target : Float[Tensor, "H n"]
+        <g_i, t>: sum_j pi_j gram_ij for the whole cache's t = sum_j pi_j g_j.
+    passes : int
+        At most; a pass that swaps nothing is the last.
+
+    Returns
+    -------
+    Bool[Tensor, "H n"]
+        As many kept tokens as before.
+
+    Raises
+    ------
+    ValueError
+        For passes < 1 or sizes that differ.
     """
     sizes = kept.sum(-1)
     if passes < 1 or not bool((sizes == sizes[:1]).all()):
@@ -46,7 +69,7 @@ def kernel_swaps(
 def _pass(
     gram: Tensor, diagonal: Tensor, inner: Tensor, kept: Tensor, target: Tensor, tie: Tensor, tokens: Tensor
 ) -> None:
-    """`swaps_compiled.swap` for all heads at once; `inner` and `kept` change in place."""
+    """Does `swap` of kernel_swaps_compiled.py for all heads at once; `inner` and `kept` change in place."""
     heads = torch.arange(len(gram), device=gram.device)
     for token in tokens.unbind(-1):
         kept[heads, token] = False

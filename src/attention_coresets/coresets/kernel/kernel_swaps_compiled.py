@@ -1,4 +1,4 @@
-"""The passes of `kernel_swaps.py`, compiled: the same arithmetic in the same order, index for index.
+"""Does the passes of `kernel_swaps.py`, compiled: the same arithmetic in the same order, index for index.
 
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
@@ -12,7 +12,7 @@ from numba import njit
 @njit(cache=True)
 @no_type_check
 def swap(gram, diagonal, inner, kept, target, tie, tokens):
-    """One pass over `tokens` of one head; gram [n, n], the others [n]. `inner` and `kept` change in place."""
+    """Does one pass over `tokens` of one head; gram [n, n], the others [n]. `inner` and `kept` change in place."""
     n = kept.size
     cost = np.empty(n)
     for j in tokens:

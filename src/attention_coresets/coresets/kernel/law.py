@@ -1,4 +1,4 @@
-"""What a coreset model fixes before any balancing: the sampling law, the centre of the keys and the kernel scale."""
+"""Fixes what balancing needs of a coreset model: the sampling law, the centre of the keys and the kernel scale."""
 
 from dataclasses import dataclass
 
@@ -23,10 +23,14 @@ class Law:
 def law(
     keys: Float[Tensor, "H n d"], rho: float, model: str, scale: str, log_weights: Float[Tensor, "H n"] | None = None
 ) -> Law:
-    """tilted: p*, its mean and rho/sigma. unweighted: the uniform law, the mean of the keys and rho/R.
+    """Finds what a model samples by: the law, the centre mu of the keys, and the kernel scale a^2.
 
-    `scale` replaces a^2 by 1, 1/sqrt(d) or rho; "auto" keeps the model's own. Tokens of weight w_i: the law of one of
-    the w_i tokens that token i stands for, with their mean, sigma and R.
+    tilted, free: p* of the tilt (theory.py), its mean, and a^2 = rho / sigma.
+    unweighted: the uniform law, the mean key, and a^2 = rho / R, R the largest distance of a key to it.
+
+    `scale` replaces a^2 by 1 ("one"), 1 / sqrt(d) ("inv_sqrt_d") or rho ("rho"); "auto" keeps the model's own. Where
+    token i stands for w_i = exp(log_weights_i) equal tokens, log_p is the law of one of these, and mean, sigma and R
+    are those of all of them.
     """
     check_rho(rho)
     if model != "unweighted":
@@ -44,7 +48,10 @@ def law(
 
 
 def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H n"]:
-    """min(1, c p_i) with c such that they sum to `size`: an exact-size sample's marginals. O(n log n)."""
+    """Computes min(1, c p_i) with c such that they sum to `size`: the marginals of a sample of exact size.
+
+    Cost: O(n log n).
+    """
     n = log_p.shape[-1]
     ordered, order = log_p.sort(dim=-1, descending=True)
     tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sum of p from rank k on
@@ -61,10 +68,12 @@ def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H
 def balancing_gram(
     keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], log_weights: Float[Tensor, "H n"], law: Law
 ) -> Float[Tensor, "H n n"]:
-    """exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1) w_i w_j, scaled head by head so that its largest diagonal is 1.
+    """Computes exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1) w_i w_j, scaled so that no diagonal entry is above 1.
 
-    Values count relative to the largest value norm; the 1 is the constant that balances the softmax denominator.
-    Everything that can overflow stays in the exponent. Cost O(n^2 (d + dv)), one n x n matrix and a temporary.
+    mu and a^2 are those of `law`, and w_i = exp(log_weights_i). Values are in units of the largest value norm. The 1 is
+    the constant that balances the softmax denominator. Everything that can overflow stays in the exponent.
+
+    Cost: O(n^2 (d + dv)), one n x n matrix and a temporary.
     """
     features = balancing_features(keys, values, log_weights, law)
     return kernel_panel(features, features)
@@ -73,7 +82,7 @@ def balancing_gram(
 def balancing_features(
     keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], log_weights: Float[Tensor, "H n"], law: Law
 ) -> tuple[Float[Tensor, "H n d"], Float[Tensor, "H n dv"], Float[Tensor, "H n"]]:
-    """Scaled keys, scaled values and shifts, of which `kernel_panel` makes any part of the Gram matrix."""
+    """Computes scaled keys, scaled values and shifts, of which `kernel_panel` makes any part of the Gram matrix."""
     x = (keys - law.center.unsqueeze(-2)) * law.scale.sqrt()[:, None, None]
     v = values / values.norm(dim=-1).amax(dim=-1).clamp_min(1e-300)[:, None, None]
     height = 0.5 * x.square().sum(-1) + log_weights  # [H, n]; half the log of the kernel's weighted diagonal
@@ -82,7 +91,7 @@ def balancing_features(
 
 
 def kernel_panel(rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The part ``[H, r, c]`` of the balancing Gram matrix that belongs to the features of r and of c tokens."""
+    """Computes the part ``[H, r, c]`` of the balancing Gram matrix for the features of r and of c tokens."""
     (x, v, shift), (y, w, other) = rows, columns
     panel = (x @ y.mT).add_(shift.unsqueeze(-1)).add_(other.unsqueeze(-2)).exp_()
     return panel.mul_((v @ w.mT).add_(1)).mul_(0.5)

@@ -1,4 +1,4 @@
-"""Non-negative least squares in Gram form, batched: the weights of a chosen subset in a reproducing kernel space."""
+"""Solves non-negative least squares in Gram form, batched: weights of a subset in a reproducing kernel space."""
 
 import torch
 from jaxtyping import Float
@@ -10,13 +10,18 @@ _SHORT = 0.995  # of the way to the boundary: iterates stay inside it
 
 
 def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: float = 1e-8) -> Float[Tensor, "H m"]:
-    """Minimise u^T (G + ridge * mean diagonal) u / 2 - <target, u> over u >= 0, head by head.
+    """Minimises u^T (G + ridge * mean diagonal) u / 2 - <target, u> over u >= 0, head by head.
 
-    The ridge makes the minimum one point where near-duplicates make G singular: they share their weight. Interior point
-    method with Mehrotra's predictor and corrector: some 15 steps however ill-conditioned G is, where active sets take
-    hundreds. Weights whose best value is 0 come out as tiny positive numbers. A head that has converged stays as it is,
-    whatever its batch. Cost O(m^3) a step and head. G must be positive semidefinite: ValueError where a step shows
-    otherwise. RuntimeError where 100 steps are not enough.
+    The ridge makes the minimum one point where near-duplicates make G singular: they share their weight. Weights whose
+    best value is 0 come out as tiny positive numbers. A head that has converged stays as it is, whatever its batch.
+
+    An interior point method with Mehrotra's predictor and corrector takes some 15 steps however ill-conditioned G is,
+    where active sets take hundreds.
+
+    Cost: O(m^3) a step and head.
+
+    Raises ValueError where a step shows that G is not positive semidefinite, and RuntimeError where 100 steps are not
+    enough.
     """
     level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     matrix = gram / level[:, None, None] + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
@@ -37,13 +42,16 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
 
 
 def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton step for G u - target = z, u z = mu: tried with mu = 0, which says what mu to take and mends the error."""
+    """Finds the Newton step for G u - target = z, u z = mu.
+
+    It is tried with mu = 0 first, which says what mu to take and mends the error of the second order.
+    """
     factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
     if bool(failed.any()):
         raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
 
     def solve(products: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps after which u z changes by `products`, to first order."""
+        """Returns the steps after which u z changes by `products`, to first order."""
         du = torch.cholesky_solve((products / u - dual).unsqueeze(-1), factor).squeeze(-1)
         return du, (products - z * du) / u
 
@@ -55,7 +63,7 @@ def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tens
 
 
 def _reach(x: Tensor, step: Tensor) -> Tensor:
-    """How many steps x > 0 can go before an entry is 0."""
+    """Returns how many steps x > 0 can go before an entry is 0."""
     return torch.where(step < 0, -x / step.clamp_max(-1e-300), torch.inf).amin(-1)
 
 

@@ -20,13 +20,21 @@ _SPENT = 1e-10  # of a feature's squared norm: what is left of it is rounding
 
 @dataclass(frozen=True)
 class Nystrom(Construction):
-    """Tokens by randomly pivoted Cholesky (Chen, Epperly, Tropp and Webber 2022) of the tilted balancing kernel with
-    features of norm 1, weights w >= 0 that minimise |sum_i phi_i - sum_j w_j phi_j| (refit.py's "kernel" objective).
+    """Keeps tokens whose features span the others' well, with the weights that best sum to the whole cache.
 
-    Each pivot is drawn with probability proportional to the part of |psi_i|^2 outside the span of the earlier ones;
-    uniformly among the rest once nothing is left. After WildCat (arXiv 2602.10056), which draws by what is left of
-    exp<k, k> itself, norms and all, and gives signed Nystrom weights, which no log-weight can hold (tests/reference).
-    Cost a head: O(n m (m + d + dv)) and some 15 solves of m equations; memory O(n m).
+    Let phi_i be token i's feature in the tilted balancing kernel and psi_i = phi_i / |phi_i|. Randomly pivoted Cholesky
+    draws each token with probability proportional to the part of |psi_i|^2 outside the span of the earlier ones, and
+    uniformly among the rest once nothing is left. The weights w >= 0 minimise |sum_i phi_i - sum_j w_j phi_j| (the
+    "kernel" objective of kernel/refit.py).
+
+    WildCat differs: it draws by what is left of exp<k, k> itself, norms and all, and gives signed Nystrom weights,
+    which no log-weight can hold (tests/reference has it).
+
+    scale: of the kernel (kernel/law.py).
+
+    Cost: for one head, O(n m (m + d + dv)) and some 15 solves of m equations. Memory O(n m).
+
+    Source: Chen, Epperly, Tropp and Webber 2022, after WildCat (arXiv 2602.10056).
     """
 
     model: ClassVar[str] = "free"
@@ -48,7 +56,7 @@ class Nystrom(Construction):
 
 
 def random_pivots(kernel: UnitKernel, uniforms: Tensor) -> Tensor:
-    """Distinct pivots ``[H, m]``, one for each uniform of ``[H, m]``."""
+    """Draws distinct pivots ``[H, m]``, one for each uniform of ``[H, m]``."""
     heads, n = kernel.log_norms.shape
     factor = kernel.log_norms.new_zeros(heads, uniforms.shape[-1], n)
     left, taken, pivots = torch.ones_like(factor[:, 0]), torch.zeros_like(factor[:, 0], dtype=torch.bool), []
@@ -68,7 +76,7 @@ def random_pivots(kernel: UnitKernel, uniforms: Tensor) -> Tensor:
 
 
 def _draw(chance: Tensor, uniform: Tensor) -> Tensor:
-    """A token of each head with probability proportional to `chance`, by the inverse of its running total."""
+    """Draws a token of each head with probability proportional to `chance`, by the inverse of its running total."""
     total = chance.cumsum(-1)
     token = torch.searchsorted(total, (uniform * total[:, -1]).unsqueeze(-1), right=True).squeeze(-1)
     last = chance.shape[-1] - 1 - (chance > 0).flip(-1).to(torch.uint8).argmax(-1)

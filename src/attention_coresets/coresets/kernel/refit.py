@@ -1,4 +1,4 @@
-"""Refitted weights: the best non-negative weights for tokens that another construction has chosen."""
+"""Refits weights: the best non-negative ones for tokens that another construction has chosen."""
 
 import torch
 from jaxtyping import Float, Int
@@ -30,16 +30,45 @@ def refit_log_weights(
     queries: int = 1024,
     generator: torch.Generator | None = None,
 ) -> Coreset:
-    """The same tokens with new log-weights ("free" model), from the coreset's own ones on; they are never worse by:
+    """Finds new log-weights for the same tokens, of the model "free".
 
-    "kernel": |sum_i phi_i - sum_j w_j phi_j|^2 over w >= 0, phi the features of the tilted balancing kernel at `scale`
-    (`law.balancing_gram`): non-negative least squares, the optimum. "queries": the mean squared error of attention over
-    a bank of `queries` random queries of the ball |q| <= rho, half of them along a key less the mean key: Gauss-Newton
-    on the log-weights, damped (Levenberg-Marquardt), a local optimum; take queries * dv well above the size.
+    "kernel" minimises |sum_i phi_i - sum_j w_j phi_j|^2 over w >= 0, where phi are the features of the tilted balancing
+    kernel (`balancing_gram` of kernel/law.py). Non-negative least squares finds the optimum, whatever weights the
+    coreset had.
 
-    Weights end at least e^-30 of the head's largest, in units of 1 / |phi_j|, which moves the objective by about as
-    little. `generator` (default: seed 0) draws the bank; `scale` is for "kernel". Cost a head: "kernel" O(n m (d + dv)
-    + m^3), "queries" O(queries (n (d + dv) + dv m^2)) a step, 30 steps at most. ValueError for other parameters.
+    "queries" lowers the mean squared error of attention over a bank of random queries of the ball |q| <= rho, half of
+    them along or against a key less the mean key. Damped Gauss-Newton steps (Levenberg-Marquardt) on the log-weights
+    start from the coreset's own and end at a local optimum that is never worse. Take queries * dv well above the size.
+
+    No weight ends below e^-30 of the head's largest, in units of 1 / |phi_j|. That changes the objective by about as
+    little.
+
+    Cost: for one head, "kernel" takes O(n m (d + dv) + m^3) and "queries" O(queries (n (d + dv) + dv m^2)) a step, 30
+    steps at most.
+
+    Parameters
+    ----------
+    cache : Cache
+        Without weights.
+    coreset : Coreset
+    rho : float
+    objective : str
+        "kernel" or "queries".
+    scale : str
+        Of the kernel. "queries" uses it for the floor alone.
+    queries : int
+        Queries in the bank.
+    generator : torch.Generator, optional
+        Draws the bank. None: seed 0.
+
+    Returns
+    -------
+    Coreset
+
+    Raises
+    ------
+    ValueError
+        For rho that is not positive, a WeightedCache, an unknown objective, queries < 1, or indices that do not fit.
     """
     check_rho(rho)
     check_plain(cache)
@@ -52,6 +81,7 @@ def refit_log_weights(
     start = torch.zeros_like(flat.keys[:, : coreset.size, 0])
     if coreset.log_weights is not None:
         start = coreset.log_weights.to(torch.float64).reshape(start.shape)
+    # "queries" needs the kernel too: its floor is in units of 1 / |phi_j|
     kernel = unit_kernel(flat.keys, flat.values, law(flat.keys, rho, "tilted", scale))
     if objective == "kernel":
         fitted = kernel_weights(kernel, tokens)
@@ -65,8 +95,10 @@ def refit_log_weights(
 def kernel_weights(
     kernel: UnitKernel, tokens: Int[Tensor, "H m"], base: Float[Tensor, "H n"] | None = None
 ) -> Float[Tensor, "H m"]:
-    """Log-weights of `tokens` that minimise |sum_i e^base_i phi_i - sum_j w_j phi_j| over w >= 0, floored; with base (0
-    unless given) they are up to a constant."""
+    """Finds log-weights of `tokens` that minimise |sum_i e^base_i phi_i - sum_j w_j phi_j| over w >= 0, floored.
+
+    base: None is 0. With a base the log-weights are up to a constant.
+    """
     log_norms = kernel.log_norms.gather(-1, tokens)
     logs = kernel.log_norms if base is None else kernel.log_norms + base
     target = kernel.sums((logs if base is None else logs - logs.amax(dim=-1, keepdim=True)).exp(), tokens)
@@ -74,11 +106,12 @@ def kernel_weights(
 
 
 def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> Tensor:
-    """Queries ``[H, count, d]`` in the ball: even ones in random directions, odd ones along a token's centred key."""
+    """Draws queries ``[H, count, d]`` in the ball: even ones anywhere, odd ones along or against a centred key."""
     directions = torch.randn(count, cache.d, generator=generator, dtype=torch.float64)
     radii = rho * torch.rand(count, generator=generator, dtype=torch.float64) ** (1 / cache.d)
     tokens = torch.randint(cache.n, (count,), generator=generator).to(cache.keys.device)
     centred = cache.keys - cache.keys.mean(dim=-2, keepdim=True)
+    # against keys too: a query and its opposite see different tokens
     signs = (2.0 * torch.arange(count).div(2, rounding_mode="floor").remainder(2) - 1).to(centred)
     aimed = (torch.arange(count) % 2 == 1).to(centred.device)
     bank = torch.where(aimed[:, None], signs[:, None] * centred[:, tokens], directions.to(centred))
@@ -86,7 +119,7 @@ def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> T
 
 
 def _gauss_newton(cache: Cache, tokens: Tensor, bank: Tensor, log_weights: Tensor) -> Tensor:
-    """Damped steps, head by head: one that loses is not taken and raises the damping, one that gains lowers it."""
+    """Takes damped steps, head by head. One that loses is undone and raises the damping; one that gains lowers it."""
     keys, values = cache.take(tokens)
     rows = max(1, _MAX_NUMBERS // cache.keys[..., 0].numel())
     wanted = torch.cat([attend(q, cache.keys, cache.values) for q in bank.split(rows, dim=-2)], dim=-2)  # [H, c, dv]
@@ -97,6 +130,7 @@ def _gauss_newton(cache: Cache, tokens: Tensor, bank: Tensor, log_weights: Tenso
     for _ in range(_STEPS):
         trial = log_weights - _solve(normal, slope, damping)
         new_value, new_normal, new_slope = _normal_equations(logits, values, wanted, trial)
+        # a head that is done stays as it is, whatever its batch goes on to do
         better = (new_value < value) & ~done
         done = done | (better & (new_value > (1 - _LEAST_GAIN) * value)) | (damping > _MOST_DAMPING)
         log_weights = torch.where(better[:, None], trial, log_weights)
@@ -110,7 +144,10 @@ def _gauss_newton(cache: Cache, tokens: Tensor, bank: Tensor, log_weights: Tenso
 
 
 def _normal_equations(logits: Tensor, values: Tensor, wanted: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
-    """Sum of squared errors [H], J^T J [H, m, m] and J^T r [H, m]; J has p_j (v_j - Attn) for each query and token."""
+    """Returns the sum of squared errors [H], J^T J [H, m, m] and J^T r [H, m].
+
+    r are the errors; J has p_j (v_j - Attn) for each query and token, p the coreset's softmax.
+    """
     p = (logits + log_weights.unsqueeze(-2)).softmax(-1)  # [H, c, m]
     found = p @ values  # [H, c, dv]
     error = found - wanted
@@ -123,11 +160,12 @@ def _normal_equations(logits: Tensor, values: Tensor, wanted: Tensor, log_weight
 
 
 def _solve(normal: Tensor, slope: Tensor, damping: Tensor) -> Tensor:
-    """(J^T J + damping * its diagonal) x = J^T r; a trace of the mean holds tokens that no query sees."""
+    """Solves (J^T J + damping * its diagonal) x = J^T r; a trace of the mean holds tokens that no query sees."""
     diagonal = normal.diagonal(dim1=-2, dim2=-1)
     ridge = damping[:, None] * (diagonal + 1e-6 * diagonal.mean(-1, keepdim=True)).clamp_min(1e-300)
     factor, failed = torch.linalg.cholesky_ex(normal + torch.diag_embed(ridge))
     step = torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
+    # NaN compares false: the step counts as a loss, and the damping is raised
     return torch.where((failed > 0)[:, None], torch.full_like(step, torch.nan), step)
 
 

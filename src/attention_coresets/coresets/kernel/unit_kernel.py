@@ -14,14 +14,16 @@ _BLOCK = 2**24  # kernel entries computed at once
 
 @dataclass(frozen=True)
 class UnitKernel:
-    """psi_i = phi_i / |phi_i| for the features phi of `law.balancing_gram` without weights.
+    """Inner products of psi_i = phi_i / |phi_i|, with phi the features of `balancing_gram` (law.py) without weights.
 
-    <phi_i, phi_j> = exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1), so <psi_i, psi_j> is a Gaussian of width 1/a in the
-    keys times the cosine of (v_i, 1) and (v_j, 1).
+    <phi_i, phi_j> = exp(a^2 <k_i - mu, k_j - mu>) (<v_i, v_j> + 1). So <psi_i, psi_j> is a Gaussian of width 1/a in the
+    keys, times the cosine of (v_i, 1) and (v_j, 1).
 
-    keys ``[H, n, d]``: a (k - mu); halves ``[H, n]``: half their squared norms; values ``[H, n, dv + 1]``: the unit
-    vectors of (v, 1), v in units of the largest value norm; log_norms ``[H, n]``: log |phi_i| less the head's largest.
-    matrix: all of it, where it is worth its memory, so that rows are looked up.
+    keys: ``[H, n, d]``, a (k - mu).
+    halves: ``[H, n]``, half their squared norms.
+    values: ``[H, n, dv + 1]``, the unit vectors of (v, 1), v in units of the largest value norm.
+    log_norms: ``[H, n]``, log |phi_i| less the head's largest.
+    matrix: all of it where it is worth its memory, so that rows are looked up.
     """
 
     keys: Float[Tensor, "H n d"]
@@ -31,23 +33,32 @@ class UnitKernel:
     matrix: Float[Tensor, "H n n"] | None = None
 
     def rows(self, tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c n"]:
-        """<psi_i, psi_j> for i in `tokens` and every j. O(c n (d + dv)) a head, or O(c n) with the matrix."""
+        """Returns <psi_i, psi_j> for i in `tokens` and every j.
+
+        Cost: O(c n (d + dv)) a head, or O(c n) with the matrix.
+        """
         if self.matrix is not None:
             return self.matrix.gather(-2, tokens.unsqueeze(-1).expand(-1, -1, self.matrix.shape[-1]))
         return _kernel(self._at(tokens), (self.keys, self.halves, self.values))
 
     def among(self, tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c c"]:
-        """<psi_i, psi_j> for i and j in `tokens`."""
+        """Returns <psi_i, psi_j> for i and j in `tokens`."""
         return _kernel(self._at(tokens), self._at(tokens))
 
     def sums(self, weights: Float[Tensor, "H n"], tokens: Int[Tensor, "H c"]) -> Float[Tensor, "H c"]:
-        """sum_j weights_j <psi_i, psi_j> for i in `tokens`, in blocks of bounded memory. O(c n (d + dv)) a head."""
+        """Returns sum_j weights_j <psi_i, psi_j> for i in `tokens`, computed in blocks of bounded memory.
+
+        Cost: O(c n (d + dv)) a head.
+        """
         width = max(1, _BLOCK // self.log_norms.numel())
         blocks = tokens.split(width, dim=-1)
         return torch.cat([(self.rows(t) @ weights.unsqueeze(-1)).squeeze(-1) for t in blocks], dim=-1)
 
     def everywhere(self, weights: Float[Tensor, "H n"]) -> Float[Tensor, "H n"]:
-        """sum_j weights_j <psi_i, psi_j> for every i. O(n^2 (d + dv)) a head, or O(n^2) with the matrix."""
+        """Returns sum_j weights_j <psi_i, psi_j> for every i.
+
+        Cost: O(n^2 (d + dv)) a head, or O(n^2) with the matrix.
+        """
         if self.matrix is not None:
             return (self.matrix @ weights.unsqueeze(-1)).squeeze(-1)
         return self.sums(weights, torch.arange(weights.shape[-1], device=weights.device).expand_as(weights))
@@ -62,7 +73,7 @@ class UnitKernel:
 def unit_kernel(
     keys: Float[Tensor, "H n d"], values: Float[Tensor, "H n dv"], law: Law, *, dense: bool = False
 ) -> UnitKernel:
-    """The kernel of `law.balancing_gram` at this law's centre and scale; `dense` computes its matrix up to n = 4096."""
+    """Makes the kernel of `balancing_gram` at this law's centre and scale; `dense` adds its matrix up to n = 4096."""
     x = (keys - law.center.unsqueeze(-2)) * law.scale.sqrt()[:, None, None]
     v = values / values.norm(dim=-1).amax(dim=-1).clamp_min(1e-300)[:, None, None]
     v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)

@@ -1,4 +1,4 @@
-"""Best exchanges with all weights refitted: a subset and its weights for a mean squared error."""
+"""Exchanges tokens of a subset, all weights refitted after each exchange, for a small mean squared error."""
 
 import torch
 from jaxtyping import Float, Int
@@ -25,19 +25,41 @@ def exchange(
     moves: int | None = None,
     gain: float = 1e-6,
 ) -> tuple[Int[Tensor, "H m"], Float[Tensor, "H m"]]:
-    """Lower w^T G w over subsets S of m tokens and weights w > 0 on them with c^T w = 1, from the subset `tokens`.
+    """Lowers w^T G w over subsets S of m tokens and weights w > 0 on them with c^T w = 1, from the subset `tokens` on.
 
-    At the best weights the least value is 1 / tau, tau(S) = c_S^T G_SS^-1 c_S, and w is along G_SS^-1 c_S. (A penalty
-    kappa (c^T w - 1)^2 in place of the constraint gives the same direction for every kappa > 0, and kappa /
-    (1 + kappa tau).) With P = G_SS^-1 and w = P c_S, taking token i out lowers tau by w_i^2 / P_ii, and putting j in
-    then raises it by r_j^2 / D_j, r_j = c_j - G_jS w and D_j = G_jj - G_jS P G_Sj, both without i. All m x n pairs cost
-    O(m n), one compiled pass where numba is; the best one that keeps w > 0 is made, by rank-one updates of P and P G_S,
-    O(m n) too.
+    G is `gram`, the error's quadratic form, and c is `total` (query_bank.py has both).
 
-    Stops when no pair gains `gain` of tau, or after `moves` (default m) of them. First, tokens whose weight is not
-    positive are taken out and others put in; where none helps, tokens of negligible weight fill the size. Returns
-    sorted tokens and weights with c^T w = 1. G is positive semidefinite; 1e-9 of its mean diagonal is added to its
-    diagonal. Memory 2 n^2 + 8 m n numbers, head by head. A local optimum: other starts end some per cent apart.
+    Best weights. On a fixed S the least value is 1 / tau, with tau = c_S^T P c_S and P = G_SS^-1, and w is along P c_S.
+    (A penalty kappa (c^T w - 1)^2 in place of the constraint gives the same direction for every kappa > 0, and the
+    value kappa / (1 + kappa tau).) In what follows w = P c_S.
+
+    Best exchange. Taking token i out lowers tau by w_i^2 / P_ii. Putting token j in then raises it by r_j^2 / D_j,
+    where r_j = c_j - G_jS w and D_j = G_jj - G_jS P G_Sj, both without i. Of all m x n pairs the best one that keeps
+    every weight positive is made, if it is among the 4096 best. Rank-one updates of P and P G_S bring all up to date.
+
+    Before the first exchange, tokens of weight <= 0 are taken out and others put in. Slots that no positive weight can
+    fill hold tokens of negligible weight in the end.
+
+    What it ends at is a local optimum: other starts end some per cent apart.
+
+    Cost: O(m n) an exchange, one compiled pass where numba is. 2 n^2 + 8 m n numbers of memory, for one head at a time.
+
+    Parameters
+    ----------
+    gram : Float[Tensor, "H n n"]
+        Positive semidefinite. 1e-9 of its mean diagonal is added to its diagonal.
+    total : Float[Tensor, "H n"]
+    tokens : Int[Tensor, "H m"]
+        The subset to begin with.
+    moves : int, optional
+        Exchanges at most. None: m.
+    gain : float
+        Stop when no exchange raises tau by this share of it.
+
+    Returns
+    -------
+    Int[Tensor, "H m"], Float[Tensor, "H m"]
+        Tokens, sorted, and weights with c^T w = 1.
     """
     found = [
         _exchange(g, c, start, len(start) if moves is None else moves, gain)
@@ -52,11 +74,13 @@ def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: flo
     level = gram.diagonal().mean()
     if not level > 0:  # no error at all, whatever the weights
         return tokens, torch.full_like(total[tokens], 1 / max(float(total[tokens].sum()), 1e-300))
+    # a copy, for the ridge is added in place; in this unit all thresholds are relative
     gram = gram / level
     gram.diagonal().add_(_RIDGE)
     support = _Support(gram, total, tokens)
     support.repair()
     for move in range(moves):
+        # rank-one updates drift, and a weight near 0 may have turned negative unseen
         if move % _REFACTOR == _REFACTOR - 1:
             support.factor()
             support.repair()
@@ -66,8 +90,10 @@ def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: flo
 
 
 class _Support:
-    """Tokens in m slots, some perhaps empty, with P = G_SS^-1 [m, m], M = P G_S [m, n], w = P c_S, and for all n tokens
-    s = G_jS P G_Sj and r = c - G_S^T w. Rows and columns of empty slots are 0.
+    """A subset S of tokens in m slots, some perhaps empty, and what an exchange of one of them needs.
+
+    P = G_SS^-1 ``[m, m]``, M = P G_S ``[m, n]`` and w = P c_S ``[m]`` belong to the slots; those of empty slots are 0.
+    For all n tokens, s = G_jS P G_Sj and r = c - G_S^T w.
     """
 
     def __init__(self, gram: Tensor, total: Tensor, tokens: Tensor) -> None:
@@ -79,12 +105,13 @@ class _Support:
         self.factor()
 
     def factor(self) -> None:
-        """P and all that follows from it, anew."""
+        """Computes P and all that follows from it anew."""
         slots = self.used.nonzero().squeeze(-1)
         rows = self.gram[self.tokens[slots]]  # [used, n]
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(rows[:, self.tokens[slots]]))
         m, n = len(self.tokens), len(self.total)
         self.P, self.M = self.total.new_zeros(m, m), self.total.new_zeros(m, n)
+        # empty slots keep rows of 0, so that all shapes stay and updates need no mask
         self.P[slots[:, None], slots] = inverse
         self.M[slots] = inverse @ rows
         self.w = self.total.new_zeros(m)
@@ -93,7 +120,7 @@ class _Support:
         self.r = self.total - self.w[slots] @ rows
 
     def repair(self) -> None:
-        """Take out tokens without positive weight, one by one, then put in others while one can."""
+        """Takes out tokens without positive weight, one by one, then puts in others while one can."""
         while bool((self.used & (self.w <= 0)).any()):
             # the most negative in units of its own spread, w_i^2 / P_ii being what it is worth
             worth = self.w / self.P.diagonal().clamp_min(1e-300).sqrt()
@@ -103,10 +130,11 @@ class _Support:
                 break
 
     def fill(self, slot: int) -> bool:
-        """The best addition that keeps every weight positive; False where there is none."""
+        """Makes the best addition that keeps every weight positive; returns False where there is none."""
         room = self.diagonal - self.s
         allowed = (self.r > 0) & ~self.inside & (room > _LEAST_ROOM)
         worth = torch.where(allowed, self.r.square() / room, -torch.inf)
+        # an addition moves the other weights too: take the best that leaves them positive
         for j in worth.topk(min(_TRIES, len(worth))).indices.tolist():
             if worth[j] == -torch.inf:
                 return False
@@ -117,7 +145,7 @@ class _Support:
         return False
 
     def swap(self, gain: float) -> bool:
-        """The best exchange that keeps every weight positive, or False where none gains `gain` of tau."""
+        """Makes the best exchange that keeps every weight positive; returns False where none gains `gain` of tau."""
         least = gain * float(self.w @ self.total[self.tokens])
         if runs_compiled(compiled, self.P):
             P, M, w, r, s, used, inside, diagonal = (
@@ -133,7 +161,7 @@ class _Support:
         return True
 
     def _best_pair(self, least: float) -> tuple[int, int]:
-        """`compiled.best_pair`: slot and token, -1 where none gains `least`."""
+        """Finds what `compiled.best_pair` finds: slot and token, -1 where none gains `least`."""
         spread = self.P.diagonal().clamp_min(1e-300)  # [m]
         residual = torch.addcmul(self.r, (self.w / spread).unsqueeze(-1), self.M)  # [m, n], r without token i
         room = torch.addcdiv(self.diagonal - self.s, self.M.square(), spread.unsqueeze(-1))
@@ -142,6 +170,7 @@ class _Support:
         loss = torch.where(self.used, self.w.square() / spread, 0.0)
         net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
         best = net.flatten().topk(min(_PAIRS, net.numel()))
+        # gains are compared first, for whether weights stay positive costs O(m) a pair
         pairs = best.indices[best.values > least]
         for some in pairs.split(_CHUNK):
             i, j = some // len(self.total), some % len(self.total)
@@ -152,7 +181,7 @@ class _Support:
         return -1, -1
 
     def _stay_positive(self, i: Tensor, j: Tensor, step: Tensor, spread: Tensor) -> Tensor:
-        """Whether every other weight is positive after each exchange: the two rank-one updates of w, pair by pair."""
+        """Tells for each pair whether every other weight is positive after that exchange: two rank-one updates of w."""
         column = self.P[i] / spread[i].unsqueeze(-1)  # [pairs, m]
         drop = self.w[i] - step * self.M[i, j]
         w = self.w - column * drop.unsqueeze(-1) - step.unsqueeze(-1) * self.M.mT[j]
@@ -160,7 +189,7 @@ class _Support:
         return ((w > 0) | ~others).all(-1)
 
     def remove(self, i: int) -> None:
-        """Empty slot i."""
+        """Empties slot i."""
         if not self.used[i]:
             return
         p, row, w, spread = self.P[:, i].clone(), self.M[i].clone(), self.w[i].clone(), self.P[i, i].clone()
@@ -176,12 +205,13 @@ class _Support:
         self.inside[self.tokens[i]] = False
 
     def insert(self, i: int, j: int) -> None:
-        """Token j into the empty slot i."""
+        """Puts token j into the empty slot i."""
         u = self.M[:, j].clone()
         room = self.diagonal[j] - self.s[j]
         slots = self.used.nonzero().squeeze(-1)
         row = u[slots] @ self.gram[self.tokens[slots]] - self.gram[j]  # [n]
         step = self.r[j] / room
+        # with -1 at its own slot one rank-one update also fills the new row and column
         u[i] = -1.0
         self.s.add_(row.square() / room)
         self.r.add_(row * step)
@@ -191,7 +221,8 @@ class _Support:
         self.tokens[i], self.used[i], self.inside[j] = j, True, True
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        """Tokens and weights of all m slots; the first tokens outside take empty slots."""
+        """Returns tokens and weights of all m slots; empty ones take the first tokens outside."""
+        # anew, so that no rounding of the updates is in what is returned
         self.factor()
         self.repair()
         empty = (~self.used).nonzero().squeeze(-1)

@@ -1,4 +1,4 @@
-"""The search of `exchange.py` for the best exchange, compiled: one pass over the table in place of a dozen.
+"""Finds the best exchange of `exchange.py`, compiled: one pass over the table in place of a dozen.
 
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
@@ -12,10 +12,10 @@ from numba import njit
 @njit(cache=True, nogil=True)
 @no_type_check
 def best_pair(P, M, w, r, room, used, inside, least_room, gain, most):
-    """Slot and token of the exchange with the largest gain above `gain` that keeps every weight positive; -1 for none.
+    """Finds slot and token of the best exchange that keeps every weight positive; -1, -1 where none gains `gain`.
 
-    P [m, m], M [m, n], w and used [m], r and inside [n] as in `_Support`; room = G_jj - s_j [n]. At most `most`
-    exchanges are looked at, best first, of equal ones the first.
+    P [m, m], M [m, n], w and used [m], r and inside [n] are those of `_Support`; room [n] is G_jj - s_j. Looks at no
+    more than `most` exchanges, best first, and of equal ones at the first.
     """
     m, n = M.shape
     spread = np.maximum(np.diag(P), 1e-300)
@@ -43,7 +43,7 @@ def best_pair(P, M, w, r, room, used, inside, least_room, gain, most):
 @njit(cache=True, nogil=True)
 @no_type_check
 def _net(row, weight, spread, used, r, room, inside, least_room, net):
-    """What tau gains when the slot of this row gives way to each token; -inf where it cannot."""
+    """Computes what tau gains when the slot of this row gives way to each token; -inf where it cannot."""
     ratio, loss = weight / spread, weight * weight / spread if used else 0.0
     for j in range(row.size):
         residual = r[j] + ratio * row[j]
@@ -55,7 +55,7 @@ def _net(row, weight, spread, used, r, room, inside, least_room, net):
 @njit(cache=True, nogil=True)
 @no_type_check
 def _largest(x):
-    """Where the largest is, the first of equal ones."""
+    """Finds where the largest entry is, the first of equal ones."""
     largest = -np.inf
     for k in range(x.size):
         largest = max(largest, x[k])

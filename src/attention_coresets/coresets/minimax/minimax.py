@@ -1,6 +1,6 @@
-"""The minimax refinement: tokens and weights of a coreset against the worst queries found for it, in rounds.
+"""The minimax refinement: changes tokens and weights of a coreset against the worst queries found for it, in rounds.
 
-This project's own construction (docs/minimax.md): it starts from any coreset of the wanted size, such as the walk's.
+This project's own construction (docs/minimax.md). It starts from any coreset of the wanted size, such as the walk's.
 """
 
 import math
@@ -28,11 +28,18 @@ _WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the b
 
 @dataclass(frozen=True)
 class Minimax:
-    """How the refinement is done; the defaults are the construction, the flags leave out a step each (ablation).
+    """How the refinement is done. The defaults are the construction; each flag leaves out one step, for the ablation.
 
-    rounds: of ascend, add what was found to the bank, improve; random: queries in the bank to begin with; restarts and
-    steps: of each round's ascent; bank: queries kept, the worst. ascents = False: random queries alone are the bank.
-    Free model: exchange = False keeps the tokens; weights = False returns what the exchange gives, unseen by ascents.
+    rounds: how often the refinement ascends, adds what it found to the bank of queries, and improves.
+    random: random queries that the bank begins with.
+    restarts: climbs from fresh starts in each round; half as many more start from the bank's worst queries.
+    steps: steps of a climb.
+    bank: queries that the bank holds after a round: those just found, and the worst of the others.
+    ascents: False leaves the random queries alone in the bank.
+    exchange: False keeps the tokens. Of the free model only.
+    weights: False returns what the exchange gives, and no ascent judges it. Of the free model only.
+
+    Raises ValueError for a count below 1.
     """
 
     rounds: int = 8
@@ -59,21 +66,47 @@ def minimax(
     generator: Generators,
     settings: Minimax = Minimax(),
 ) -> Coreset:
-    """A coreset of the same size, with a smaller largest error over |q| <= rho, as far as the ascents see.
+    """Lowers the largest error that ascents find over |q| <= rho, and keeps the coreset's size.
 
-    model "free": tokens by `exchange` on random queries, then rounds of ascents and `minimax_weights`. "tilted" and
-    "unweighted": every token's weight is fixed, `log_weights` (None: 0), and rounds of ascents and `minimax_swaps`
-    choose tokens. Of all coresets met, the start among them, the one whose largest error found is least is returned.
-    A coreset of everything is returned as it is. Free weights sum to about n, as 1/pi does; of a WeightedCache they are
-    up to a constant. `log_weights`: -log of the marginals the model asks for
-    (`law.capped_marginals`), plus the own log-weights of a WeightedCache's tokens, for these are total; the free model
-    has no use for them. A head's result depends on its cache and its random
-    numbers alone, whatever the batch. ValueError for rho, a model or indices that it does not know.
+    In the free model `exchange` chooses tokens on random queries; then ascents and `minimax_weights` take turns. In the
+    tilted and unweighted models every token has a fixed weight; ascents and `minimax_swaps` take turns.
 
-    Cost a head and round: the ascent's 6 steps restarts + 4000 queries, n (d + dv) multiply-adds each, and that of a
-    pass of swaps or of the weights; the exchange, once, 2 random n^2. At n = 1024, m = 128, two cores, in walks of
-    the same cache: 15 (d = 8) to 21 (d = 64) in the free model, 32 to 41 with fixed weights (docs/benchmarks.md); fewer
-    where n is larger, for the walk grows as n^3. The exchange holds n x n matrices, the rest bank x n.
+    Of all coresets that an ascent judged, the start among them, the one of least error is returned. (Without ascents,
+    the last one.) A coreset of every token is returned as it is. A head's result depends on its cache and random
+    numbers alone, whatever the batch.
+
+    Cost: a round and head takes 6 steps restarts + 4000 queries in the ascent, of n (d + dv) multiply-adds each, and a
+    pass of `minimax_swaps` or `minimax_weights`. The exchange, once, takes 2 random n^2 multiply-adds and holds n x n
+    matrices; the rest holds bank x n numbers. At n = 1024, m = 128, on two cores, all takes as long as 15 (d = 8) to 21
+    (d = 64) walks of the same cache in the free model, and 32 to 41 with fixed weights (docs/benchmarks.md). It is
+    fewer walks where n is larger, for the walk grows as n^3.
+
+    Source: docs/minimax.md.
+
+    Parameters
+    ----------
+    cache : Cache
+    coreset : Coreset
+        To begin with.
+    rho : float
+        Radius of the ball of queries.
+    model : str
+        "free", "tilted" or "unweighted".
+    log_weights : Float[Tensor, "*heads n"], optional
+        The fixed log-weight of every token: -log of its marginal in the model (`capped_marginals` of kernel/law.py),
+        plus its own in a WeightedCache. None: all 0. The free model does not use them.
+    generator : torch.Generator or a sequence of them
+    settings : Minimax
+
+    Returns
+    -------
+    Coreset
+        Free weights sum to about n, as 1/pi does; those of a WeightedCache are up to a constant.
+
+    Raises
+    ------
+    ValueError
+        For rho that is not positive, an unknown model, or indices that do not fit the cache.
     """
     check_rho(rho)
     check_name(model, MODELS, "model")
@@ -82,6 +115,7 @@ def minimax(
         return coreset
     flat = cache.flat().to(torch.float64)
     heads, m = len(flat.keys), coreset.size
+    # one number a head seeds all that it draws: how much that is depends on what it finds
     own = seeded(draw(generator, heads, 1).squeeze(-1))
     fixed = torch.zeros_like(flat.keys[..., 0])
     if log_weights is not None:
@@ -101,7 +135,7 @@ def minimax(
 
 
 class _Head:
-    """One head (axis of length 1), keys and values centred and values of size at most 1, its bank and generator."""
+    """One head (an axis of length 1) with its bank and generator: keys and values centred, values at most 1 in norm."""
 
     def __init__(self, cache: Cache, rho: float, generator: torch.Generator, settings: Minimax) -> None:
         keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
@@ -109,6 +143,7 @@ class _Head:
         self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
         values, base = values / size.clamp_min(1e-300), base_weights(cache)
         self.cache = Cache(keys, values) if base is None else WeightedCache(keys, values, base - base.max())
+        # climbs only have to find queries and to rank coresets, not to report errors
         self.fast = self.cache.to(torch.float32)
         self.rho, self.settings = rho, settings
         self.generator = generator
@@ -117,9 +152,10 @@ class _Head:
         self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights
 
     def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
-        """Climb from fresh starts and the bank's worst, note the coreset if it is the best, keep the worst queries."""
+        """Climbs from fresh starts and the bank's worst, notes the coreset if it is best, keeps the worst queries."""
         s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
         fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
+        # the bank's worst queries may be near a maximum of this coreset already
         order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
         worst = self.bank.queries[:, order[: s.restarts // 2]].to(torch.float32)
         queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
@@ -138,6 +174,7 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> 
     if s.ascents and s.weights:
         head.ascend(*start)
     if s.exchange:
+        # no query counts more than another: the mean square only chooses tokens, rounds see to the maximum
         even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
         base = base_weights(head.cache)
         moment = second_moment(head.cache.keys, head.cache.values, queries, even, base)
@@ -166,6 +203,7 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
             head.ascend(tokens, log_weights)
             tokens = head.best[1]  # a pass that did no good is not built on
         kept = torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True)
+        # drawn on the CPU: the same numbers on every device
         uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
         kept = minimax_swaps(head.cache, head.bank, kept, fixed, uniforms)
         tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
@@ -174,8 +212,9 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
 
 
 def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
-    """The same weights, in units in which the kept tokens' softmax denominator over the cache's is 1 in the mean over
-    the bank: no error changes, and other tokens may join with weights of their own.
+    """Rescales weights: the kept tokens' softmax denominator over the cache's becomes 1 in the mean over the bank.
+
+    No error changes, and other tokens may join with weights of their own.
     """
     queries, base = head.bank.queries, base_weights(head.cache)
     whole = queries @ head.cache.keys.mT
@@ -185,7 +224,7 @@ def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
 
 
 def _last(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The best coreset the ascents saw, this last one included; this one where there were none."""
+    """Returns the best coreset that ascents saw, this last one included; this one where there were none."""
     if not head.settings.ascents:
         return tokens, log_weights
     head.ascend(tokens, log_weights)

@@ -1,4 +1,4 @@
-"""Minimax swaps: a pass of remove-one, add-the-best against the errors at a bank of queries, weights fixed."""
+"""Swaps tokens one by one against the errors at a bank of queries; weights stay fixed."""
 
 import math
 from collections.abc import Sequence
@@ -25,14 +25,38 @@ def minimax_swaps(
     doublings: int = 2,
     gain: float = 1e-3,
 ) -> Bool[Tensor, "H n"]:
-    """Lower sum_b err_b^(2^(doublings + 1)) by swaps: tokens in the random order of `uniforms`, those kept when their
-    turn comes, are taken out, and the token put in that leaves the least sum, if that is less by `gain` of it.
+    """Lowers sum_b err_b^p, p = 2^(doublings + 1), by a pass of swaps: one token out, the best other one in.
 
-    With F = sum_S w_i f_i and Z = sum_S w_i T_i (query_bank.py) the error after i gave way to j is
-    |F - w_i f_i + w_j f_j| / (Z - w_i T_i + w_j T_j). Every token outside is tried on the 128 queries that the removal
-    leaves worst, the best 8 of them on the whole bank. Tables are float32, sums float64: no swap raises the sum. On
-    more queries or candidates the pass takes longer and does not end better (docs/minimax.md). Cost a pass and head:
-    m (128 n dv + b (3 + 8) dv) multiply-adds, and 30 passes over m (128 n + 8 b) numbers; 4 b n numbers of memory.
+    Tokens come in the random order of `uniforms`. Each that is kept when its turn comes is swapped for the token that
+    leaves the least sum, if that is less by the share `gain`.
+
+    With f and T as in query_bank.py, F = sum_S w_i f_i and Z = sum_S w_i T_i, the error after i gave way to j is
+
+        |F - w_i f_i + w_j f_j| / (Z - w_i T_i + w_j T_j).
+
+    Every token outside is tried on the 128 queries that the removal leaves worst, and the best 8 of them on the whole
+    bank. On more queries or candidates the pass takes longer and does not end better (docs/minimax.md). Tables are
+    float32 and sums float64, and no swap raises the sum.
+
+    Cost: m (128 n dv + 11 b dv) multiply-adds a pass and head, and 30 passes over m (128 n + 8 b) numbers; 4 b n
+    numbers of memory.
+
+    Parameters
+    ----------
+    cache : Cache
+    bank : Bank
+    kept : Bool[Tensor, "H n"]
+        The tokens to begin with.
+    log_weights : Float[Tensor, "H n"]
+        Of every token, with the cache's own in it.
+    uniforms : Float[Tensor, "H n"]
+    doublings : int
+    gain : float
+
+    Returns
+    -------
+    Bool[Tensor, "H n"]
+        As many kept tokens as before.
     """
     heads = zip(cache.keys, cache.values, bank.queries, bank.outputs, kept, log_weights, uniforms, strict=True)
     return torch.stack([_pass(doublings, gain, *head) for head in heads])
@@ -81,7 +105,7 @@ class _State:
         self.now = self._total(self.F, self.Z)
 
     def best_for(self, i: int, gain: float) -> int | None:
-        """The token in place of i that leaves the least sum, None where none gains enough."""
+        """Finds the token in place of i that leaves the least sum; None where none gains enough."""
         limit = (1 - gain) * self.now
         T = self.T_of[i]
         H = torch.addcmul(self.fast, T.unsqueeze(-1), self.A - self.v[i])  # F without i
@@ -99,7 +123,7 @@ class _State:
         return int(tokens[least.indices]) if float(least.values) < limit else None
 
     def swap(self, i: int, j: int) -> None:
-        """Take i out and put j in, unless float64 does not see the gain."""
+        """Takes i out and puts j in, unless float64 does not see the gain."""
         F, Z = self.F, self.Z
         for token, sign in ((i, -1), (j, 1)):
             T = sign * self.T_of[token].to(Z)
@@ -110,7 +134,7 @@ class _State:
             self.kept[i], self.kept[j] = False, True
 
     def _sums(self, left: Sequence[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
-        """The sum over queries ``[n']`` for each token put in; left: H [b', dv], |H|^2, <H, A>, Z; T and N [b', n']."""
+        """Sums over queries for each token put in, ``[n']``; left: H [b', dv], |H|^2, <H, A>, Z; T and N [b', n']."""
         H, size, along, Z = left
         # |H + T (v - A)|^2 / (Z + T)^2, in few passes
         e = torch.addmm(-2 * along.unsqueeze(-1), H, values.mT, alpha=2).mul_(T).add_(N).add_(size.unsqueeze(-1))

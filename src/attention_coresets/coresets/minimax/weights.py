@@ -1,4 +1,4 @@
-"""Log-weights of a chosen subset that make the largest error over a bank of queries small: a high power's mean."""
+"""Fits log-weights of a chosen subset so that the largest error over a bank of queries is small."""
 
 import torch
 from jaxtyping import Float, Int
@@ -23,15 +23,22 @@ def minimax_weights(
     power: int = 8,
     steps: int = 12,
 ) -> Float[Tensor, "H m"]:
-    """Lower phi = (1/p) log sum_b |err_b|^(2p), p = `power`, over the log-weights of `tokens`, from `log_weights` on.
+    """Lowers phi = (1/p) log sum_b |err_b|^(2p), p = `power`, over the log-weights of `tokens`, from `log_weights` on.
 
-    exp(phi / 2) is at least the largest error of the bank, and at most b^(1/2p) times it. Newton's method, damped
-    (Levenberg-Marquardt), for sum_b |err_b|^(2p) with the curvature of err left out: with pi_b the softmax of p log
-    |err_b|^2, D_b = Attn_coreset - Attn, J_b its slopes p_j (v_j - Attn_coreset), and u_b = J_b^T D_b,
-    gradient 2 sum pi_b u_b / |D_b|^2, Hessian 2 sum pi_b J_b^T J_b / |D_b|^2 + 4 (p - 1) sum pi_b u_b u_b^T / |D_b|^4.
-    A step that does not lower phi is not taken: phi never ends above its start. Cost a step and head:
-    b m dv + min(b, 1024) m (2 dv + 3 m) + m^3 / 3 multiply-adds. The weights of a WeightedCache's tokens are fitted,
-    and floored, in units of its own.
+    phi stands in for the largest error: exp(phi / 2) is at least that of the bank, and at most b^(1/2p) times it.
+
+    The steps are damped Newton steps (Levenberg-Marquardt) for sum_b |err_b|^(2p), with the curvature of err left out.
+    Let D_b = Attn_coreset - Attn at query b, pi_b the softmax over b of p log |D_b|^2, J_b the slopes of Attn_coreset,
+    which are s_j (v_j - Attn_coreset) for token j of softmax weight s_j, and u_b = J_b^T D_b. Over the 1024 worst
+    queries,
+
+        gradient = 2 sum pi_b u_b / |D_b|^2,
+        Hessian  = 2 sum pi_b J_b^T J_b / |D_b|^2 + 4 (p - 1) sum pi_b u_b u_b^T / |D_b|^4.
+
+    A step that does not lower phi is not taken, so phi never ends above its start. A step takes no weight below e^-30
+    of the largest. The weights of a WeightedCache's tokens are fitted, and floored, in units of their own.
+
+    Cost: b m dv + min(b, 1024) m (2 dv + 3 m) + m^3 / 3 multiply-adds a step and head.
     """
     keys, values = cache.take(tokens)
     logits, base = bank.queries @ keys.mT, base_weights(cache)  # [H, b, m]
@@ -41,7 +48,7 @@ def minimax_weights(
 
 
 def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor) -> Tensor:
-    """One head: logits [b, m], values [m, dv], wanted [b, dv], log-weights x [m]."""
+    """Fits one head: logits [b, m], values [m, dv], wanted [b, dv], log-weights x [m]."""
     damping = 1e-3
     state = _state(logits, values, wanted, x, power)
     for _ in range(steps):
@@ -63,7 +70,7 @@ def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tens
 
 
 def _state(logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor, power: int) -> tuple[Tensor, ...]:
-    """phi, the coreset's softmax [b, m], its outputs and their errors D [b, dv], and |D|^2 [b]."""
+    """Returns phi, the coreset's softmax [b, m], its outputs and their errors D [b, dv], and |D|^2 [b]."""
     p = (logits + x).softmax(-1)
     outputs = p @ values
     error = outputs - wanted
@@ -72,7 +79,7 @@ def _state(logits: Tensor, values: Tensor, wanted: Tensor, x: Tensor, power: int
 
 
 def _derivatives(state: tuple[Tensor, ...], values: Tensor, power: int) -> tuple[Tensor, Tensor]:
-    """Gradient [m] and Hessian [m, m], both over p, on the worst queries."""
+    """Returns gradient [m] and Hessian [m, m] of phi, on the worst queries."""
     _, p, outputs, error, square = state
     worst = square.topk(min(_CURVED, len(square))).indices
     p, outputs, error, square = (x[worst] for x in (p, outputs, error, square))
@@ -84,7 +91,7 @@ def _derivatives(state: tuple[Tensor, ...], values: Tensor, power: int) -> tuple
 
 
 def _solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """(H + damping * its diagonal) x = gradient; a trace of the mean holds tokens that no query sees."""
+    """Solves (H + damping * its diagonal) x = gradient; a trace of the mean holds tokens that no query sees."""
     diagonal = hessian.diagonal()
     ridge = damping * (diagonal + 1e-6 * diagonal.mean()).clamp_min(1e-300)
     factor, _ = torch.linalg.cholesky_ex(hessian + torch.diag(ridge))

@@ -1,1 +1,1 @@
-"""Rules published elsewhere that have no room of their own."""
+"""Rules published elsewhere that fit no other folder."""

@@ -1,4 +1,4 @@
-"""BalanceKV: halving by the self-balancing walk on exp<k_i,k_j> <v_i,v_j>, as published and as shipped."""
+"""BalanceKV: halves blocks of tokens by the self-balancing walk on exp<k_i, k_j> <v_i, v_j>, in two variants."""
 
 import math
 from dataclasses import dataclass
@@ -24,25 +24,41 @@ _MAX_EXPONENT = 300.0
 
 @dataclass(frozen=True)
 class BalanceKV(Construction):
-    """Kochetkova et al., arXiv 2502.07861, github.com/ksheth96/BalanceKV: halve blocks of tokens until `size` are left.
+    """Halves blocks of tokens by biased coins, so that both halves attend alike, until `size` tokens are left.
 
-    Within a block token j goes up with probability 1/2 - g sum_{i<j} K_ij s_i, clipped (the paper stops there), with
-    K_ij = exp(a^2 <k_i - mu, k_j - mu>) <v_i, v_j>. Sizes that are no n / 2^T: the first stage halves 2 (n - target)
-    random tokens and keeps the others.
+    Each block is walked in order. Token j gets the sign s_j = +1 with probability 1/2 - g sum_{i<j} K_ij s_i, clipped
+    to [0, 1], where K_ij = exp(a^2 <k_i - mu, k_j - mu>) <v_i, v_j>, mu is the mean key and g > 0 says how strong the
+    bias is. (The paper gives up where a probability needs clipping.)
 
-    published: blocks of 2 size tokens, tokens of like value norm (powers of 2) side by side; g = 1 / (2 c R^2), R^2 the
-    largest K_ii that norms in the block allow, c = 30 log(block / 0.01); a side that holds half the block takes no
-    more (the paper keeps the smaller side, of any size up to half), those up are kept, unweighted. The survivors of
-    neighbouring blocks form the next ones: merge and reduce. The paper's second subset for the denominator has no
-    place in a coreset: this one, the numerator's, serves both, as in the paper's experiments.
+    Stages leave `size` 2^t tokens, then `size` 2^(t-1), down to `size`. A stage that is to leave `target` of its tokens
+    draws 2 (tokens - target) of them at random, halves these and keeps the rest.
 
-    shipped: blocks of 128, each centred at its mean, g = gamma, the first sign is +1, and 0.025 is added to
-    <v_i, v_j>, v_i times its weight. Over all blocks, the sign that completes half of the tokens last is dropped as far
-    as that place; tokens of the other sign there double their weight, those after it are kept as they are and stand
-    last in the next stage. Log-weights are kept. The repository's fixed sinks, recent window and needle rule are left
-    out.
+    "published" is the algorithm of the paper:
+    - A block has 2 `size` tokens. Tokens whose value norms lie between the same powers of 2 stand side by side.
+    - g = 1 / (2 c R^2), with R^2 the largest K_ii that the norms in the block allow.
+    - The tokens of sign +1 are kept, unweighted. A sign that half of the block has is given to no more tokens. (The
+      paper keeps the smaller side, of any size up to half.)
+    - Survivors of neighbouring blocks form the next blocks: merge and reduce.
+    - The paper's second subset, for the softmax denominator, has no place in a coreset. One subset serves both, as in
+      the paper's experiments.
 
-    scale: a^2, "inv_sqrt_d" in both sources, else as GramSchmidtWalk's. Cost O(n block (d + dv)) and n choices.
+    "shipped" is what the repository does:
+    - A block has 128 tokens, its keys are centred at their mean, and g = `gamma`. The first sign is +1. 0.025 is added
+      to every <v_i, v_j>, in which v_i is multiplied by its weight.
+    - The cut is the place, counted over all blocks, where the later of the two signs has reached half of the tokens. Up
+      to it the tokens of that sign are dropped, and those of the other sign are kept with twice their weight. Tokens
+      after it are kept as they are, and stand last in the next stage.
+    - The weights become log-weights. The repository's fixed sinks, recent window and needle rule are left out.
+
+    variant: "published" or "shipped".
+    scale: a^2. Both sources have 1 / sqrt(d), "inv_sqrt_d"; others as in `kernel/law.py`, of the unweighted model.
+    block: tokens a block, even. None: as above.
+    c: of "published". None: 30 log(block / 0.01), the paper's.
+    gamma: of "shipped".
+
+    Cost: O(n block (d + dv)) a head, and O(n) choices.
+
+    Source: Kochetkova et al., arXiv 2502.07861, and github.com/ksheth96/BalanceKV.
     """
 
     variant: str = "published"
@@ -60,12 +76,12 @@ class BalanceKV(Construction):
 
     @property
     def model(self) -> str:
-        """The coreset model of the result."""
+        """Returns the coreset model of the result."""
         return "unweighted" if self.variant == "published" else "free"
 
     @property
     def model_units(self) -> bool:
-        """Whether 1/sqrt(d) asks for a real head's keys as the model computes them."""
+        """Tells whether keys are wanted as the model computes them, for which alone 1 / sqrt(d) is meant."""
         return self.scale == "inv_sqrt_d"
 
     def choose(self, request: Request) -> Coreset:
@@ -87,7 +103,7 @@ class BalanceKV(Construction):
     def _stage(
         self, x: Tensor, values: Tensor, indices: Tensor, weights: Tensor, target: int, u: Tensor, block: int
     ) -> tuple[Tensor, Tensor]:
-        """Indices and weights ``[H, target]`` of those left, the halved tokens' survivors first."""
+        """Returns indices and weights ``[H, target]`` of the tokens left, survivors of the halving first."""
         left = indices.shape[-1]
         count = 2 * (left - target)
         lottery = u[:, 1].argsort(dim=-1)
@@ -120,7 +136,7 @@ class BalanceKV(Construction):
 
 
 def _by_blocks(walk, x: Tensor, v: Tensor, u: Tensor, size: int) -> Bool[Tensor, "H count"]:
-    """The walk on each block of `size` tokens, the last one shorter: all full blocks of all heads in one loop."""
+    """Walks each block of `size` tokens and a shorter last one; all full blocks of all heads go in one loop."""
     full = x.shape[1] // size * size
     parts = []
     for piece, length in ((slice(0, full), size), (slice(full, None), x.shape[1] - full)):
@@ -133,7 +149,7 @@ def _by_blocks(walk, x: Tensor, v: Tensor, u: Tensor, size: int) -> Bool[Tensor,
 
 
 def _walk(gram: Tensor, u: Tensor, strength: float, balanced: bool = False) -> Bool[Tensor, "R b"]:
-    """Which tokens go up; `balanced`: neither side takes more than half."""
+    """Returns which tokens go up. With `balanced`, neither side takes more than half."""
     length = u.shape[-1]
     up = torch.zeros_like(u, dtype=torch.bool)
     inner, ups = torch.zeros_like(u), torch.zeros_like(u[:, 0])
@@ -148,7 +164,10 @@ def _walk(gram: Tensor, u: Tensor, strength: float, balanced: bool = False) -> B
 
 
 def _until_half(up: Bool[Tensor, "H count"]) -> Tensor:
-    """0 for tokens dropped, 2 for those kept in exchange, 1 for those after the cut: half of the tokens are dropped."""
+    """Returns each token's factor, with exactly half of the tokens dropped.
+
+    0: dropped. 2: kept in exchange for a dropped one. 1: after the cut.
+    """
     half = up.shape[-1] // 2
     completed = [(side.cumsum(dim=-1) == half).to(torch.int8).argmax(dim=-1) for side in (up, ~up)]  # 0: never
     cut = torch.maximum(*completed).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""k-center coresets: the greedy farthest point, each token weighted by its cluster."""
+"""k-center coresets: tokens that leave no other token far away, each weighted by its cluster."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,11 +17,20 @@ _TIE = 1e-9  # of the largest squared distance
 
 @dataclass(frozen=True)
 class KCenter(Construction):
-    """Gonzalez 1985: a random first centre, then each time the token farthest from all centres; a token's log-weight is
-    the log of the number of tokens nearest to it (earliest centre at equal distance, a centre to itself).
+    """Keeps tokens that cover the cache, so that no token is far from a kept one.
 
-    `metric`: Euclidean on "keys", or on "keys_values", the value behind the key, each relative to its root mean square
-    distance to the mean. The largest distance to a centre is at most twice the least possible. Cost O(n m d) a head.
+    The first centre is drawn at random. Each next one is the token farthest from all centres so far. Every token
+    belongs to its nearest centre, the earliest of equally near ones, and a centre to itself. A centre's log-weight is
+    the log of the number of tokens that belong to it.
+
+    The largest distance of a token to its centre is at most twice the least that any `size` centres leave.
+
+    metric: Euclidean distance between "keys", or between "keys_values", which puts the value behind the key. Both are
+        in units of their root mean square distance to their mean.
+
+    Cost: O(n m (d + dv)) a head, without dv for "keys".
+
+    Source: Gonzalez 1985.
     """
 
     model: ClassVar[str] = "free"
@@ -46,7 +55,7 @@ class KCenter(Construction):
 
 
 def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Centres ``[H, size]`` of points ``[H, n, e]`` from `first` ``[H]`` on, and their clusters' numbers of points."""
+    """Returns centres ``[H, size]`` of points ``[H, n, e]``, from `first` ``[H]`` on, and their clusters' sizes."""
     distance = torch.full_like(points[..., 0], torch.inf)  # [H, n], squared, to the nearest centre
     nearest = torch.zeros_like(distance, dtype=torch.int64)
     taken = torch.zeros_like(distance, dtype=torch.bool)
@@ -68,14 +77,14 @@ def farthest_points(points: Tensor, first: Tensor, size: int) -> tuple[Tensor, T
 
 
 def squared_distances(points: Tensor, squares: Tensor, at: Tensor) -> Tensor:
-    """|x_i - x_at|^2 for every point ``[H, n]``, up to rounding; squares: |x_i|^2, at ``[H, 1]``."""
+    """Returns |x_i - x_at|^2 for every point, ``[H, n]``, up to rounding, from squares |x_i|^2 and `at` ``[H, 1]``."""
     one = points.gather(-2, at.unsqueeze(-1).expand(-1, -1, points.shape[-1]))  # [H, 1, e]
     products = (points @ one.mT).squeeze(-1)
     return (squares + squares.gather(-1, at) - 2 * products).clamp_min_(0)
 
 
 def standardised(x: Tensor) -> Tensor:
-    """Less the mean, over the root mean square distance to it (where that is not 0)."""
+    """Subtracts the mean and divides by the root mean square distance to it, where that is not 0."""
     centred = x - x.mean(dim=-2, keepdim=True)
     spread = centred.square().sum(-1).mean(-1).sqrt()
     return centred / torch.where(spread > 0, spread, torch.ones_like(spread))[:, None, None]

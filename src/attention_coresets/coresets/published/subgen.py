@@ -1,4 +1,4 @@
-"""SubGen: online clusters of keys and value-norm sampling, as one weighted subset of exact size."""
+"""SubGen: online clusters of keys and draws by value norm, as one weighted subset of exact size."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,16 +19,27 @@ _TIE = 1e-9  # of the largest squared norm: distances this close are equal
 
 @dataclass(frozen=True)
 class SubGen(Construction):
-    """SubGen (Zandieh, Han, Mirrokni and Karbasi, arXiv 2402.06082), adapted to one subset of exactly `size` tokens.
+    """Keeps tokens of every cluster of keys, more often those of large values, with weights that make sums unbiased.
 
-    As published: tokens arrive in order; one within `delta` of a cluster's representative joins the nearest such
-    cluster, any other opens its own. The softmax denominator is estimated from t uniform samples of each cluster, each
-    standing for n_c / t tokens; the numerator from s independent samples at probabilities |v_i|^2 / sum |v|^2.
-    Adapted: the two samples, whose quotient no log-weighted subset can express, become one, drawn without replacement
-    at marginals pi_i = min(1, c (1 / (K n_c) + |v_i|^2 / sum |v|^2)), K the number of clusters, which sum to `size`;
-    log-weights -log pi make numerator and denominator unbiased. Sampling is systematic, cluster after cluster in random
-    order within, so that every cluster gets its share to within one token, where the paper keeps reservoirs.
-    `delta` is in units of the keys' root mean square distance to their mean. Cost O(n K d) a head.
+    Tokens arrive in order. One within `delta` of a cluster's first token joins the nearest such cluster; any other
+    opens a cluster of its own. With K clusters and n_c tokens in the cluster of token i, its marginal is
+
+        pi_i = min(1, c (1 / (K n_c) + |v_i|^2 / sum_j |v_j|^2)),
+
+    where c makes the marginals sum to `size`. Its log-weight is -log pi_i, which makes numerator and denominator of
+    attention unbiased. Tokens are drawn systematically, cluster after cluster and in random order within each, so that
+    every cluster gets its share to within one token.
+
+    This adapts the paper, which draws two samples. It estimates the denominator from t uniform samples of each cluster,
+    kept in reservoirs, that stand for n_c / t tokens each, and the numerator from independent samples with
+    probabilities |v_i|^2 / sum_j |v_j|^2. No log-weighted subset can express the quotient of the two, so here one
+    sample without replacement serves both.
+
+    delta: radius of a cluster, in units of the keys' root mean square distance to their mean.
+
+    Cost: O(n K d) a head.
+
+    Source: Zandieh, Han, Mirrokni and Karbasi, arXiv 2402.06082.
     """
 
     model: ClassVar[str] = "free"
@@ -54,10 +65,10 @@ class SubGen(Construction):
 
 
 def online_clusters(points: Tensor, delta: float) -> Tensor:
-    """The cluster 0, 1, ... of each point ``[H, n]``, points ``[H, n, e]`` arriving in order.
+    """Numbers the cluster 0, 1, ... of each point: ``[H, n]`` for points ``[H, n, e]`` that arrive in order.
 
-    Cluster by cluster, which gives the same as point by point: the next representative is the first point that no
-    earlier one covers, and claims what comes after it, within delta and nearer to it than to those before.
+    Goes cluster by cluster, which gives the same as point by point. The next representative is the first point that no
+    earlier one covers. It claims each later point within delta that is nearer to it than to those before.
     """
     n = points.shape[-2]
     arrival = torch.arange(n, device=points.device)
@@ -78,7 +89,7 @@ def online_clusters(points: Tensor, delta: float) -> Tensor:
 
 
 def _uniform_in_clusters(cluster: Tensor) -> Tensor:
-    """1 / (K n_c) for each token: a cluster at random, then a token of it."""
+    """Returns 1 / (K n_c) for each token: the chance of a random token of a random cluster."""
     sizes = torch.zeros_like(cluster).scatter_add_(-1, cluster, torch.ones_like(cluster))  # [H, n], 0 past K
     count = (sizes > 0).sum(-1, keepdim=True)
     return 1 / (count * sizes.gather(-1, cluster))

@@ -1,1 +1,1 @@
-"""Constructions on a model's own queries."""
+"""Constructions that use the queries a model asks."""

@@ -1,4 +1,4 @@
-"""Calibration queries: what a model's own queries say of its cache's tokens, and the quadratic error they define."""
+"""Reads off a model's own queries how much each token of its cache matters, and the quadratic error they define."""
 
 from typing import NamedTuple
 
@@ -24,12 +24,15 @@ class Calibration(NamedTuple):
 def calibration(
     cache: Cache, queries: Float[Tensor, "*heads group b d"], rank: Int[Tensor, "*heads n"] | None
 ) -> Calibration:
-    """Of a flat batch of heads, float64; queries are those of the cache's last b positions.
+    """Computes the softmax weights of a model's queries, for a flat batch of heads in float64.
 
-    rank None: they have been carried to the b positions that follow the cache and see all of it. Otherwise query j of b
-    sees what the model let it see: the tokens of `rank`, their place in the text, up to n - b + j. ValueError for more
-    queries than tokens.
+    `queries` are those of the cache's last b positions. With `rank` None they have been carried to the b positions that
+    follow the cache, and see all of it. Otherwise query j of b sees what the model let it see: tokens whose `rank`,
+    their place in the text, is at most n - b + j.
+
     Cost: group b n d multiply-adds and group b n numbers a head.
+
+    Raises ValueError for more queries than tokens.
     """
     weights = attention_weights(queries.to(torch.float64), cache.keys.to(torch.float64), rank).flatten(-3, -2)
     weights = weights.reshape(-1, *weights.shape[-2:])  # [H, group b, n]
@@ -40,10 +43,11 @@ def calibration(
 
 
 def log_sensitivities(found: Calibration, marginals: str) -> Float[Tensor, "H n"]:
-    """log p_i, up to a constant, of the law that `marginals` names.
+    """Computes log p_i, up to a constant, of the sampling law that `marginals` names.
 
-    max: the largest weight any query gives the token, its sensitivity, for independent draws. rms: the root mean
-    square over queries, the norm of the token's feature in `gram`, which a walk's marginals should be proportional to.
+    max: p_i is the largest weight any query gives the token, its sensitivity. It suits independent draws.
+    rms: the root mean square over queries, which is how long the token's feature in `gram` is without values. A walk's
+        marginals should be proportional to it.
     smoothed: nine parts of rms and one of the uniform law, for queries that calibration has not seen.
     """
     if marginals == "max":
@@ -55,9 +59,11 @@ def log_sensitivities(found: Calibration, marginals: str) -> Float[Tensor, "H n"
 
 
 def gram(found: Calibration) -> Float[Tensor, "H n n"]:
-    """Mean over queries of softmax_i(q) softmax_j(q) (<v_i, v_j> + 1), softmax in units of 1/n: the calibration kernel.
+    """Computes the calibration kernel: the mean over queries of T_i(q) T_j(q) (<v_i, v_j> + 1), T = n softmax(q).
 
-    The 1 balances the softmax denominator with the same signs. Cost b n^2 + n^2 dv multiply-adds, 2 n^2 + b n numbers.
+    The 1 balances the softmax denominator with the same signs.
+
+    Cost: b n^2 + n^2 dv multiply-adds and 2 n^2 + b n numbers a head.
     """
     weights = found.weights * found.weights.shape[-1]
     moment = (weights.mT @ weights).div_(weights.shape[-2])
@@ -65,10 +71,12 @@ def gram(found: Calibration) -> Float[Tensor, "H n n"]:
 
 
 def error_moment(found: Calibration) -> tuple[Float[Tensor, "H n n"], Float[Tensor, "H n"]]:
-    """G and c: w^T G w is the mean over queries of the squared error of weights w that sum to 1 in the mean, c^T w = 1.
+    """Computes G and c: w^T G w is the mean squared error at the queries, linearised, of weights w with c^T w = 1.
 
-    G_ij = mean_q T_i T_j <v_i - Attn(q), v_j - Attn(q)> and c_i = mean_q T_i, T = n softmax(q) (query_bank.py has why).
-    Cost 2 b n^2 + n^2 dv multiply-adds, 3 n^2 + 4 b n numbers a head.
+    With T = n softmax(q), G_ij = mean_q T_i T_j <v_i - Attn(q), v_j - Attn(q)> and c_i = mean_q T_i. The error is exact
+    where the weights sum T to 1 at every query; c^T w = 1 asks it in the mean (minimax/query_bank.py).
+
+    Cost: 2 b n^2 + n^2 dv multiply-adds and 3 n^2 + 4 b n numbers a head.
     """
     outputs = found.weights @ found.values
     weights = found.weights * found.weights.shape[-1]

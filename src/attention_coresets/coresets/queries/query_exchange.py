@@ -1,4 +1,4 @@
-"""Tokens and weights fitted to a model's own queries, for the least mean squared error of attention at them."""
+"""Fits tokens and weights to a model's own queries, for the least mean squared error of attention at them."""
 
 import math
 from dataclasses import dataclass
@@ -16,17 +16,25 @@ from attention_coresets.coresets.queries.calibration import Calibration, calibra
 
 @dataclass(frozen=True)
 class QueryExchange(Construction):
-    """Minimise the mean over calibration queries of |Attn(q) - Attn_coreset(q)|^2, linearised (`error_moment`), over
-    tokens and positive weights: this project's construction for a model's cache (docs/real_caches.md).
+    """Keeps the tokens and weights that come closest to the model's attention at the queries it asked.
+
+    Over tokens and positive weights it lowers the mean over calibration queries of |Attn(q) - Attn_coreset(q)|^2,
+    linearised as w^T G w with c^T w = 1 (`error_moment` has G and c). It starts from the `size` tokens of largest G_ii,
+    with all weights fitted in closed form. Then it exchanges a kept token for a dropped one, the best exchange each
+    time, with all weights refitted (minimax/exchange.py).
 
     Weights are absolute: in the mean over the queries the kept tokens' softmax denominator is the cache's, so that
-    tokens may be added beside them. Starts from the `size` tokens whose own term of the error is largest, all weights
-    fitted in closed form, then makes up to `moves` best exchanges of a kept for a dropped token, each with all weights
-    refitted (exchange.py). Where the calibration queries determine fewer weights than `size`, near-ties are broken by a
-    ridge of 1e-9. moved: the caller passes the queries as if they were asked right after the cache (rotary positions
-    moved on), which sees all of it; False: as they were asked, each sees what came before it. Nothing is random: the
-    generator is not drawn from. Cost a head: 2 b n^2 + n^2 dv multiply-adds for the moments, O(size^3 + size^2 n) for
-    the first weights, O(size n) a move; memory 3 n^2 + 8 size n numbers for one head after another.
+    tokens may be added beside them. Where the queries determine fewer weights than `size`, a ridge of 1e-9 decides
+    between near-ties. Nothing is random: the generator is not drawn from.
+
+    moves: exchanges at most.
+    moved: True where the caller passes the queries as if asked right after the cache, which they then see all of
+        (rotary positions moved on). False: as they were asked, and each sees what came before it.
+
+    Cost: for one head, 2 b n^2 + n^2 dv multiply-adds for G and c, O(size^3 + size^2 n) for the first weights and
+    O(size n) a move. Memory 3 n^2 + 8 size n numbers, for one head at a time.
+
+    Source: this project's construction for a model's cache (docs/real_caches.md).
     """
 
     moves: int = 32

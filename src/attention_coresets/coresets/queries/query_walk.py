@@ -1,4 +1,4 @@
-"""The walk on a model's own queries: marginals from their sensitivities, signs that balance their softmax weights."""
+"""The Gram-Schmidt walk on a model's own queries: signs that balance their softmax weights."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,14 +21,26 @@ _CERTAIN = 50.0  # nats above every other token: capped at pi = 1
 
 @dataclass(frozen=True)
 class QueryWalk(Construction):
-    """Gram-Schmidt walk on mean_q softmax_i(q) softmax_j(q) (<v_i, v_j> + 1) / (pi_i pi_j), q the calibration queries.
+    """Keeps the tokens that the model's queries look at, so chosen that kept and dropped ones balance at these queries.
 
-    What `GramSchmidtWalk` is for a ball of queries, for those a model asks (docs/real_caches.md): pi_i = min(1, c p_i),
-    p from the calibration sensitivities by `marginals` (rms, max, smoothed), log-weights -log pi. A token that a query
-    gives most of its attention, a sink, gets pi = 1 by itself; `sinks` keeps so many first tokens whatever the queries.
-    moved: the caller passes the queries as if they were asked right after the cache (rotary positions moved on), which
-    sees all tokens; False: as they were asked, each sees what came before it. Cost O(n^3) a head, b n^2 for the kernel.
-    The kernel and the RMS marginals are this project's (docs/theory.md).
+    It is `GramSchmidtWalk` for the queries a model asks in place of a ball of queries. Token i has the marginal pi_i =
+    min(1, c p_i), with the law p that `marginals` names and c such that the marginals sum to `size`, and log-weight
+    -log pi_i. The walk rounds 2 pi - 1 to signs that balance the kernel
+
+        mean_q softmax_i(q) softmax_j(q) (<v_i, v_j> + 1) / (pi_i pi_j),   q the calibration queries.
+
+    A token that a query gives most of its attention, a sink, gets pi = 1 by itself.
+
+    marginals: "rms", "max" or "smoothed" (`log_sensitivities`).
+    refinement: "none", or "kernel_swaps" for a pass of swaps on the same kernel.
+    moved: True where the caller passes the queries as if asked right after the cache, which they then see all of
+        (rotary positions moved on). False: as they were asked, and each sees what came before it.
+    sinks: first tokens of the text that are kept whatever the queries.
+    ridge: added to the kernel's diagonal, in units of its mean.
+
+    Cost: O(n^3) a head, and b n^2 for the kernel.
+
+    Source: the kernel and the RMS marginals are this project's (docs/theory.md, docs/real_caches.md).
     """
 
     marginals: str = "rms"
@@ -50,7 +62,7 @@ class QueryWalk(Construction):
 
     @property
     def agreement(self) -> Agreement:
-        """How far two runs may differ by rounding."""
+        """Tells how far two runs may differ by rounding."""
         return of_refinement(self.model, self.refinement)
 
     def choose(self, request: Request) -> Coreset:
@@ -77,7 +89,7 @@ class QueryWalk(Construction):
 
 
 def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
-    """kernel_ij w_i w_j, each head scaled so that its largest diagonal is 1; what no query sees has zero rows."""
+    """Computes kernel_ij w_i w_j, its largest diagonal scaled to 1 in each head; rows of what no query sees are 0."""
     log_norms = 0.5 * kernel.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).log() + log_weights
     scale = (log_weights - log_norms.amax(-1, keepdim=True)).clamp(-300, 300).exp()
     return kernel.mul_(scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))

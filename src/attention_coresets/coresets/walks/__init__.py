@@ -1,3 +1,4 @@
-"""Walks that round fractional signs to +-1 with little discrepancy: the Gram-Schmidt walk on a Gram matrix or on
-features, and walks pair by pair. They know no coresets.
+"""Walks that round fractional signs to +-1 with little discrepancy. They know no coresets.
+
+The Gram-Schmidt walk goes on a Gram matrix or on features; other walks go pair by pair.
 """

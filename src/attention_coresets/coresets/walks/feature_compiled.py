@@ -1,4 +1,4 @@
-"""The feature walk's steps between two fresh inverses, compiled, for one head: what `feature_walk.py` does on the CPU.
+"""Takes the feature walk's steps between two fresh inverses, compiled, for one head: `feature_walk.py` on the CPU.
 
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
@@ -14,10 +14,10 @@ _FAST = {"contract", "nsz", "reassoc"}
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def feature_steps(rows, inverse, total, x, uniforms, done, limit, exact, freeze):
-    """At most `limit` steps of the walk: how many uniforms are used up after them. x is +-1 where frozen.
+    """Takes at most `limit` steps of the walk, and returns how many uniforms are used up. x is +-1 where frozen.
 
-    rows [w, r], in the order in which they become pivots, all alive; inverse [r, r] of c I + sum of their x x^T but the
-    first's, and total [r], the sum of the same rows, are used up.
+    rows [w, r] are in the order in which they become pivots, all alive. inverse [r, r] is that of c I + sum of their x
+    x^T but the first's, and total [r] the sum of the same rows; both are used up.
     """
     alive = np.ones(x.size, np.bool_)
     u = np.empty_like(x)
@@ -48,7 +48,7 @@ def feature_steps(rows, inverse, total, x, uniforms, done, limit, exact, freeze)
 @njit(nogil=True, error_model="numpy")
 @no_type_check
 def _direction(rows, inverse, total, alive, pivot, exact, u):
-    """u = -X M^-1 x_p off the pivot and 1 at it, plus the multiple of 1 - X M^-1 s that makes the sum 0 if `exact`."""
+    """Computes u: -X M^-1 x_p off the pivot, 1 at it; if `exact`, plus the multiple of 1 - X M^-1 s for a sum of 0."""
     y, t = _times(inverse, rows[pivot]), _times(inverse, total)
     sum_u, sum_b = 1.0, 0.0
     b = np.zeros_like(u)
@@ -67,7 +67,7 @@ def _direction(rows, inverse, total, alive, pivot, exact, u):
 @njit(nogil=True, error_model="numpy")
 @no_type_check
 def _reach(x, u):
-    """How far x can go along u, and back, before it leaves [-1, 1]^w."""
+    """Finds how far x can go along u, and back, before it leaves [-1, 1]^w."""
     up, down = np.inf, np.inf
     for i in range(x.size):
         if u[i] != 0:
@@ -80,7 +80,7 @@ def _reach(x, u):
 @njit(nogil=True, error_model="numpy")
 @no_type_check
 def _remove(row, inverse, total):
-    """Take one row out of the matrix behind `inverse` (Sherman and Morrison) and out of `total`."""
+    """Takes one row out of the matrix behind `inverse` (Sherman and Morrison) and out of `total`."""
     z = _times(inverse, row)
     scale = 1 / max(1 - _dots(row, z, z)[0], 1e-15)
     for i in range(z.size):

@@ -1,4 +1,4 @@
-"""The feature walk as a loop of torch operations: all heads in step, on any device."""
+"""Takes the feature walk's steps as torch operations: all heads in step, on any device."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class FeatureLoop:
         self.heads = torch.arange(len(x), device=x.device)
 
     def run(self, uniforms: Tensor, refactor: int) -> Tensor:
-        """Which tokens are kept, ``[H, n]``; one column of `uniforms` a step."""
+        """Returns which tokens are kept, ``[H, n]``; one column of `uniforms` a step."""
         for step, uniform in enumerate(uniforms.unbind(-1)):
             if step % refactor == 0 and not self.refresh():
                 break
@@ -31,7 +31,7 @@ class FeatureLoop:
         return self.result > 0
 
     def refresh(self) -> bool:
-        """Drop frozen rows and invert M anew, M = ridge I + sum of x x^T over alive rows but the pivot's."""
+        """Drops frozen rows and inverts M anew, M = ridge I + sum of x x^T over alive rows but the pivot's."""
         width = int(self.alive.sum(-1).max())
         keep = self.alive.sort(dim=-1, descending=True, stable=True).indices[:, :width]
         self.x, self.alive, self.token = (y.gather(-1, keep) for y in (self.x, self.alive, self.token))
@@ -47,7 +47,7 @@ class FeatureLoop:
         return True
 
     def move(self, uniform: Tensor) -> None:
-        """One step in every head."""
+        """Takes one step in every head."""
         u = self._direction()
         up, down = reach(self.x, u)
         delta = torch.where(uniform * (up + down) < down, up, -down)
@@ -71,7 +71,7 @@ class FeatureLoop:
         return others
 
     def _direction(self) -> Tensor:
-        """-X M^-1 x_p off the pivot and 1 at it, plus the multiple of 1 - X M^-1 s that makes the sum 0 if exact."""
+        """Computes -X M^-1 x_p off the pivot, 1 at it; if exact, plus the multiple of 1 - X M^-1 s for a sum of 0."""
         pivot = self.rows[self.heads, self.pivot].unsqueeze(1)
         sides = torch.cat([pivot, self.total], dim=1) @ self.inverse  # [H, 2, r]
         along, ones = (self.rows @ sides.mT).unbind(-1)
@@ -85,7 +85,7 @@ class FeatureLoop:
         return u
 
     def _remove(self, index: Tensor, active: Tensor) -> None:
-        """Take row `index` of each `active` head out of M (Sherman and Morrison) and of `total`."""
+        """Takes row `index` of each `active` head out of M (Sherman and Morrison) and of `total`."""
         row = (self.rows[self.heads, index] * active.unsqueeze(-1)).unsqueeze(1)  # [H, 1, r]
         z = row @ self.inverse
         scale = (1 - (z * row).sum(-1, keepdim=True)).clamp_min(1e-15).reciprocal()

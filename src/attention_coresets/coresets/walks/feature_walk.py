@@ -1,8 +1,10 @@
 """The Gram-Schmidt walk on explicit features: the walk of walk.py for G = X X^T, in O(rank^2 + n rank) a step.
 
-GSWDesign.jl and Harshaw, Savje, Spielman and Zhang keep the same small matrix. With M = c I + sum of x x^T over the
-alive tokens but the pivot, the unconstrained direction is u = -X M^-1 x_p, and (c I + X X^T)^-1 1 is proportional to
-1 - X M^-1 s, s the sum of their rows: nothing is divided by the ridge c.
+Let x_i be the rows of X, p the pivot, c the ridge, M = c I + sum of x_i x_i^T over the alive tokens but the pivot, and
+s the sum of their rows. The direction without the constraint on the sum is u = -X M^-1 x_p, and (c I + X X^T)^-1 1 is
+proportional to 1 - X M^-1 s. So nothing is divided by the ridge.
+
+Source: GSWDesign.jl and Harshaw, Savje, Spielman and Zhang keep the same small matrix.
 """
 
 import torch
@@ -27,11 +29,14 @@ def feature_signs(
     exact: bool = True,
     place: Int[Tensor, "H n"] | None = None,
 ) -> Bool[Tensor, "H n"]:
-    """`walk_signs` for the Gram matrix X X^T and a `ridge` in absolute units: True where x became +1.
+    """Rounds as `walk_signs` for the Gram matrix X X^T, with `ridge` in absolute units: True where x became +1.
 
-    Same pivots, uniforms and choices as the Gram form. Cost a head: n steps of O(rank^2 + n rank) and n / 64 inverses,
-    O(n^2 rank + n rank^2 + n rank^3 / 64) in all; memory of the features and a copy. Raises ValueError for a ridge
-    that is not above 0.
+    Pivots, uniforms and choices are those of the Gram form.
+
+    Cost: for one head, n steps of O(rank^2 + n rank) and n / 64 inverses: O(n^2 rank + n rank^2 + n rank^3 / 64) in
+    all. Memory of the features and a copy.
+
+    Raises ValueError for a ridge that is not positive.
     """
     if not bool((ridge > 0).all()):
         raise ValueError(f"the ridge of a feature walk must be above 0, got {ridge.min().item()}")
@@ -44,7 +49,7 @@ def feature_signs(
 
 
 def _compiled(features: Tensor, x: Tensor, uniforms: Tensor, ridge: float, place: Tensor, exact: bool) -> Tensor:
-    """One head on the CPU: compiled steps between fresh inverses; kept ``[n]``."""
+    """Walks one head on the CPU, by compiled steps between fresh inverses; kept ``[n]``."""
     assert feature_steps, "the torch loop serves where numba is not installed"
     result, token, done = x.sign(), place.argsort(), 0
     rows, x = features[token], x[token]

@@ -1,4 +1,4 @@
-"""Low-rank features of the balancing kernel, without its n x n matrix: X X^T stands in for `balancing_gram`."""
+"""Makes low-rank features X of the balancing kernel without its n x n matrix: X X^T stands in for `balancing_gram`."""
 
 import torch
 from jaxtyping import Float
@@ -14,11 +14,14 @@ def pivoted_cholesky(
     law: Law,
     uniforms: Float[Tensor, "H rank"],
 ) -> Float[Tensor, "H n rank"]:
-    """Randomly pivoted partial Cholesky factor of the balancing Gram matrix G (Chen, Epperly, Tropp and Webber).
+    """Computes a randomly pivoted partial Cholesky factor X of the balancing Gram matrix G.
 
-    Each of the rank columns takes a pivot with probability proportional to the residual's diagonal, so that
-    G - X X^T stays positive semidefinite and its trace never grows; a residual of 0 adds columns of 0. Cost
-    O(n rank (rank + d + dv)) a head, n x rank numbers.
+    Each of the rank columns takes a pivot with probability proportional to the residual's diagonal. So G - X X^T stays
+    positive semidefinite, and its trace never grows. A residual of 0 adds columns of 0.
+
+    Cost: O(n rank (rank + d + dv)) a head, n x rank numbers.
+
+    Source: Chen, Epperly, Tropp and Webber 2022.
     """
     x, v, shift = balancing_features(keys, values, log_weights, law)
     heads = torch.arange(len(x), device=x.device)
@@ -49,11 +52,15 @@ def random_features(
     law: Law,
     normals: Float[Tensor, "H draws d"],
 ) -> Float[Tensor, "H n rank"]:
-    """Positive random features of the exponential (Choromanski et al. 2021), each times (v, 1) / sqrt 2.
+    """Computes positive random features of the exponential, each times (v, 1) / sqrt 2.
 
-    exp<x, y> = E exp(<w, x> - |x|^2 / 2) exp(<w, y> - |y|^2 / 2) over w ~ N(0, I), the rows of `normals`; the values'
-    factor (<v_i, v_j> + 1) / 2 is exact. rank = draws (dv + 1). Unbiased for G, with a variance that grows as
-    exp(|x + y|^2). Cost O(n rank) a head.
+    With w ~ N(0, I), the rows of `normals`, exp<x, y> = E exp(<w, x> - |x|^2 / 2) exp(<w, y> - |y|^2 / 2). The values'
+    factor (<v_i, v_j> + 1) / 2 is exact. rank = draws (dv + 1). The features are unbiased for G, with a variance that
+    grows as exp(|x + y|^2).
+
+    Cost: O(n rank) a head, and O(n draws d).
+
+    Source: Choromanski et al. 2021.
     """
     x, v, shift = balancing_features(keys, values, log_weights, law)
     draws = normals.shape[1]

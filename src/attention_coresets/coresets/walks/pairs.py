@@ -1,9 +1,9 @@
 """The pair walk: rules that choose one sign at a time, at exact size and from any fractional marginals.
 
-Consecutive alive tokens are paired; a pair moves along e_i - e_j until one of the two freezes, to whichever end its
-rule picks; survivors are paired again. From x = 0 every pair is settled at once: one of each consecutive pair is kept,
-which is halving as the rules were published. Other marginals make it pivotal sampling (Deville and Tille 1998) with a
-rule for a coin.
+Consecutive alive tokens i, j are paired. A pair moves along e_i - e_j until one of the two freezes, to whichever end
+its rule picks. Survivors are paired again. From x = 0 every pair is settled at once: one of each consecutive pair is
+kept, which is halving as the rules were published. Other marginals make it pivotal sampling (Deville and Tille 1998)
+with a rule for a coin.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from attention_coresets.coresets.kernel.law import kernel_panel
 # None without numba: the torch loop below does the same
 pairs_compiled = compiled_module("attention_coresets.coresets.walks.pairs_compiled")
 
-Features = tuple[Tensor, Tensor, Tensor]  # what law.kernel_panel makes a Gram matrix of
+Features = tuple[Tensor, Tensor, Tensor]  # what kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
 _PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
@@ -30,26 +30,31 @@ class Rule(ABC):
     compiled: tuple[str, float] | None = None  # the rule's name and parameter in pairs_compiled.py, where it is there
 
     def start(self, norm2: Float[Tensor, "H P"]) -> None:  # noqa: B027  (most rules keep no state)
-        """Called before each round of P pairs a head with norm2 = |h f|^2 of each: f the feature of i less that of j, h
-        half the length of the pair's segment (1 from x = 0)."""
+        """Prepares for a round of P pairs a head, given norm2 = |h f|^2 of each.
+
+        f is the feature of i less that of j, and h half the length of the pair's segment (1 from x = 0).
+        """
 
     @abstractmethod
     def chance(
         self, alpha: Float[Tensor, "H"], norm2: Float[Tensor, "H"], fair: Float[Tensor, "H"]
     ) -> Float[Tensor, "H"]:
-        """Probability that i goes up: alpha = <h f, discrepancy so far>; fair is the one that keeps the mean."""
+        """Returns the probability that i goes up.
+
+        alpha = <h f, discrepancy so far>; fair is the probability that keeps the mean.
+        """
 
 
 def pair_signs(
     gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
 ) -> Bool[Tensor, "H n"]:
-    """Round fractional x to +-1 pair by pair, keeping sum x (an integer of the parity of n); True where x became +1.
+    """Rounds fractional x to +-1 pair by pair, and keeps sum x (an integer of the parity of n); True where x became +1.
 
     A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
 
-    Cost O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all; one uniform a choice. On the CPU
-    with numba the pairs are compiled: from x = 0 half of the Gram matrix is read, once. Given features in its place it
-    is formed a panel at a time and never whole: O(n) memory.
+    Cost: O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all, one uniform a choice. On the CPU
+    with numba the pairs are compiled, and from x = 0 half of the Gram matrix is read, once. There, given features of at
+    least 1024 tokens in its place, it is formed a panel at a time and never whole: O(n) memory.
     """
     if rule.compiled and runs_compiled(pairs_compiled, x):
         if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
@@ -57,6 +62,7 @@ def pair_signs(
         return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
     gram = _dense(gram)
     x = x.clone()
+    # the discrepancy counts what has moved since the start, not x itself
     moved = torch.zeros_like(x)  # x so far minus where it started
     used = torch.zeros_like(x[:, :1], dtype=torch.int64)  # uniforms a head has spent
     while True:
@@ -65,6 +71,7 @@ def pair_signs(
         if count < 2:
             return torch.where(alive, x.sign(), x) > 0
         i, j, real = _pair_up(alive, count)
+        # heads use up different numbers of uniforms; a head must draw the same ones whatever its batch
         spend = (used + torch.arange(i.shape[-1], device=x.device)).clamp_max(x.shape[-1] - 1)
         steps = _round(gram, x, moved, (i, j, real), uniforms.gather(-1, spend), rule)
         used += real.sum(-1, keepdim=True)
@@ -79,7 +86,7 @@ def _dense(gram: Tensor | Features | None) -> Tensor | None:
 
 
 def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token indices i, j ``[H, P]`` of consecutive alive tokens, and which of these pairs are real in each head."""
+    """Pairs consecutive alive tokens: indices i, j ``[H, P]``, and which of these pairs are real in each head."""
     order = alive.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
     pairs = count // 2
     real = 2 * torch.arange(pairs, device=alive.device) + 1 < alive.sum(-1, keepdim=True)
@@ -87,12 +94,14 @@ def _pair_up(alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tensor, rule: Rule) -> Tensor:
-    """The step of each pair: x_i moves by it and x_j by its negative."""
+    """Returns the step of each pair: x_i moves by it and x_j by its negative."""
     i, j, real = pairs
     xi, xj = x.gather(-1, i), x.gather(-1, j)
     up, down = torch.minimum(1 - xi, 1 + xj), torch.minimum(1 + xi, 1 - xj)
     half, fair = (up + down) / 2, down / (up + down)
+    # a pair that is not real has length 0, so that a rule's running state passes over it
     half = torch.where(real, half, torch.zeros_like(half))
+    # such a rule looks at no pair before it: all of them move at once
     if gram is None or not rule.needs_gram:
         return torch.where(uniforms < fair, up, -down)
     cross = _differences(gram, i, j)  # [H, P, P]
@@ -102,6 +111,7 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
     rule.start(norm2)
     steps = torch.zeros_like(half)
     for t in range(half.shape[-1]):
+        # pair t sees the pairs of this round that came before it, hence a loop
         inner = base[:, t] + (cross[:, t, :t] * steps[:, :t]).sum(-1)
         chance = rule.chance(half[:, t] * inner, norm2[:, t], fair[:, t])
         step = torch.where(uniforms[:, t] < chance, up[:, t], -down[:, t])
@@ -110,6 +120,6 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
 
 
 def _differences(gram: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """<f_s, f_t> for f_t = feature of i_t minus feature of j_t, ``[H, P, P]``."""
+    """Computes <f_s, f_t> for f_t = feature of i_t minus feature of j_t, ``[H, P, P]``."""
     rows = torch.stack([g[a] - g[b] for g, a, b in zip(gram, i, j, strict=True)])  # [H, P, n]
     return torch.stack([r[:, a] - r[:, b] for r, a, b in zip(rows, i, j, strict=True)])

@@ -1,9 +1,11 @@
-"""The pair walk, compiled: what pairs.py does on the CPU where numba is installed, heads side by side in threads.
+"""Walks pair by pair, compiled: what pairs.py does on the CPU where numba is installed, heads side by side in threads.
 
 A pair needs <feature of i less feature of j, discrepancy so far>, which is two rows of the Gram matrix against the
-moves so far: passes over memory that lies in order, four pairs at a time, no matrix of pair differences, and from
-x = 0 only the lower triangle. Same arithmetic and random numbers as the torch loop up to rounding; tests hold the two
-to the same signs. `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
+moves so far. These are read in order, four pairs at a time, and from x = 0 in the lower triangle alone. No matrix of
+pair differences is made.
+
+Arithmetic and random numbers are those of the torch loop up to rounding; tests hold the two to the same signs.
+`no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +25,12 @@ _GROUP = 4  # pairs whose rows of the Gram matrix are read in one pass
 
 
 def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
-    """pair_signs of pairs.py for the rule `kind`: kept ``[H, n]``, as many heads at once as torch has threads."""
+    """Does `pair_signs` of pairs.py for the rule `kind`: kept ``[H, n]``, one head at once for each torch thread."""
     # NumPy from here on: torch's own threads wait in a busy loop after each of its operations, on the cores of ours
     heads, signs, numbers = x.shape[0], x.numpy().copy(), uniforms.contiguous().numpy()
     matrices = np.empty((heads, 0, 0)) if gram is None else gram.contiguous().numpy()
     threads = min(heads, torch.get_num_threads())
+    # more tasks than threads, so that a slow head does not leave the others waiting
     cuts = [heads * task // (_TASKS * threads) for task in range(_TASKS * threads + 1)]
 
     def some(first: int, last: int) -> None:
@@ -43,7 +46,7 @@ def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, para
 
 
 def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
-    """walk_pairs with the Gram matrix of `features` (law.kernel_panel) formed as it is needed, head after head."""
+    """Does walk_pairs with the Gram matrix of `features` (kernel/law.py) formed as it is needed, head after head."""
     heads = zip(zip(*features, strict=True), x, uniforms, strict=True)
     return torch.stack([_Panels(f).walk(start, u, KINDS.index(kind), parameter, freeze) for f, start, u in heads])
 
@@ -59,12 +62,14 @@ class _Panels:
         self.values = torch.cat([v, one], dim=-1) * 0.5**0.5
 
     def walk(self, x: Tensor, uniforms: Tensor, kind: int, parameter: float, freeze: float) -> Tensor:
-        """walk_pairs for this head."""
+        """Does walk_pairs for this head."""
         x, moved, used, state = x.clone(), torch.zeros_like(x), 0, -1.0
         while len(alive := (x.abs() < 1 - freeze).nonzero().squeeze(-1)) > 1:
             panels = alive[: len(alive) // 2 * 2].split(_PANEL)
+            # the longest pair of the first round, all its panels together: it must be known before any pair moves
             if state < 0:
                 state = max(start(self._gram(t, t).numpy(), x[t].numpy(), np.arange(len(t)), kind) for t in panels)
+            # in the first round nothing beyond the last panel has moved: the lower triangle is enough
             reach = len(x) if used else 0
             for tokens in panels:
                 here, moves = x[tokens].numpy(), np.zeros(len(tokens))
@@ -92,7 +97,7 @@ class _Panels:
 @njit(cache=True, nogil=True)
 @no_type_check
 def _heads(gram, x, uniforms, kind, parameter, freeze):
-    """Walk head after head; x becomes +-1 in place."""
+    """Walks head after head; x becomes +-1 in place."""
     for head in range(x.shape[0]):
         _walk(gram[head], x[head], uniforms[head], kind, parameter, freeze)
 
@@ -117,14 +122,15 @@ def _walk(gram, x, uniforms, kind, parameter, freeze):
 @njit(cache=True, nogil=True)
 @no_type_check
 def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state):
-    """Settle consecutive pairs of `tokens` in order, changing x and moved (0 from `reach` on); the rule's new state.
+    """Settles consecutive pairs of `tokens` in order, changing x and moved; returns the rule's new state.
 
-    past[t] is the inner product of pair t with moves that `moved` does not hold.
+    `moved` is 0 from `reach` on. past[t] is the inner product of pair t with moves that `moved` does not hold.
     """
     inner, steps, pairs = np.zeros(_GROUP), np.zeros(_GROUP), tokens.size // 2
     for first in range(0, pairs, _GROUP):
         last = min(first + _GROUP, pairs)
         if kind != COIN and last - first == _GROUP:
+            # the four products leave out what the group itself moves: that is added pair by pair below
             _inner_of_group(gram, tokens[2 * first :], moved[:reach], inner)
         elif kind != COIN:
             for t in range(first, last):
@@ -165,7 +171,7 @@ def _inner(first, second, moved):
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _inner_of_group(gram, tokens, moved, inner):
-    """`_inner` of four pairs in one pass: their rows come from memory side by side."""
+    """Computes `_inner` of four pairs in one pass: their rows come from memory side by side."""
     a1, b1, c1, d1 = gram[tokens[0]], gram[tokens[2]], gram[tokens[4]], gram[tokens[6]]
     a2, b2, c2, d2 = gram[tokens[1]], gram[tokens[3]], gram[tokens[5]], gram[tokens[7]]
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
@@ -180,7 +186,7 @@ def _inner_of_group(gram, tokens, moved, inner):
 @njit(cache=True, nogil=True)
 @no_type_check
 def start(gram, x, tokens, kind):
-    """The rule's state before its first round: the longest pair for self_balancing, 0 for the others."""
+    """Returns the rule's state before its first round: the longest pair for self_balancing, 0 for the others."""
     longest = 1e-300 if kind == SELF_BALANCING else 0.0
     for t in range(tokens.size // 2 if kind == SELF_BALANCING else 0):
         i, j = tokens[2 * t], tokens[2 * t + 1]
@@ -192,7 +198,7 @@ def start(gram, x, tokens, kind):
 @njit(cache=True, nogil=True)
 @no_type_check
 def _chance(kind, parameter, state, alpha, norm2, fair):
-    """Probability that i goes up, and the rule's new state: the `chance` of its class, for one head."""
+    """Returns the probability that i goes up, and the rule's new state: the `chance` of its class, for one head."""
     if kind == GREEDY:
         gain = alpha + (1 - 2 * fair) * norm2
         if abs(gain) <= _TIE * norm2 + _ROUNDING:

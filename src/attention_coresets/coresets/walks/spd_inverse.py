@@ -1,4 +1,4 @@
-"""The inverse of one symmetric positive definite matrix, in place and in its lower triangle, mostly matrix products."""
+"""Inverts one symmetric positive definite matrix, in place and in its lower triangle, mostly by matrix products."""
 
 import torch
 from jaxtyping import Float
@@ -6,12 +6,14 @@ from torch import Tensor
 
 
 def invert_lower_(a: Float[Tensor, "n n"], tile: int | None = None) -> bool:
-    """Overwrite the lower triangle of `a` by that of its inverse; False where `a` is not positive definite.
+    """Overwrites the lower triangle of `a` by that of its inverse; returns False where `a` is not positive definite.
 
-    Only the lower triangle of `a` is read; what is above the diagonal afterwards has no meaning. Factor a = L L^T,
-    invert L, multiply L^-T L^-1, each a tile of rows or columns at a time: n^3 flops, nearly all in matrix products,
-    where LAPACK's factor and inverse spend a larger part below their rate. Memory: a strip of n x tile numbers. `tile`
-    None is 128, or 256 above n = 1536: the fastest where it was tuned.
+    Only the lower triangle of `a` is read, and what is above the diagonal afterwards has no meaning. It factors a = L
+    L^T, inverts L, and multiplies L^-T L^-1, each a tile of rows or columns at a time. `tile` None is 128, or 256 above
+    n = 1536: the fastest where it was tuned.
+
+    Cost: n^3 flops, nearly all in matrix products, where LAPACK's factor and inverse spend a larger part below their
+    rate. Memory: a strip of n x tile numbers.
     """
     tile = tile or (256 if len(a) > 1536 else 128)
     starts = range(0, len(a), tile)
@@ -30,7 +32,7 @@ def invert_lower_(a: Float[Tensor, "n n"], tile: int | None = None) -> bool:
 
 
 def _factor_tile_(a: Tensor, start: int, stop: int) -> Tensor | None:
-    """One column tile of the Cholesky factor, the rest of `a` brought up to date; its diagonal block's inverse."""
+    """Factors one column tile and brings the rest of `a` up to date; returns the inverse of its diagonal block."""
     factor, failed = torch.linalg.cholesky_ex(a[start:stop, start:stop])
     if int(failed):
         return None
@@ -44,7 +46,7 @@ def _factor_tile_(a: Tensor, start: int, stop: int) -> Tensor | None:
 
 
 def _invert_tile_(a: Tensor, start: int, tile: int, diagonal: Tensor) -> None:
-    """One row tile of L^-1 from the rows above it: -D (L_row L_above^-1), D the inverse of the diagonal block."""
+    """Computes one row tile of L^-1 from the rows above it: -D (L_row L_above^-1), D the diagonal block's inverse."""
     rows = slice(start, start + tile)
     for low in range(0, start, tile):
         columns = slice(low, low + tile)

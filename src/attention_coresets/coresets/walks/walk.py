@@ -1,6 +1,6 @@
 """The Gram-Schmidt walk in Gram form, exact size, batched over heads.
 
-Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang (the ridge is their robustness term).
+Source: Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang (the ridge is their robustness term).
 """
 
 from collections.abc import Callable
@@ -29,14 +29,32 @@ def walk_signs(
     block: int = BLOCK,
     place: Int[Tensor, "H n"] | None = None,
 ) -> Bool[Tensor, "H n"]:
-    """Round fractional x in [-1, 1] to +-1 along directions of least discrepancy; True where x became +1.
+    """Rounds fractional x in [-1, 1] to +-1 along directions of least discrepancy; True where x became +1.
 
-    Each step moves along u: u_p = 1 at the pivot p (the token of lowest `place` still alive; None: the first), and the
-    other alive coordinates minimise u^T (G + ridge * mean diagonal) u, with sum u = 0 if `exact`, so that sum x never
-    changes (it must be an integer of the parity of n). The move goes to either end of the segment inside [-1, 1]^n,
-    with the probabilities that keep the mean. A random place makes the pivots random. One uniform a step. `gram` is
-    overwritten. Cost a head on the CPU: n^3 flops for the inverse and n^3/3 for the downdates, in place; without numba
-    or on another device 2n^3 and 2n^3/3, with at most 3 n x n matrices at once.
+    Each step moves x along a direction u. At the pivot p, u_p = 1. Over the other alive coordinates u minimises u^T (G
+    + ridge * mean diagonal) u, with sum u = 0 if `exact`. The move goes to one or the other end of the segment inside
+    [-1, 1]^n, with the probabilities that keep the mean. It uses one uniform.
+
+    Cost: for one head on the CPU, n^3 flops for the inverse and n^3 / 3 for the downdates, in place. Without numba or
+    on another device 2 n^3 and 2 n^3 / 3, with at most 3 n x n matrices at once.
+
+    Parameters
+    ----------
+    gram : Float[Tensor, "H n n"]
+        G, which is overwritten.
+    x : Float[Tensor, "H n"]
+        With `exact`, its sum is an integer of the parity of n, and never changes.
+    uniforms : Float[Tensor, "H n"]
+    ridge : float
+    exact : bool
+    block : int
+        Downdates that wait for one matrix product.
+    place : Int[Tensor, "H n"], optional
+        The pivot is the alive token of lowest place. A random place makes the pivots random. None: the tokens' order.
+
+    Returns
+    -------
+    Bool[Tensor, "H n"]
     """
     if place is None:
         place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
@@ -48,7 +66,7 @@ def walk_signs(
 
 
 def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
-    """`walk(*head)` of every head, stacked: as many at once as torch has threads, the last few one after another."""
+    """Stacks `walk(*head)` of every head: as many at once as torch has threads, the last few one after another."""
     threads = torch.get_num_threads()
     together = len(heads) - len(heads) % threads
     kept = []

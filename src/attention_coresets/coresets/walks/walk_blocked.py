@@ -12,9 +12,10 @@ _TILE = 128  # rows of the lower triangle in one product of a downdate
 def blocked_walk(
     gram: Tensor, x: Tensor, uniforms: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
 ) -> Tensor:
-    """Which of the n tokens of one head are kept, ``[n]``; arguments as `walk_signs`, and each token's pivot place."""
+    """Returns which of the n tokens of one head are kept, ``[n]``; arguments as in `walk_signs`."""
     token = (x.abs() < 1 - freeze).nonzero().squeeze(-1)
     result, left = x.sign(), len(token)
+    # a copy where gram is not contiguous; else the walk works in the caller's memory
     inverse = _Triangle(gram.contiguous())
     inverse.keep(token)
     inverse.invert(ridge)
@@ -22,12 +23,14 @@ def blocked_walk(
     rows[0], rows[1], rows[2], rows[4] = x[token], 1, inverse.row_sums(), place[token]
     pending, used, pivot, done = x.new_empty(block, left), 0, -1, 0
     while left:
+        # steps cost the width of the matrix: it is worth moving once a fifth of the columns is frozen
         if left < _COMPACT * len(token):
             keep = rows[1].nonzero().squeeze(-1)
             inverse.keep(keep)
             rows, pending = rows.index_select(1, keep), pending.index_select(1, keep)
             token, pivot = token[keep], -1
         inverse.downdate(pending[:used])
+        # steps need not stop early to move a matrix this small
         floor = _COMPACT * len(token) if len(token) > 2 * block else 1.0
         arrays = (y.numpy() for y in (inverse.matrix, pending, *rows, uniforms))
         used, pivot, done, left = steps(*arrays, pivot, done, left, exact, floor, freeze)
@@ -45,7 +48,7 @@ class _Triangle:
         self.flat, self.matrix = matrix.view(-1), matrix
 
     def keep(self, columns: Tensor) -> None:
-        """Keep these rows and columns alone (ascending)."""
+        """Keeps these rows and columns alone (ascending)."""
         width = len(columns)
         if width < len(self.matrix):
             compact(self.flat.numpy(), len(self.matrix), columns.numpy(), width)
@@ -64,7 +67,8 @@ class _Triangle:
         return sums
 
     def downdate(self, pending: Tensor) -> None:
-        """Subtract the sum of w w^T over the rows w of `pending`."""
+        """Subtracts the sum of w w^T over the rows w of `pending`."""
+        # in tiles, for what lies above the diagonal need not be computed
         for low in range(0, len(self.matrix) if len(pending) else 0, _TILE):
             high = low + _TILE
             self.matrix[low:high, :high].addmm_(pending[:, low:high].mT, pending[:, :high], alpha=-1)

@@ -1,9 +1,9 @@
-"""The walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU.
+"""Takes the walk's steps between two matrix products, compiled: what `walk_blocked.py` does on the CPU.
 
-Same order of steps, choices and random numbers as the torch loop, for one head; tests hold the two to the same path.
-The inverse lives in a lower triangle: what is above its diagonal has no meaning. Frozen columns are held at exactly 0
-in x, row_sums and column, so that no pass asks which tokens are alive. `no_type_check` keeps jaxtyping's test hook from
-wrapping what numba must compile.
+Order of steps, choices and random numbers are those of the torch loop, for one head; tests hold the two to the same
+path. The inverse lives in a lower triangle, and what is above its diagonal has no meaning. Frozen columns are held at
+exactly 0 in x, row_sums and column, so that no pass asks which tokens are alive. `no_type_check` keeps jaxtyping's test
+hook from wrapping what numba must compile.
 """
 
 from typing import no_type_check
@@ -18,16 +18,17 @@ _FAST = {"contract", "nsz", "nnan", "reassoc"}
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, pivot, done, left, exact, floor, freeze):
-    """Walk until `pending` is full or fewer than `floor` columns are alive: (downdates pending, pivot, steps, alive).
+    """Walks until `pending` is full or fewer than `floor` columns are alive: (pending rows, pivot, steps, alive).
 
-    inverse [w, w]; pending [block, w]; x, mask (1 while alive), row_sums, column, place (pivots go by it), signs (+-1
-    once frozen) [w] are changed in place; `done` uniforms are used up already and `pivot` is -1 where `column` has to
-    be read. A call goes on where a full `pending` stopped the one before.
+    inverse [w, w] and pending [block, w]. x, mask (1 while alive), row_sums, column, place (pivots go by it) and signs
+    (+-1 once frozen) are [w]. All but inverse, place and uniforms are changed in place. `done` uniforms are used up
+    already. `pivot` is -1 where `column` has to be read. A call goes on where a full `pending` stopped the one before.
     """
     used = 0
     while True:
         for i in range(x.size):
             if abs(x[i]) >= 1 - freeze:
+                # no room: the caller applies the pending rows, and the next call finds this token again
                 if used == pending.shape[0]:
                     return used, pivot, done, left
                 signs[i] = 1.0 if x[i] > 0 else -1.0
@@ -46,6 +47,7 @@ def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, p
         if exact and left == 1:  # the sum is fixed: the last token has nowhere to go and is at an end, up to rounding
             x[pivot] = 1.0 if x[pivot] > 0 else -1.0
         else:
+            # u = (column - share row_sums) scale has u_pivot = 1 and, if exact, sum 0; it is never stored
             share = row_sums[pivot] / _sum(row_sums) if exact else 0.0
             scale = 1 / (column[pivot] - share * row_sums[pivot])
             up, down = _reach(x, row_sums, column, share, scale)
@@ -57,7 +59,7 @@ def steps(inverse, pending, x, mask, row_sums, column, place, signs, uniforms, p
 @njit(cache=True, nogil=True)
 @no_type_check
 def compact(flat, stride, keep, new_stride):
-    """Move rows and columns `keep` (ascending) of the lower triangle to the front of `flat`, with a smaller stride."""
+    """Moves rows and columns `keep` (ascending) of the lower triangle to the front of `flat`, with a smaller stride."""
     for i in range(keep.size):
         old, new = keep[i] * stride, i * new_stride
         for j in range(i + 1):
@@ -67,7 +69,7 @@ def compact(flat, stride, keep, new_stride):
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def add_rows(matrix, sums):
-    """Add the row sums of a symmetric matrix, read in its lower triangle, to `sums`."""
+    """Adds the row sums of a symmetric matrix, read in its lower triangle, to `sums`."""
     for i in range(sums.size):
         total = matrix[i, i]
         for j in range(i):
@@ -88,7 +90,7 @@ def _sum(row_sums):
 @njit(nogil=True)
 @no_type_check
 def _first(place, mask):
-    """The alive column of the lowest place."""
+    """Finds the alive column of the lowest place."""
     best, at = np.inf, -1
     for i in range(place.size):
         if mask[i] > 0 and place[i] < best:
@@ -99,7 +101,8 @@ def _first(place, mask):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _reach(x, row_sums, column, share, scale):
-    """How far x can go along u = (column - share row_sums) scale, and back, before it leaves [-1, 1]^w."""
+    """Finds how far x can go along u = (column - share row_sums) scale, and back, before it leaves [-1, 1]^w."""
+    # frozen columns have u = 0: 1 / 0 is infinite and sets no limit, which the error model of numpy allows
     up, down = np.inf, np.inf
     for i in range(x.size):
         u = (column[i] - share * row_sums[i]) * scale
@@ -119,8 +122,9 @@ def _move(x, row_sums, column, share, step):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
-    """Take token `index` out of the inverse: one more pending row, and row sums and pivot column brought up to date."""
+    """Takes token `index` out of the inverse: adds a pending row, and brings row sums and pivot column up to date."""
     w = pending[used]
+    # the pivot's column is at hand already
     if index == pivot:
         w[:] = column
     else:
@@ -129,6 +133,7 @@ def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
     by_sum = row_sums[index] * root
     by_pivot = w[pivot] * root if pivot >= 0 else 0.0
     for i in range(w.size):
+        # the mask holds frozen columns at exactly 0 in all that follows
         v = w[i] * root * mask[i]
         w[i] = v
         row_sums[i] -= v * by_sum
@@ -139,11 +144,12 @@ def _drop(inverse, pending, used, mask, row_sums, column, index, pivot):
 @njit(nogil=True, error_model="numpy", fastmath=_FAST)
 @no_type_check
 def _column(inverse, pending, used, index, out):
-    """Column `index` of the inverse less its pending downdates, into `out`."""
+    """Writes column `index` of the inverse, less its pending downdates, into `out`."""
     for i in range(index + 1):
         out[i] = inverse[index, i]
     for i in range(index + 1, out.size):
         out[i] = inverse[i, index]
+    # four pending rows a pass: `out` is read and written a quarter as often
     k = 0
     while k + 4 <= used:
         a, b, c, d = pending[k, index], pending[k + 1, index], pending[k + 2, index], pending[k + 3, index]

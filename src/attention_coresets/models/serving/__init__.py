@@ -1,4 +1,4 @@
-"""Run transformers' language models on coresets of their KV caches, and measure what that costs them.
+"""Runs transformers' language models on coresets of their KV caches, and measures what that costs them.
 
 Needs transformers (the `models` extra), which the rest of the package does without: import it from here.
 """

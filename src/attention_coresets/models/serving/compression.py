@@ -1,4 +1,4 @@
-"""From a prefilled cache to one that holds a coreset for each sample and KV head of the layers with full attention."""
+"""Turns a prefilled cache into coresets: one for each sample and KV head of the layers with full attention."""
 
 import math
 from dataclasses import dataclass
@@ -20,8 +20,18 @@ from attention_coresets.models.serving.prefill import Prefilled
 class Layout:
     """How many tokens to keep of a context.
 
-    size: tokens kept in each KV head in all, or their share of the context, strictly between 0 and 1. keep_recent: how
-    many of these are the last ones of the context, kept as they are; the coreset is of the tokens before them.
+    Parameters
+    ----------
+    size : int or float
+        Tokens kept in each KV head in all, or their share of the context, strictly between 0 and 1.
+    keep_recent : int
+        How many of these are the last tokens of the context, kept as they are. The coreset is of the tokens before
+        them.
+
+    Raises
+    ------
+    ValueError
+        For a size or keep_recent that fits no context.
     """
 
     size: int | float
@@ -38,7 +48,7 @@ class Layout:
             self._leaves_room(self.size)
 
     def tokens(self, context: int) -> int:
-        """The size for this context; ValueError where it does not fit."""
+        """Returns the size for this context; ValueError where it does not fit."""
         size = round(self.size * context) if isinstance(self.size, float) else self.size
         if size < 1:
             raise ValueError(f"size = {self.size} of {context} tokens keeps none; ask for a larger share")
@@ -63,22 +73,45 @@ def compress(
     dtype: torch.dtype | None = None,
     in_place: bool = False,
 ) -> ModelCache:
-    """A cache whose layers with full attention hold coresets; the prefilled one is left as it is unless `in_place`.
+    """Replaces the cache of each layer with full attention by a coreset of it, for each sample and KV head.
 
-    Tokens that join later have log-weight 0, so log-weights must be absolute: the coreset's weights those of the tokens
-    it stands for. An unweighted coreset of m of n tokens therefore gets log(n / m); the eviction heuristics, which
-    drop tokens for good, keep 0, as their authors have it.
+    Later tokens join with log-weight 0, so the coreset's weights must be absolute: those of the tokens that it stands
+    for. An unweighted coreset of m of n tokens therefore gets log-weights log(n / m). (n does not count the recent
+    tokens.) One of a construction that works in the model's units keeps 0: the eviction heuristics drop tokens for
+    good, as their authors have it. At size = context every token is kept, and the construction is not called.
 
-    construct: a construction of `make_coreset`, called a layer at a time with heads [b, kv]. size, keep_recent: as
-    `Layout`. rho: the radius of the queries' ball for constructions that work in normalised units (keys centred and
-    divided by their largest norm, values likewise; indices and log-weights mean the same in the model's units). Those
-    with `model_units` get keys, values and queries as the model computes them: all the queries kept
-    by the prefill, carried to right after the context, where the construction has `moved`; otherwise as they were
-    asked, without those of the `keep_recent` last positions, so that the causal convention holds for the tokens the
-    coreset is made of. seed: of sample, layer and head each their own random numbers, so that a sample is the same in
-    any batch; a generator gives the seed. dtype: what constructions compute in, at least float32. ValueError for sizes
-    that do not fit, queries that are missing, or NaN/Inf in a layer. size = context keeps every token, and the
-    construction is not called.
+    A construction sees normalised units: keys centred and divided by their largest norm, values likewise. Indices and
+    log-weights mean the same in the model's units. One with `model_units` or `needs_queries` sees keys, values and
+    queries as the model computes them. Where it has `moved`, it gets all queries that the prefill kept, carried to
+    right after the context. Otherwise it gets them as they were asked, without those of the `keep_recent` last
+    positions: each then sees only tokens that the coreset is made of.
+
+    Parameters
+    ----------
+    prefilled : Prefilled
+    construct : Construction
+        Called a layer at a time, with heads ``[b, kv]``.
+    size, keep_recent : int or float, int
+        As in `Layout`.
+    rho : float
+        Radius of the ball of queries, in normalised units.
+    seed : int or torch.Generator
+        Each sample, layer and head draws its own random numbers from it, so that a sample is the same in any batch. A
+        generator draws the seed.
+    dtype : torch.dtype, optional
+        What constructions compute in. None: the cache's, and at least float32.
+    in_place : bool
+        Replace the layers of the prefilled cache. False leaves it as it is.
+
+    Returns
+    -------
+    ModelCache
+        Its layers with full attention are `CoresetLayer`.
+
+    Raises
+    ------
+    ValueError
+        For sizes that do not fit, queries that are missing, NaN or Inf in a layer, or what the construction refuses.
     """
     check_is_construction(construct)
     tokens = Layout(size, keep_recent).tokens(prefilled.context)
@@ -99,12 +132,12 @@ def compress(
 
 
 def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator]:
-    """One a sample and head, sample after sample; each a function of seed, layer, sample and head."""
+    """Makes a generator a sample and head, sample after sample: a function of seed, layer, sample and head."""
     return [torch.Generator().manual_seed(seed_of(seed, layer, *place)) for place in np.ndindex(*heads)]
 
 
 def _queries(prefilled: Prefilled, layer: int, construct: Construction, keep_recent: int) -> Tensor | None:
-    """What a construction that needs queries gets of them; None for one that does not."""
+    """Returns what a construction that needs queries gets of them; None for one that does not."""
     if not construct.needs_queries:
         return None
     queries = (
@@ -129,7 +162,7 @@ class _Heads:
     dtype: torch.dtype | None
 
     def coreset(self, construct: Construction, size: int, rho: float, generator: list[torch.Generator]) -> Coreset:
-        """`size` tokens of each sample and head: the construction's, then the last `keep_recent`, with log-weight 0."""
+        """Picks `size` tokens a sample and head: the construction's, then the last `keep_recent` with log-weight 0."""
         dtype = self.dtype or torch.promote_types(self.keys.dtype, torch.float32)
         whole = Cache(self.keys.to(dtype), self.values.to(dtype))
         if size == whole.n:
@@ -153,7 +186,7 @@ class _Heads:
 
 
 def _stored(keys: Float[Tensor, "b kv n d"], values: Float[Tensor, "b kv n dv"], coreset: Coreset) -> CoresetLayer:
-    """The layer that holds these tokens alone, in tensors of their own."""
+    """Makes the layer that holds these tokens alone, in tensors of their own."""
     kept = coreset.indices.unsqueeze(-1)
     k, v = (x.gather(-2, kept.expand(*coreset.indices.shape, x.shape[-1])) for x in (keys, values))
     weights = None if coreset.log_weights is None else coreset.log_weights.to(keys.dtype)

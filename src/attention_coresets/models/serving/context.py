@@ -1,4 +1,4 @@
-"""`with compressed(model, construct, size=...)`: generate on coresets."""
+"""Generates on coresets: `with compressed(model, construct, size=...)`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,19 @@ from attention_coresets.models.serving.running import Run, decoder_of, running
 
 @dataclass
 class Compressed:
-    """What the context did to the last prompt: bytes of its cache before and after, its tokens, those kept a head."""
+    """What the context did to the last prompt.
+
+    Parameters
+    ----------
+    bytes_before, bytes_after : int
+        Memory of its cache.
+    context : int
+        Tokens of the prompt.
+    size : int
+        Tokens kept in each KV head.
+    prompts : int
+        How many prompts there were, this one included.
+    """
 
     bytes_before: int = 0
     bytes_after: int = 0
@@ -34,19 +46,40 @@ def compressed(
     calibration: int = 512,
     seed: int | torch.Generator = 0,
 ) -> Iterator[Compressed]:
-    """Run a transformers decoder on coresets: ``with compressed(model, construct, size=512) as handle: ...``.
+    """Runs a transformers decoder on coresets: ``with compressed(model, construct, size=512) as handle: ...``.
 
-    The first forward over an empty cache is the prompt: it is computed with usual attention, and then the cache of each
-    layer with full attention is replaced, in place, by a coreset of `size` tokens for each sample and KV head; layers
-    with a sliding window are bounded already and stay. Later tokens are appended, positions go on as if nothing had
-    been dropped. Every new cache is a new prompt, to be read in one forward (no `prefill_chunk_size`); the one that
-    `generate` or the model returns can be continued inside this or a later context, and nowhere else. Parameters as
-    `compress`; `calibration`: queries of how many last positions are kept for constructions that ask for them,
-    `keep_recent` ones beside. Memory: the whole cache until the prompt is read, then size / context of it. Everything
-    is restored on exit.
+    The first forward over an empty cache is the prompt. It is computed with usual attention. Then the cache of each
+    layer with full attention is replaced, in place, by a coreset of `size` tokens for each sample and KV head. Layers
+    with a sliding window are bounded already and stay. Later tokens are appended, and positions go on as if nothing had
+    been dropped.
 
-    ValueError at once for a model without AttentionInterface, sizes that fit no context, or contexts within each other;
-    at the prompt for soft caps, extra sinks, padding, another cache than DynamicCache, a size above the prompt, NaN.
+    Every new cache is a new prompt, and must be read in one forward (no `prefill_chunk_size`). The cache that
+    `generate` or the model returns can be continued inside this or a later context, and nowhere else. The model is
+    restored on exit.
+
+    Cost: the whole cache in memory until the prompt is read, then size / context of it.
+
+    Parameters
+    ----------
+    model
+        A transformers decoder that takes another attention function (AttentionInterface).
+    construct : Construction
+    size, keep_recent, rho, seed
+        As in `compress`.
+    calibration : int
+        Of how many last positions before the `keep_recent` ones to keep the queries, for constructions that need them.
+
+    Yields
+    ------
+    Compressed
+        What the last prompt became.
+
+    Raises
+    ------
+    ValueError
+        At once: a model without AttentionInterface, sizes that fit no context, calibration < 1, or contexts within each
+        other. At the prompt: soft caps, extra sinks, padding, another cache than DynamicCache, a size above the prompt,
+        NaN or Inf.
     """
     check_is_construction(construct)
     Layout(size, keep_recent)  # refuses what fits no context before any work

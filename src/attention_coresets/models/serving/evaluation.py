@@ -1,4 +1,4 @@
-"""What a cache is worth to a language model: losses on the text that follows, and the distance to the full cache."""
+"""Measures what a cache is worth to a language model: losses on the text that follows, distance to the full cache."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,26 @@ from attention_coresets.models.serving.running import Run, running
 
 @torch.no_grad()
 def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c vocabulary"]:
-    """Log-probabilities after each of these tokens, which follow the cache's; the cache is left as it is.
+    """Computes log-probabilities after each of these tokens, which follow the cache's; the cache is left as it is.
 
-    One forward of all c tokens, teacher-forced: the same as one token after the other. `cache`: of `compress`, or a
-    full one. Row j predicts token j + 1.
+    One forward reads all c tokens, teacher-forced, which gives the same as one token after the other.
+
+    Parameters
+    ----------
+    model
+    cache : ModelCache
+        Of `compress`, or a full one.
+    ids : Int[Tensor, "b c"]
+
+    Returns
+    -------
+    Float[Tensor, "b c vocabulary"]
+        In nats. Row j predicts token j + 1.
+
+    Raises
+    ------
+    ValueError
+        For a model that is not supported or that already runs on coresets.
     """
     with running(model, Run()):
         logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True).logits
@@ -23,16 +39,22 @@ def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Ten
 
 
 def losses(log_probabilities: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c-1"]:
-    """Negative log-probability, in nats, of each of the tokens but the first."""
+    """Returns the negative log-probability, in nats, of each of the tokens but the first."""
     return -log_probabilities[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a model on coresets predicts a text, beside the same model on the full cache; nats, over all positions.
+    """How a model on coresets predicts a text, beside the same model on the full cache; in nats, over all positions.
 
-    loss, loss_full: mean next-token losses. kl, kl_p99: mean and 99th percentile of KL(full || coreset). agreement:
-    share of positions at which both find the same token most probable.
+    Parameters
+    ----------
+    loss, loss_full : float
+        Mean next-token losses.
+    kl, kl_p99 : float
+        Mean and 99th percentile of KL(full || coreset).
+    agreement : float
+        Share of positions at which both find the same token most probable.
     """
 
     loss: float
@@ -43,7 +65,23 @@ class Agreement:
 
 
 def agreement(full: Float[Tensor, "b c v"], found: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Agreement:
-    """Compare log-probabilities of `continuation` at the positions whose next token is known, c - 1 a sample."""
+    """Compares log-probabilities of `continuation` at the positions whose next token is known, c - 1 a sample.
+
+    Parameters
+    ----------
+    full, found : Float[Tensor, "b c v"]
+        On the full cache, and on coresets.
+    ids : Int[Tensor, "b c"]
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    ValueError
+        For fewer than 2 tokens.
+    """
     if ids.shape[-1] < 2:
         raise ValueError(f"a continuation needs at least 2 tokens to have a next one, got {ids.shape[-1]}")
     p, q = full[:, :-1], found[:, :-1]

@@ -1,4 +1,4 @@
-"""The cache of one attention layer as a coreset for each sample and KV head, and the tokens that came after it."""
+"""Holds the cache of one attention layer: a coreset for each sample and KV head, and the tokens that came after it."""
 
 import copy
 from typing import Any
@@ -12,13 +12,22 @@ ModelCache = Any  # a Cache of transformers: what its layers have differs by kin
 
 
 class CoresetLayer(DynamicLayer):
-    """`size` stored tokens of a context of n, then new tokens, which are appended as in any other layer.
+    """A cache's layer that stores `size` tokens of a context of n, then new tokens, appended as in any other layer.
 
-    keys, values: ``[b, kv, size + new, d]``; indices ``[b, kv, size]``: places in the context of the stored tokens;
-    log_weights ``[b, kv, size]`` or None (all zero): what attention adds to their logits. The length that the layer
-    reports is n + new, so that positions go on as if nothing had been dropped, and its mask counts stored tokens as the
-    last ones before the new: causality then holds for one or many new tokens at once. Only attention that adds the
-    log-weights may read it: `update` raises ValueError outside such a run (see `compressed` and `continuation`).
+    It reports the length n + new, so that positions go on as if nothing had been dropped. Its mask counts the stored
+    tokens as the last ones before the new, so that causality holds for one or many new tokens at once. Only attention
+    that adds the log-weights may read it: `update` raises ValueError outside such a run (`compressed`, `continuation`).
+
+    Parameters
+    ----------
+    keys, values : Float[Tensor, "b kv m d"], Float[Tensor, "b kv m dv"]
+        Of the stored tokens, m = size at first.
+    indices : Int[Tensor, "b kv m"]
+        Their places in the context.
+    log_weights : Float[Tensor, "b kv m"], optional
+        What attention adds to their logits. None: all zero.
+    context : int
+        n.
     """
 
     def __init__(
@@ -38,17 +47,17 @@ class CoresetLayer(DynamicLayer):
 
     @property
     def size(self) -> int:
-        """Tokens stored of the context in each sample and KV head."""
+        """Returns how many tokens of the context are stored in each sample and KV head."""
         return self.indices.shape[-1]
 
     def bias(self, length: int) -> Float[Tensor, "b kv 1 length"] | None:
-        """What attention adds to the logits of stored and new tokens, `length` in all: 0 for the new ones."""
+        """Returns what attention adds to the logits of stored and new tokens, `length` in all: 0 for the new ones."""
         if self.log_weights is None:
             return None
         return torch.nn.functional.pad(self.log_weights, (0, length - self.size)).unsqueeze(-2)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """As `DynamicLayer.update`; ValueError where attention would leave the log-weights out."""
+        """Appends as `DynamicLayer.update`; ValueError where attention would leave the log-weights out."""
         if not self.open:
             raise ValueError(
                 "this cache holds coresets with log-weights, which usual attention leaves out; "
@@ -57,15 +66,15 @@ class CoresetLayer(DynamicLayer):
         return super().update(key_states, value_states, *args, **kwargs)
 
     def get_seq_length(self) -> int:
-        """The logical length: all tokens of the context, kept or not, and the new ones."""
+        """Returns the logical length: all tokens of the context, kept or not, and the new ones."""
         return self.context - self.size + self.keys.shape[-2]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """(number of keys, logical place of the first): the mask's last keys are the new tokens."""
+        """Returns (number of keys, logical place of the first): the mask's last keys are the new tokens."""
         return self.keys.shape[-2] + query_length, self.context - self.size
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove new tokens, as `DynamicLayer.crop`; ValueError where that would cut into the coreset."""
+        """Removes new tokens, as `DynamicLayer.crop`; ValueError where that would cut into the coreset."""
         new = self.keys.shape[-2] - self.size
         if abs(tokens_to_remove) > new:
             raise ValueError(f"cannot remove {abs(tokens_to_remove)} tokens: only {new} came after the coreset")
@@ -91,7 +100,7 @@ class CoresetLayer(DynamicLayer):
 
 
 def branch(cache: ModelCache) -> ModelCache:
-    """A cache that can be extended without a trace in this one: layers of its own, the same tensors.
+    """Makes a cache that can be extended without a trace in this one: layers of its own, the same tensors.
 
     Holds for layers that grow by making new tensors, as the dynamic ones and `CoresetLayer` do.
     """
@@ -101,7 +110,7 @@ def branch(cache: ModelCache) -> ModelCache:
 
 
 def cache_bytes(cache: ModelCache) -> int:
-    """Memory that the cache's tensors hold, whole storages (a view counts as what it keeps alive), each once."""
+    """Measures the bytes that the cache's tensors keep alive: whole storages, of views too, each once."""
     tensors = [x for layer in cache.layers for x in vars(layer).values() if isinstance(x, Tensor)]
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     return sum(storages.values())

@@ -1,7 +1,7 @@
 """The needle test: facts planted in a long text, asked for once the text's cache is a coreset.
 
-Phrasing and topics are ones that SmolLM2-135M-Instruct answers from its full cache at 1000 to 2000 tokens of prose; of
-several facts of one kind (the secret numbers of four cities) it confuses the first with the others.
+SmolLM2-135M-Instruct answers these phrasings and topics from its full cache at 1000 to 2000 tokens of prose. Of several
+facts of one kind (the secret numbers of four cities) it confuses the first with the others.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,10 @@ TOPICS = (
 
 @dataclass(frozen=True)
 class Needle:
-    """A fact to find again: the `topic` is `value`, planted after the share `depth` of the text."""
+    """A fact to find again: the `topic` is `value`, planted after the share `depth` of the text.
+
+    Raises ValueError for a depth outside 0 to 1.
+    """
 
     topic: str
     value: str
@@ -56,16 +59,32 @@ class Answer:
 
 
 def draw(seed: int, topics: Sequence[str] = TOPICS) -> list[Needle]:
-    """A needle for each topic, its five-digit number drawn, in the middle of its equal part of the text."""
+    """Makes a needle for each topic, its five-digit number drawn, in the middle of its equal part of the text."""
     numbers = torch.randint(10**4, 10**5, (len(topics),), generator=torch.Generator().manual_seed(seed)).tolist()
     depths = [(i + 0.5) / len(topics) for i in range(len(topics))]
     return [Needle(topic, str(v), depth) for topic, v, depth in zip(topics, numbers, depths, strict=True)]
 
 
 def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: int) -> tuple[Int[Tensor, "n"], int]:
-    """The text's first tokens with the facts in it, `length` tokens in all, and how many tokens of the text these are.
+    """Plants the facts in the text's first tokens, `length` tokens in all.
 
-    Depths are shares of these tokens. ValueError where facts or text do not fit.
+    Parameters
+    ----------
+    tokenizer
+    text : Int[Tensor, "t"]
+    needles : Sequence[Needle]
+        Their depths are shares of the text's own tokens.
+    length : int
+
+    Returns
+    -------
+    Int[Tensor, "n"], int
+        The tokens, and how many of them are the text's own.
+
+    Raises
+    ------
+    ValueError
+        Where facts or text do not fit.
     """
     facts = [(needle, encode(tokenizer, needle.fact)) for needle in sorted(needles, key=lambda needle: needle.depth)]
     own = length - sum(len(fact) for _, fact in facts)
@@ -80,7 +99,7 @@ def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: 
 
 
 def ask(model, tokenizer, cache: ModelCache, needle: Needle) -> Answer:
-    """Put the question after the cache's tokens and read off the answer, teacher-forced; the cache stays as it is."""
+    """Puts the question after the cache's tokens and reads off the answer, teacher-forced; the cache stays as it is."""
     question, answer = encode(tokenizer, needle.question), encode(tokenizer, needle.answer)
     ids = torch.cat([question, answer])[None].to(model.device)
     rows = continuation(model, cache, ids)[0, len(question) - 1 : -1].cpu()  # predictions of the answer's tokens
@@ -89,5 +108,5 @@ def ask(model, tokenizer, cache: ModelCache, needle: Needle) -> Answer:
 
 
 def encode(tokenizer, text: str) -> Int[Tensor, "t"]:
-    """The text's tokens alone, without the ones that a tokenizer puts at the ends."""
+    """Returns the text's tokens alone, without those that a tokenizer puts at the ends."""
     return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False).input_ids[0]

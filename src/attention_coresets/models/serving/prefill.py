@@ -1,4 +1,4 @@
-"""The prefill: usual attention over the whole context, its cache and its last queries."""
+"""Prefills: usual attention over the whole context, and keeps its cache and its last queries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,18 @@ from attention_coresets.models.serving.running import Decoder, Run, check_layers
 class Prefilled:
     """A cache as the model filled it, in its own units, and what constructions may know beside it.
 
-    queries: by layer with full attention ``[b, kv, group, c, d]``, those of the last c positions in order, times the
-    layer's scaling: query j of c is that of position context - c + j. Empty where none were kept. layers: the layers
-    with full attention. decoder: what filled the cache, whose rotary positions can carry its queries to later ones.
+    Parameters
+    ----------
+    cache : ModelCache
+    context : int
+        Tokens of the context.
+    layers : tuple[int, ...]
+        The layers with full attention.
+    queries : Mapping[int, Float[Tensor, "b kv group c d"]]
+        By layer, the queries of the last c positions in order, times the layer's scaling: query j of c is that of
+        position context - c + j. Empty where none were kept.
+    decoder : Decoder
+        What filled the cache. Its rotary positions can carry the queries to later ones.
     """
 
     cache: ModelCache
@@ -28,22 +37,38 @@ class Prefilled:
     decoder: Decoder
 
     def asked(self, layer: int, before: int) -> Float[Tensor, "b kv group c d"] | None:
-        """The queries of a layer at positions before this one, those that the tokens before it may be judged by."""
+        """Returns the queries of a layer at positions before this one, by which the tokens before it may be judged."""
         queries = self.queries.get(layer)
         count = 0 if queries is None else queries.shape[-2] - (self.context - before)
         return None if queries is None or count < 1 else queries[..., :count, :]
 
     def moved(self, layer: int) -> Float[Tensor, "b kv group c d"] | None:
-        """All queries of a layer as if asked right after the context, of which they then see every token (`rotary`)."""
+        """Returns all queries of a layer as if asked right after the context, all of which they see (rotary.py)."""
         queries = self.queries.get(layer)
         return None if queries is None else move(self.decoder, queries, queries.shape[-2], layer)
 
 
 @torch.no_grad()
 def prefill(model, ids: Int[Tensor, "b n"], calibration: int = 512) -> Prefilled:
-    """Run the decoder over the context and keep its cache and the queries of its last `calibration` positions.
+    """Runs the decoder over the context, and keeps its cache and the queries of its last positions.
 
-    No tokens x vocabulary logits are built. ValueError for a model that is not supported, or calibration < 0.
+    No tokens x vocabulary logits are built.
+
+    Parameters
+    ----------
+    model
+    ids : Int[Tensor, "b n"]
+    calibration : int
+        Of how many last positions to keep the queries.
+
+    Returns
+    -------
+    Prefilled
+
+    Raises
+    ------
+    ValueError
+        For a model that is not supported, or calibration < 0.
     """
     if calibration < 0:
         raise ValueError(f"calibration must be at least 0 queries, got {calibration}")
@@ -56,7 +81,7 @@ def prefill(model, ids: Int[Tensor, "b n"], calibration: int = 512) -> Prefilled
 
 
 def taken(run: Run, cache: ModelCache, decoder: Decoder) -> Prefilled:
-    """What a run saw while the decoder filled this cache; the queries by KV head."""
+    """Collects what a run saw while the decoder filled this cache; the queries by KV head."""
     layers = check_layers(run, cache)
     heads = {layer: cache.layers[layer].keys.shape[1] for layer in layers}
     queries = {layer: q.unflatten(1, (heads[layer], -1)) for layer, q in run.queries.items()}

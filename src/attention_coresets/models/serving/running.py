@@ -1,6 +1,6 @@
-"""A model whose attention adds the log-weights of coresets, and that can be watched while it prefills.
+"""Runs a model whose attention adds the log-weights of coresets, and watches it while it prefills.
 
-transformers hands every attention layer to a function by name (AttentionInterface); ours is `sdpa` plus a mask that
+transformers hands every attention layer to a function by name (AttentionInterface). Ours is `sdpa` plus a mask that
 carries the log-weights. Hooks on the decoder tell it which cache a forward uses.
 """
 
@@ -31,8 +31,8 @@ class Run:
     """What the attention layers of a running model know.
 
     calibration: how many of a prefill's last queries to keep, ``[b, heads, c, d]`` a layer, times the scaling.
-    prefilled: called after a forward that filled an empty cache, with the run and the cache; None: nothing is done, and
-    a full cache may be continued.
+    prefilled: called with the run and the cache after a forward that filled an empty cache. None: nothing is done, and
+        a full cache may be continued.
     """
 
     calibration: int = 0
@@ -50,7 +50,7 @@ _RUNS: "weakref.WeakKeyDictionary[nn.Module, Run]" = weakref.WeakKeyDictionary()
 
 
 def decoder_of(model) -> Decoder:
-    """The part of the model that has the attention layers; ValueError for models that are not supported."""
+    """Returns the part of the model that has the attention layers; ValueError for models that are not supported."""
     name = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(f"{name} is not a decoder alone; coresets serve Llama-, Qwen- and Gemma-like decoders")
@@ -66,9 +66,9 @@ def decoder_of(model) -> Decoder:
 
 @contextmanager
 def running(model, run: Run) -> Iterator[Run]:
-    """The model under our attention function; everything is put back on leaving, after an exception too.
+    """Runs the model under our attention function; everything is put back on leaving, after an exception too.
 
-    ValueError for a model that is not supported or already runs on coresets.
+    Raises ValueError for a model that is not supported or already runs on coresets.
     """
     decoder = decoder_of(model)
     layers = [module for module in decoder.modules() if hasattr(module, "layer_idx")]
@@ -96,7 +96,7 @@ def running(model, run: Run) -> Iterator[Run]:
 
 
 def _opening(decoder: Decoder, run: Run) -> Callable:
-    """The hook before a forward: checks what it was given, and sees to it that a prefill has a cache we know."""
+    """Makes the hook before a forward: it checks what the forward was given, and gives a prefill a cache we know."""
     names = list(inspect.signature(decoder.forward).parameters)
 
     def opening(_, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -118,7 +118,7 @@ def _opening(decoder: Decoder, run: Run) -> Callable:
 
 
 def _closing(run: Run, output) -> None:
-    """After a forward (a failed one has no output): coresets are shut again, and a filled cache is handed over."""
+    """Shuts the coresets after a forward, and hands a filled cache over; a forward that failed has no output."""
     cache = run.cache
     _shut(run)
     if output is not None and cache is not None and run.prefilling and run.prefilled is not None:
@@ -136,7 +136,7 @@ def _coresets(cache: ModelCache | None) -> list[CoresetLayer]:
 
 
 def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options):
-    """`sdpa`, with the log-weights of the layer's coreset added to its logits; a prefill's last queries are kept."""
+    """Computes `sdpa`, the log-weights of the layer's coreset added to its logits; keeps a prefill's last queries."""
     run, layer = _RUNS[module], module.layer_idx
     if altered := altered_softmax(options):
         raise ValueError(f"layer {layer} has attention other than a plain softmax ({', '.join(altered)}): no coresets")
@@ -154,7 +154,7 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention
 def _with_bias(
     mask: Tensor | None, bias: Float[Tensor, "b kv 1 keys"], query: Float[Tensor, "b heads q d"]
 ) -> Float[Tensor, "b heads _ keys"]:
-    """The additive mask: -inf where the boolean mask [b, 1, q, keys] is False, else the bias of the KV head."""
+    """Makes the additive mask: -inf where the boolean mask [b, 1, q, keys] is False, else the bias of the KV head."""
     bias = bias.repeat_interleave(query.shape[1] // bias.shape[1], dim=1).to(query.dtype)  # [b, heads, 1, keys]
     return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
 
@@ -170,7 +170,7 @@ def _refuse_padding(mask) -> None:
 
 
 def _check_cache(cache, continued: bool) -> None:
-    """ValueError for a cache that no coreset can replace; `continued`: a full cache may hold tokens already."""
+    """Raises ValueError for a cache that no coreset can replace; `continued`: a full cache may hold tokens already."""
     if type(cache) is not DynamicCache or cache.offloading:
         kind = "an offloaded cache" if getattr(cache, "offloading", False) else type(cache).__name__
         raise ValueError(f"{kind} cannot hold coresets; leave past_key_values out, or pass a DynamicCache")
@@ -182,7 +182,7 @@ def _check_cache(cache, continued: bool) -> None:
 
 
 def check_layers(run: Run, cache: ModelCache) -> list[int]:
-    """The layers with full attention, those a coreset replaces; ValueError where a layer is of an unknown kind."""
+    """Returns the layers with full attention, which coresets replace; ValueError for a layer of an unknown kind."""
     known = ("DynamicLayer", "DynamicSlidingWindowLayer")
     for index, layer in enumerate(cache.layers):
         kind = type(layer).__name__
