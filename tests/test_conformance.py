@@ -129,7 +129,7 @@ def test_what_is_drawn_elsewhere_is_refused():
     def drawn(request):
         return Coreset(torch.rand(*request.cache.heads, request.cache.n).topk(request.size).indices.sort(-1).values)
 
-    with pytest.raises(ValueError, match="other tokens from the same seeds"):
+    with pytest.raises(ValueError, match="another coreset from the same seeds"):
         check_construction(broken(**chosen(drawn)))
 
 

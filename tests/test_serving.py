@@ -491,7 +491,8 @@ def test_a_packaged_model_reads_on_from_its_whole_context_and_answers() -> None:
 def test_unweighted_coresets_stand_for_all_tokens_and_heuristics_for_their_own(models) -> None:
     """New tokens join with log-weight 0: m of n equal ones must weigh log(n / m) each, what an eviction keeps 0."""
     prefilled = prefill(models["Llama"], CONTEXT, calibration=4)
-    for name, expected in (("uniform", math.log((N - 2) / (SIZE - 2))), ("knorm", None)):
+    each = math.log((N - 2) / (SIZE - 2))
+    for name, expected in (("uniform", each), ("balancekv", each), ("knorm", None)):
         held = compress(prefilled, make_coreset(name), SIZE, keep_recent=2)
         weights = held.layers[0].log_weights
         if expected is None:

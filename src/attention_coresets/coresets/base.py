@@ -79,9 +79,11 @@ class Construction(ABC):
     moved: bool = False
     needs_positions: bool = False
     # `model_units`: keys, values and queries as a model computes them, where a cache of a model is given centred and
-    # scaled otherwise; implied by `needs_queries`. Log-weights None then mean weight 1, also beside tokens that come
-    # later.
+    # scaled otherwise; implied by `needs_queries`.
     model_units: bool = False
+    # `evicts`: what it drops is gone, so that in a running model the tokens it keeps, if without weights, count once
+    # each beside tokens that come later. Else m unweighted tokens of n count n / m each.
+    evicts: bool = False
     # `sinks`: how many first tokens of the text it always keeps; the size asked must be larger.
     sinks: int = 0
     # What it promises. `model`, which has no default: "unweighted", tokens without weights; "tilted", weights that

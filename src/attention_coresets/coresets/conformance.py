@@ -118,8 +118,8 @@ def _tried(name: str, where: str, run: Callable[[Cache, int], Coreset], cache: C
 def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[str, torch.Tensor], size: int) -> None:
     """Tries the same seeds again, and each head alone."""
     first, again = (construct(cache, size, _RHO, _generators(_HEADS), **text) for _ in range(2))
-    if not torch.equal(first.indices, again.indices):
-        raise ValueError(f"{name} chose other tokens from the same seeds; draw from request.generator alone")
+    if not torch.equal(first.indices, again.indices) or not _same_weights(first, again):
+        raise ValueError(f"{name} made another coreset from the same seeds; draw from request.generator alone")
     if construct.agreement == Agreement.ERROR:  # rounding, which the batch changes, may lead it to other tokens
         return
     for head, g in enumerate(_generators(_HEADS)):
@@ -129,6 +129,12 @@ def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[
                 f"{name} gives head {head} another coreset in a batch than alone; a head must not see its batch, and "
                 "random numbers must come head by head (coresets.randomness.draw)"
             )
+
+
+def _same_weights(one: Coreset, other: Coreset) -> bool:
+    if one.log_weights is None or other.log_weights is None:
+        return one.log_weights is other.log_weights
+    return torch.equal(one.log_weights, other.log_weights)
 
 
 def _agree(agreement: Agreement, one: Coreset, other: Coreset, cache: Cache) -> bool:

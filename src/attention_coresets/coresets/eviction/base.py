@@ -26,6 +26,7 @@ class Scorer(Construction):
 
     model: ClassVar[str] = "unweighted"
     model_units: ClassVar[bool] = True
+    evicts: ClassVar[bool] = True
 
     @abstractmethod
     def scores(self, request: Request) -> Float[Tensor, "*heads n"]:

@@ -173,7 +173,7 @@ class _Heads:
         if not construct.in_model_units:
             cache = Cache(normalised(cache.keys)[0], normalised(cache.values)[0])
         coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
-        if coreset.log_weights is None and not construct.in_model_units:
+        if coreset.log_weights is None and not construct.evicts:
             each = math.log(old / coreset.size)  # of equal weights, each kept token stands for so many
             coreset = Coreset(coreset.indices, torch.full_like(coreset.indices, each, dtype=dtype))
         return self._with_recent(coreset, old)
