@@ -10,6 +10,7 @@ from attention_coresets.analysis.league_tables import league_block
 from attention_coresets.analysis.markdown import interval, number, table
 from attention_coresets.analysis.measures import Measured, coefficient, error_at, setting
 from attention_coresets.analysis.prose import SYNTHETIC
+from attention_coresets.analysis.readme_numbers import FOUND
 from attention_coresets.analysis.real_prose import REAL
 from attention_coresets.analysis.results import Results
 from attention_coresets.analysis.section_tables import SYMBOLS, model_of
@@ -190,4 +191,5 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     **SYNTHETIC,
     **REAL,
     **SERVED,
+    **FOUND,
 }
