@@ -93,7 +93,7 @@ def test_the_committed_pages_state_no_number_by_hand_that_is_not_listed():
 
 @pytest.mark.parametrize("words", ["Ours is better on 7 heads.", "Ours is better on seven heads."])
 def test_a_count_typed_into_the_readme_is_named_with_its_line(words):
-    before, heading, after = pages()["README.md"].partition("## Results\n")
+    before, heading, after = pages()["README.md"].partition("## What was found\n")
     (wrong,) = of_readme(before + heading, f"{words}\n", after)
     count = "7" if "7" in words else "seven"
     assert wrong.startswith(f'README.md:{before.count(chr(10)) + 2}: "{count}" typed by hand')
@@ -102,7 +102,7 @@ def test_a_count_typed_into_the_readme_is_named_with_its_line(words):
 
 
 def test_the_sentences_that_were_typed_by_hand_are_caught():
-    before, heading, after = pages()["README.md"].partition("### Real caches\n")
+    before, heading, after = pages()["README.md"].partition("## What was found\n")
     first, second = of_readme(before + heading, ORIGINAL, after)
     assert '"eight", "nine" typed by hand' in first
     assert '"1/16", "all but", "1/8", "five", "1/4" typed by hand' in second

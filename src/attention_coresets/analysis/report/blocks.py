@@ -7,6 +7,7 @@ import numpy as np
 from attention_coresets.analysis.parts.markdown import number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.topic import Words
+from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.stats.frames import column
 from attention_coresets.analysis.topics.contents import TOPICS
 
@@ -50,4 +51,5 @@ BLOCKS: dict[str, Words] = {
     "headline": headline,
     **{name: make for topic in TOPICS for name, make in topic.tables.items()},
     **SENTENCES,
+    **FOUND,
 }

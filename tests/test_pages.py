@@ -1,0 +1,147 @@
+"""The pages that newcomers read: their code runs as printed, their links lead somewhere, their tables are whole."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from attention_coresets.analysis.claims import CLAIMS
+from attention_coresets.analysis.readme_numbers import FOUND
+
+from attention_coresets import CORESETS
+from attention_coresets.caches import CACHES
+from command_line import Shell
+from synthetic_results import synthetic_results
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+README = (ROOT / "README.md").read_text()
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+HAS_MODELS = importlib.util.find_spec("transformers") is not None
+# README's blocks of Python, in order
+LIBRARY, MODEL, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What a page registers is gone after its test."""
+    before = [(registry, dict(registry)) for registry in (CORESETS, CACHES)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
+
+def test_the_library_as_printed(capsys):
+    exec(LIBRARY, {})
+    shapes, bounds, again = capsys.readouterr().out.splitlines()
+    assert shapes == "torch.Size([128]) torch.Size([128])"
+    found, ceiling = (float(word) for word in bounds.split(" <= largest error <= "))
+    assert 0 < found <= ceiling
+    assert float(again) == pytest.approx(found, rel=1e-9)
+
+
+@pytest.mark.skipif(not HAS_MODELS, reason="needs transformers")
+def test_the_model_as_printed(capsys):
+    exec(MODEL, {})
+    before, after = (int(number) for number in re.findall(r"\d+", capsys.readouterr().out))
+    assert before == 2 * 2 * 512 * 2 * 16 * 4  # layers, keys and values, tokens, KV heads, dimension, bytes of float32
+    assert after < 0.3 * before
+
+
+def test_the_construction_of_ones_own_as_printed(tmp_path, monkeypatch, capfd):
+    (command,) = re.findall(r"^python scripts/sweep.py (plugins=.*)$", README, re.MULTILINE)
+    (tmp_path / "my_module.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    ran = Shell(tmp_path, monkeypatch, capfd).sweep(*command.split(), "adversary=tiny")
+    assert ran.code == 0, ran.err
+    assert "top_norm (unweighted) on sphere: n=1024" in ran.out
+    sys.modules.pop("my_module")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(path, tmp_path):
+    if "transformers" in path.read_text() and not HAS_MODELS:
+        pytest.skip("needs transformers")
+    assert path.read_text().count("\n") < 40
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore:numba cannot be imported:RuntimeWarning", str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.splitlines()) >= 3
+
+
+def test_the_first_page_is_short():
+    assert README.count("\n") <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link.partition("#")[0]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_on_pages_are_there(page):
+    """From the root of the repository; NAME stands for a name to be chosen."""
+    named = re.findall(r"(?<![\w./-])(?:scripts|docs|conf|examples|tests|benchmarks)/[\w/]+\.\w+", page.read_text())
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
+
+
+def test_every_construction_is_in_the_table():
+    section = README.partition("## Constructions\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(CORESETS)
+
+
+def test_every_page_is_reached_from_the_first():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)\s#]+\.md)", page.read_text())
+        waiting += [(page.parent / link).resolve() for link in links if "://" not in link]
+    assert set(PAGES) <= reached
+
+
+def test_numbers_of_the_first_page_are_those_of_the_report():
+    """Each number that README has from a claim is the one that decides the claim in paper_repro.md."""
+    claims = {
+        "found_gamma": "gamma_walk_tilted",
+        "found_floor": "floor",
+        "found_beta": "beta_walk_tilted_antipodal",
+        "found_league_free": "league_free",
+        "found_league_fixed": "league_tilted",
+        "found_loss": "real_loss_8",
+    }
+    report = (ROOT / "paper_repro.md").read_text()
+    for block, claim in claims.items():
+        row = next(line for line in report.splitlines() if line.startswith(f"| `{claim}` "))
+        (words,) = re.findall(rf"<!-- numbers:{block} -->(.*?)<!--", README)
+        assert f"| {words} " in row
+
+
+def test_first_page_numbers_are_computed():
+    results = synthetic_results()
+    empty = replace(results, table=results.table.iloc[:0], fits=[], heads=None)
+    verdicts = FOUND["found_verdicts"](results)
+    total, *counts = (int(count) for count in re.findall(r"\d+", verdicts))
+    assert total == len(CLAIMS) == sum(counts)
+    assert FOUND["found_verdicts"](empty) == f"{len(CLAIMS)} claims: {len(CLAIMS)} not run"
+    gamma = float(FOUND["found_gamma"](results).partition(" [")[0])
+    assert gamma == pytest.approx(1, abs=0.04)  # the synthetic walk needs 1/ε tokens, and uniform subsets 1/ε²
+    fixed = float(FOUND["found_league_fixed"](results).partition(" [")[0])
+    assert fixed == pytest.approx(0.6, rel=0.02)  # 0.6 unweighted, 0.5 tilted: the larger
+    assert all(block(empty) == "" for name, block in FOUND.items() if name != "found_verdicts")
