@@ -36,8 +36,11 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """The folder a module stands in; modules at the top of the package or of coresets/ are rooms of their own."""
+    """The folder a module stands in; modules at the top of the package or of coresets/ are rooms of their own, and a
+    question of the analysis is one room with its figures."""
     folder = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    if folder.startswith(f"{PACKAGE}.analysis.topics."):
+        return ".".join(folder.split(".")[:4])
     return module if folder in (PACKAGE, f"{PACKAGE}.coresets") else folder
 
 

@@ -12,16 +12,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from attention_coresets import CACHES, CORESETS, attention_error, make_cache, make_coreset
+from attention_coresets.coresets.arms import ARMS
 from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
+from attention_coresets.study.config import register
 from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
 
-ARMS = ("uniform", "halving_unweighted", "walk_tilted")
+THREE = ("uniform", "halving_unweighted", "walk_tilted")
 
 
 @pytest.fixture
@@ -51,13 +54,12 @@ def configuration(**changes) -> dict:
 
 
 def test_registry_names_are_option_names() -> None:
-    assert {path.stem for path in options("cache")} == set(CACHES)
-    assert {path.stem for path in options("coreset")} == set(CORESETS)
+    register()
+    for group, names in (("cache", CACHES), ("coreset", CORESETS), ("arm", ARMS)):
+        assert {name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)} == set(names)
 
 
 def test_labels_are_file_names() -> None:
-    for path in options("arm"):
-        assert OmegaConf.load(path).arm == path.stem
     for path in options("experiment"):
         assert OmegaConf.load(path).experiment == path.stem
         assert OmegaConf.load(path).hydra.mode == "MULTIRUN"
@@ -72,17 +74,16 @@ def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Pa
     assert set(OmegaConf.load(path)["at"]) - {"shape"} == set(TIERS)  # shape: several keys swept as one
 
 
-def of_text(arm: Path) -> bool:
+def of_text(arm: str) -> bool:
     """Whether an arm's construction needs queries or positions, which only a real head has."""
-    (choice,) = OmegaConf.load(arm).defaults
-    construction = CORESETS[choice["override /coreset"]]
-    return any(getattr(construction, f"needs_{what}", False) for what in ("queries", "positions"))
+    construct = CORESETS[ARMS[arm].construction]
+    return construct.needs_queries or construct.needs_positions
 
 
 @pytest.mark.parametrize("text", [False, True])
 def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> None:
     monkeypatch.setenv("ATTENTION_CORESETS_CAPTURES", str(tmp_path / "captures"))
-    arms = [path.stem for path in options("arm") if of_text(path) == text]
+    arms = [label for label in ARMS if of_text(label) == text]
     cache = ("cache=model", "cache.model=tiny-random", "cache.queries=8") if text else ("cache=sphere", "cache.d=2")
     outcome = shell.sweep("-m", f"arm={','.join(arms)}", *cache, "cache.n=12", "sizes=[5]", "adversary=tiny")
     assert outcome.code == 0
@@ -159,7 +160,7 @@ def test_sweep_resumes_and_collects(shell: Shell) -> None:
     assert collected.code == 0
     assert re.search(r"probe +6 +0 +12 ", collected.out)
     table = read_table(shell.results / "smoke" / "table.parquet")
-    assert set(table["arm"]) == set(ARMS)
+    assert set(table["arm"]) == set(THREE)
     assert set(table["experiment"]) == {"probe"}
     sigma = table.groupby(["seed", "head"])["sigma"]  # the same caches for every arm
     assert (sigma.max() / sigma.min()).max() == pytest.approx(1, abs=1e-12)

@@ -45,13 +45,13 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext,
     """Run every cell of the grid that is not done. StudyError, after a summary, where any of them failed."""
     refuse_arm_with_coreset(arguments)
     provenance()  # refuses a wrong revision now, not in every cell
-    plan = _plan(arguments, config, context)
+    grid = plan(arguments, config, context)
     store = Store(Path(config.paths.results))
     store.prepare()
     if config.experiment is not None:
         changes = [o for o in config.hydra.overrides.task if not o.lstrip("+~").startswith(_NEUTRAL)]
-        store.record(Manifest(config.experiment, config.tier, [p.member for p in plan], changes))
-    cells = {p.member.cell: p for p in plan}  # two arms can come to the same cell
+        store.record(Manifest(config.experiment, config.tier, [p.member for p in grid], changes))
+    cells = {p.member.cell: p for p in grid}  # two arms can come to the same cell
     todo = [p for p in cells.values() if store.read(p.member.cell) is None]
     board = Board(Path(config.hydra.sweep.dir) / "status")
     title = f"{config.experiment or 'sweep'} ({config.tier})"
@@ -69,7 +69,7 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext,
         )
 
 
-def _plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> list[Planned]:
+def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> list[Planned]:
     """Lay out and check all cells.
 
     Hydra takes a tenth of a second to compose one, so it does it once for each choice of config groups; the jobs'
@@ -81,7 +81,7 @@ def _plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> 
     constant = set.intersection(*(set(job) for job in jobs))
     composed: dict[tuple[str, ...], Composed] = {}
     parsed = {text: parser.parse_override(text) for job in jobs for text in job}
-    plan, plugins = [], PluginChecks()
+    found, plugins = [], PluginChecks()
     for job in jobs:
         choices = tuple(text for text in job if parsed[text].key_or_group in groups)
         if choices not in composed:
@@ -89,8 +89,8 @@ def _plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> 
         for text in set(job) - constant - set(choices):
             OmegaConf.update(composed[choices], parsed[text].key_or_group, parsed[text].value())
         label = " ".join(text for text in job if text not in constant) or "the only cell"
-        plan.append(_planned(job, label, resolve(composed[choices]), plugins))
-    return plan
+        found.append(_planned(job, label, resolve(composed[choices]), plugins))
+    return found
 
 
 def _planned(overrides: list[str], label: str, config: dict[str, Any], plugins: PluginChecks) -> Planned:

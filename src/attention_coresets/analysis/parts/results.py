@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ class Results:
     table: pd.DataFrame
     fits: list[dict]
     heads: pd.DataFrame | None = None
+    measured: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # claims, once each
 
     def rows(self, experiment: str) -> pd.DataFrame:
         """The rows of one experiment, none where it was not run."""

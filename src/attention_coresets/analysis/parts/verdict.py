@@ -50,6 +50,8 @@ class Outcome:
 
 
 def evaluate(claim: Claim, results: Results) -> Outcome:
-    """Measure a claim on a tier's results and apply the status rule, setting by setting."""
-    parts = [(part, status(part.estimate, claim.expected)) for part in claim.measure(results)]
-    return Outcome(claim, results.tier, parts, overall(word for _, word in parts))
+    """Measure a claim on a tier's results, once, and apply the status rule, setting by setting."""
+    if claim not in results.measured:
+        parts = [(part, status(part.estimate, claim.expected)) for part in claim.measure(results)]
+        results.measured[claim] = Outcome(claim, results.tier, parts, overall(word for _, word in parts))
+    return results.measured[claim]
