@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from attention_coresets import CACHES, CORESETS, Cache, make_cache, make_coreset
+from attention_coresets.attention import attention_weights, seen
 from attention_coresets.caches import token_order
 from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.coresets.eviction.base import top_scores
+from attention_coresets.coresets.eviction.curdkv import CurDKV
 from attention_coresets.models.capture import capture
 from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.study.cell import run_cell
@@ -141,6 +143,26 @@ def test_scores_are_the_definition(name, parameters, rng):
         for h in range(HEADS):
             parts = (x[h].numpy() for x in (cache.keys, cache.values, queries, positions))
             assert coreset.indices[h].tolist() == best(globals()[name](*parts, **parameters), SIZE)
+
+
+def test_exact_leverage_of_keys_that_span_less(rng):
+    """Rank 2 in five dimensions: the diagonal of the projection onto the two, whatever rounding leaves in the rest."""
+    left, right = rng.standard_normal((N, 2)), rng.standard_normal((2, D))
+    keys = left @ right
+    basis, _ = np.linalg.qr(left)
+    found = CurDKV(leverage="exact")._leverage(torch.from_numpy(keys)[None], torch.arange(N)[None], torch.Generator())
+    np.testing.assert_allclose(found[0], (basis**2).sum(-1), atol=1e-9)
+
+
+def test_half_of_h2os_budget_is_recent(rng):
+    """As in the paper, unless said: of 40 tokens the last 20, and of the others those most attended to."""
+    cache, queries, _ = random_cache(rng, n=80)
+    wide = queries.repeat(1, 1, 7, 1)
+    kept = make_coreset("h2o")(cache, 40, RHO, *generators(0), queries=wide).indices
+    assert ((kept >= 60).sum(-1) == 20).all()
+    weights = attention_weights(wide, cache.keys, torch.arange(80).expand(HEADS, -1)).mean(dim=-3).sum(dim=-2)
+    scores = weights / seen(torch.arange(80).expand(HEADS, -1), wide.shape[-2]).sum(dim=-2)
+    assert torch.equal(kept[:, :20], scores[:, :60].topk(20, dim=-1).indices.sort(dim=-1).values)
 
 
 def test_projected_leverage_is_the_exact_gram_of_many_projections(rng):

@@ -7,9 +7,11 @@ import torch
 
 from attention_coresets import Coreset
 from attention_coresets.coresets.arms import ARMS
+from golden import make_settings
 from golden.make_tokens import FILE, coreset_of
 
 KEPT = json.loads(FILE.read_text())
+SETTINGS = json.loads(make_settings.FILE.read_text())
 
 
 @pytest.mark.rounding
@@ -29,3 +31,13 @@ def test_tokens_are_those_of_the_committed_results(label):
 def test_every_arm_has_its_parameters_still():
     for label, row in KEPT.items():
         assert (ARMS[label].construction, ARMS[label].parameters) == (row["construction"], row["parameters"])
+
+
+def test_defaults_are_what_they_were():
+    assert json.loads(json.dumps(make_settings.defaults())) == SETTINGS["defaults"]
+
+
+@pytest.mark.rounding
+def test_ceilings_are_what_they_were():
+    for found, kept in zip(make_settings.ceilings(), SETTINGS["ceilings"], strict=True):
+        assert found == pytest.approx(kept, rel=1e-6)

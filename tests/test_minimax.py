@@ -88,6 +88,19 @@ def test_second_moment_by_the_definition():
     torch.testing.assert_close(total, torch.einsum("hb,hbi->hi", y, T))
 
 
+def test_second_moments_of_weighted_heads_do_not_mix():
+    rng = np.random.default_rng(5)
+    keys, values, queries = (
+        torch.from_numpy(rng.standard_normal(shape)) for shape in ((3, 9, 4), (3, 9, 2), (3, 3, 4))
+    )
+    y, base = torch.from_numpy(rng.random((3, 3))), torch.from_numpy(rng.standard_normal((3, 9)))
+    batch = second_moment(keys, values, queries, y, base)
+    for head in range(3):
+        alone = second_moment(keys[head], values[head], queries[head], y[head], base[head])
+        for whole, part in zip(batch, alone, strict=True):
+            torch.testing.assert_close(whole[head], part, rtol=1e-12, atol=1e-12)
+
+
 def test_random_queries_lie_on_the_sphere_and_follow_their_head():
     both = random_queries(generators(3, 4), 50, 5, 1.7)
     torch.testing.assert_close(both.norm(dim=-1), torch.full((2, 50), 1.7, dtype=torch.float64))
@@ -179,6 +192,18 @@ def _nnls_tau(g, c, tokens):
     root = np.linalg.cholesky(g[np.ix_(tokens, tokens)] + 1e-9 * np.diag(g).mean() * np.eye(len(tokens)))
     w, _ = nnls(root.T, np.linalg.solve(root, c[tokens]), maxiter=1000)
     return float(c[tokens] @ w)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+@pytest.mark.parametrize("seed", range(4))
+def test_units_do_not_matter_to_exchanges(scale, seed):
+    """c -> s c leaves the best tokens and makes weights 1 / s as large, also where empty slots are filled anew."""
+    gram, total = moments(24, 3, 3, seed)
+    tokens = torch.arange(12)[None]
+    kept, weights = exchange(gram, total, tokens)
+    other, scaled = exchange(gram, scale * total, tokens)
+    assert torch.equal(kept, other)
+    torch.testing.assert_close(scale * scaled, weights, rtol=1e-6, atol=0)
 
 
 def test_more_exchanges_are_never_worse():

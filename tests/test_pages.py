@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attention_coresets.analysis.claims import CLAIMS
-from attention_coresets.analysis.readme_numbers import FOUND
 
 from attention_coresets import CORESETS
+from attention_coresets.analysis.report.readme_numbers import FOUND
+from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.caches import CACHES
 from command_line import Shell
 from synthetic_results import synthetic_results
