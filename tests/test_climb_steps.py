@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from attention_coresets import Cache, Coreset, attend, make_cache, make_coreset, worst_query
-from attention_coresets.adversary import gradient as gradient_module
 from attention_coresets.adversary import portions, steps
 from attention_coresets.adversary.ascent import _climb, climb
 from attention_coresets.adversary.gradient import error_and_gradient, errors, rooms
 from attention_coresets.adversary.sides import two_sides
 from attention_coresets.adversary.starts import starts
+from attention_coresets.compiled import BACKENDS, backend
 from tables import FAMILIES, generators, small_cache
 
 
@@ -73,27 +73,32 @@ def test_logits_beyond_the_range_of_exponentials(reach):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("d", [2, 3, 16])
-def test_compiled_steps_are_the_torch_steps(dtype, d, monkeypatch):
+def test_compiled_steps_are_the_torch_steps(dtype, d):
     """The same path, step by step: from starts inside the ball, on it, and with a gradient of 0."""
     cache = small_cache("clusters", n=80, d=d, heads=2, dtype=dtype)
     coreset = make_coreset("tilted_draws")(cache, 20, 2.0, *generators(0))
     query = torch.cat([in_ball(2, 6, d, r, dtype, seed=int(9 * r)) for r in (0.3, 2.0)], dim=1)
     sides = two_sides(cache, coreset, 2.0)
     paths = []
-    for compiled in (steps.compiled, None):
-        monkeypatch.setattr(steps, "compiled", compiled)
-        monkeypatch.setattr(gradient_module, "compiled", compiled)
-        paths.append([_climb(query, sides, 2.0, count) for count in (0, 1, 2, 6)])
+    for name in BACKENDS:
+        with backend(name):
+            paths.append([_climb(query, sides, 2.0, count) for count in (0, 1, 2, 6)])
     for (fast, fast_error), (slow, slow_error) in zip(*paths, strict=True):
         share = 1e-3 if dtype == torch.float32 else 1e-9
         torch.testing.assert_close(fast, slow, rtol=share, atol=share)
         torch.testing.assert_close(fast_error, slow_error, rtol=share, atol=share / 100)
 
 
-@pytest.mark.parametrize("compiled", [steps.compiled, None])
-def test_a_step_by_hand(compiled, monkeypatch):
+@pytest.fixture(params=BACKENDS)
+def either(request):
+    """In numba where it is there, and in torch."""
+    with backend(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("either")
+def test_a_step_by_hand():
     """A gain is taken and turns the direction; a loss is not and restarts from the gradient, shorter."""
-    monkeypatch.setattr(steps, "compiled", compiled)
 
     def rows(*x):
         return torch.tensor([x], dtype=torch.float64)  # [1, 2, d]
@@ -112,9 +117,8 @@ def test_a_step_by_hand(compiled, monkeypatch):
     assert steps.trial(found, 0.3).norm(dim=-1).max() <= 0.3 * (1 + 1e-12)  # back into the ball
 
 
-@pytest.mark.parametrize("compiled", [steps.compiled, None])
-def test_on_the_sphere_the_outward_part_of_the_gradient_is_dropped(compiled, monkeypatch):
-    monkeypatch.setattr(steps, "compiled", compiled)
+@pytest.mark.usefixtures("either")
+def test_on_the_sphere_the_outward_part_of_the_gradient_is_dropped():
     one = torch.ones(1, 3, dtype=torch.float64)
     zero = torch.zeros(1, 3, 2, dtype=torch.float64)
     query = torch.tensor([[[2.0, 0.0], [1.9, 0.0], [2.0, 0.0]]]).double()

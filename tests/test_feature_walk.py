@@ -6,8 +6,8 @@ import torch
 
 import oracles
 from attention_coresets import make_cache, make_coreset
+from attention_coresets.compiled import NUMBA_MISSING, backend
 from attention_coresets.coresets.kernel.law import balancing_features, balancing_gram, capped_marginals, law
-from attention_coresets.coresets.walks import feature_walk
 from attention_coresets.coresets.walks.feature_walk import feature_signs
 from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
 from attention_coresets.coresets.walks.walk import walk_signs
@@ -29,11 +29,11 @@ def kernel(n=200, model="tilted", heads=2, rho=2.0):
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def engine(request, monkeypatch):
-    if request.param == "torch":
-        monkeypatch.setattr(feature_walk, "feature_steps", None)
-    elif feature_walk.feature_steps is None:
+def engine(request):
+    if request.param == "compiled" and NUMBA_MISSING:
         pytest.skip("numba is not installed")
+    with backend("torch" if request.param == "torch" else "auto"):
+        yield
 
 
 @pytest.mark.usefixtures("engine")

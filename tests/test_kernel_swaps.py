@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_coresets import make_coreset
+from attention_coresets.compiled import backend
 from attention_coresets.coresets.kernel import kernel_swaps as module
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
@@ -43,9 +44,7 @@ def test_swaps_are_brute_forces(compiled, n, data):
     m, rank, passes = data.draw(st.integers(1, n - 1)), data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     features, whole, kept, arguments = problem(rng, 3, n, m, rank)
-    with pytest.MonkeyPatch.context() as patch:
-        if not compiled:
-            patch.setattr(module, "swap", None)
+    with backend("auto" if compiled else "torch"):
         found = kernel_swaps(*arguments, passes=passes)
     assert torch.equal(arguments[1], torch.from_numpy(kept))  # the input stays
     for h in range(3):
@@ -55,12 +54,12 @@ def test_swaps_are_brute_forces(compiled, n, data):
 @pytest.mark.rounding
 @pytest.mark.skipif(module.swap is None, reason="needs numba")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_compiled_and_torch_passes_are_one(family, monkeypatch):
+def test_compiled_and_torch_passes_are_one(family):
     cache = small_cache(family, n=48, heads=3)
     arguments = weighted(cache, 12)
     fast = kernel_swaps(*arguments, passes=3)
-    monkeypatch.setattr(module, "swap", None)
-    assert torch.equal(kernel_swaps(*arguments, passes=3), fast)
+    with backend("torch"):
+        assert torch.equal(kernel_swaps(*arguments, passes=3), fast)
     for h in range(3):
         assert torch.equal(kernel_swaps(*(x[h : h + 1] for x in arguments), passes=3)[0], fast[h])
 

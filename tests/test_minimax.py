@@ -11,6 +11,7 @@ from scipy.optimize import minimize, nnls
 from agreement import assert_agree
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import branch_and_bound
+from attention_coresets.compiled import NUMBA_MISSING, backend
 from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.kernel.law import capped_marginals, law
 from attention_coresets.coresets.minimax import exchange as exchange_module
@@ -112,12 +113,12 @@ def test_random_queries_lie_on_the_sphere_and_follow_their_head():
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def either(request, monkeypatch):
+def either(request):
     """Both searches for the best pair; without numba there is one."""
-    if request.param == "torch":
-        monkeypatch.setattr(exchange_module, "compiled", None)
-    elif exchange_module.compiled is None:
+    if request.param == "compiled" and NUMBA_MISSING:
         pytest.skip("needs numba")
+    with backend("torch" if request.param == "torch" else "auto"):
+        yield
 
 
 @pytest.mark.usefixtures("either")

@@ -12,6 +12,7 @@ import torch
 
 import oracles
 from attention_coresets import make_cache, make_coreset
+from attention_coresets.compiled import backend
 from attention_coresets.coresets.walks import walk
 from attention_coresets.coresets.walks.walk import walk_signs
 
@@ -53,12 +54,12 @@ def regular(gram):
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(("n", "rank"), [(2, None), (7, 3), (24, None), (40, 5)])
-def test_path_for_path_the_dense_walk(n, rank, exact, compiled, monkeypatch):
-    if not compiled:
-        monkeypatch.setattr(walk, "blocked_walk", None)
+def test_path_for_path_the_dense_walk(n, rank, exact, compiled):
     gram, x = gram_of(n, n, rank), fractional(n, n, exact)
     uniforms = np.random.default_rng(1).random((12, n))
-    for head, found in enumerate(signs(gram, x, uniforms, exact=exact)):
+    with backend("auto" if compiled else "torch"):
+        paths = signs(gram, x, uniforms, exact=exact)
+    for head, found in enumerate(paths):
         expected, _ = oracles.walk(gram, x, lambda step, p, h=head: uniforms[h, step] < p, RIDGE, exact)
         np.testing.assert_array_equal(found, expected)
 
@@ -194,16 +195,15 @@ def test_a_matrix_that_is_no_gram_matrix_is_refused():
 
 @pytest.mark.rounding
 @pytest.mark.parametrize("compiled", [True, False])
-def test_places_are_a_reordering_of_the_tokens(compiled, monkeypatch):
-    if not compiled:
-        monkeypatch.setattr(walk, "blocked_walk", None)
+def test_places_are_a_reordering_of_the_tokens(compiled):
     n, rng = 60, np.random.default_rng(12)
     gram, x, uniforms = gram_of(12, n, 9), fractional(12, n, True), rng.random((4, n))
     places = np.stack([rng.permutation(n) for _ in range(4)])
-    found = signs(gram, x, uniforms, place=torch.from_numpy(places))
-    for h, order in enumerate(places.argsort(-1)):
-        expected = signs(gram[np.ix_(order, order)], x[order], uniforms[h : h + 1])[0]
-        np.testing.assert_array_equal(found[h, order], expected)
+    with backend("auto" if compiled else "torch"):
+        found = signs(gram, x, uniforms, place=torch.from_numpy(places))
+        for h, order in enumerate(places.argsort(-1)):
+            expected = signs(gram[np.ix_(order, order)], x[order], uniforms[h : h + 1])[0]
+            np.testing.assert_array_equal(found[h, order], expected)
 
 
 @pytest.mark.rounding

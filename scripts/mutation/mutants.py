@@ -29,6 +29,7 @@ EXCLUDED = (
     ("", rf"^_?({_CAPS}) = ", "", "steps at most, where fewer suffice"),
     ("", rf"^_?({_SMALL}) = [\d.]*1e-", "", "of the size of rounding: 5 % of it moves no result that is stated"),
     ("", "", r"^1e-(300|30|12)$", "keeps 0 / 0 away"),
+    ("", r"chunk = max\(1, |\.split\(max\(1, |^numbers = |wanted = max\(1, |<= DENSE ", "", "the size of a block"),
     ("", r"max_logits: int = ", r"^[\d* ]+$", "the size of a block"),
     ("walk_loop", r"self\.used == self\.block", "", "when a block is folded in: speed alone"),
     ("", "", r"^\S*device\.type [!=]= .\w+.$", "needs a GPU"),

@@ -8,10 +8,14 @@ on a GPU alone hears nothing.
 import importlib
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TypeGuard, TypeVar
 
 from torch import Tensor
+
+from attention_coresets.registry import check_name
 
 T = TypeVar("T")
 
@@ -30,6 +34,8 @@ def _missing() -> str | None:
 
 
 NUMBA_MISSING = _missing()
+BACKENDS = ("auto", "torch")
+_backend = "auto"
 _LOCK = threading.Lock()  # loops run side by side in threads
 _runs, _said = 0, False
 
@@ -45,10 +51,10 @@ def compiled_module(name: str) -> ModuleType | None:
 def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
     """Tells whether `loop`, compiled for the CPU, runs on `x`. Ask right before it does: this call counts loops.
 
-    False on another device and where there is no such loop. Warns SlowLoopWarning, once a process, where numba is to
-    blame.
+    False on another device, within `backend("torch")`, and where there is no such loop. Warns SlowLoopWarning, once a
+    process, where numba is to blame.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or _backend == "torch":
         return False
     if loop is None:
         _say_once()
@@ -57,6 +63,29 @@ def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
     with _LOCK:
         _runs += 1
     return True
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Chooses what runs the loops on the CPU within the context, in all threads of the process.
+
+    Parameters
+    ----------
+    name : str
+        "auto", numba where it is there, as usual; or "torch", which gives the same results, slower.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
+    global _backend
+    check_name(name, BACKENDS, "backend")
+    before, _backend = _backend, name
+    try:
+        yield
+    finally:
+        _backend = before
 
 
 def compiled_runs() -> int:
@@ -69,7 +98,7 @@ def compiled_runs() -> int:
 
 def _say_once() -> None:
     global _said
-    if NUMBA_MISSING is None:  # somebody put None for a loop that is there
+    if NUMBA_MISSING is None:
         return
     with _LOCK:
         if _said:
