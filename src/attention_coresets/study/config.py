@@ -14,6 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.arms import ARMS
+from attention_coresets.registry import source_of
 from attention_coresets.study.store import StudyError
 
 Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations in the tests refuses its old-style bases
@@ -117,7 +118,16 @@ def resolve(config: Composed) -> dict[str, Any]:
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
     resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, known), resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items() if key != "at"}
+    plain = {str(key): value for key, value in resolved.items() if key != "at"}
+    sources = _sources(plain)
+    return {**plain, "sources": sources} if sources else plain
+
+
+def _sources(config: dict[str, Any]) -> dict[str, str]:
+    """Digests of the user's modules that cache and construction come from: their text changes what is computed."""
+    kinds = {part: registry.get(config[part]["name"]) for part, registry in (("cache", CACHES), ("coreset", CORESETS))}
+    found = {part: source_of(kind) for part, kind in kinds.items() if kind is not None}
+    return {part: source for part, source in found.items() if source is not None}
 
 
 def _quarters(d: int, clusters: int) -> list[int]:

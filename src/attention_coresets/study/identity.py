@@ -5,10 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from attention_coresets.caches import CACHES
 from attention_coresets.caches.signed_clusters import SignedClusters
-from attention_coresets.coresets import CORESETS
-from attention_coresets.registry import source_of
 
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 _LATER = (("refinement", "none"), ("form", "gram"), ("rank", None))  # what all cells were before these parameters came
@@ -22,17 +19,12 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
     numbers = {key: config[key] for key in _NUMBERS}
     numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
+    if config.get("sources"):  # of cells whose cache or construction is of the user's own
+        numbers["sources"] = config["sources"]
     numbers["coreset"] = {k: v for k, v in config["coreset"].items() if (k, v) not in _LATER}
     if not config["adversary"]["certify"]:  # the gap is the certificates' own
         numbers["adversary"] = {key: value for key, value in config["adversary"].items() if key != "gap"}
-    return {"format": version, "dtype": config["compute"]["dtype"], **numbers, **_sources(config)}
-
-
-def _sources(config: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the user's modules that cache and construction come from: their text changes what is computed."""
-    kinds = {"cache": CACHES.get(config["cache"]["name"]), "coreset": CORESETS.get(config["coreset"]["name"])}
-    found = {f"{part}_source": source_of(kind) for part, kind in kinds.items() if kind is not None}
-    return {key: source for key, source in found.items() if source is not None}
+    return {"format": version, "dtype": config["compute"]["dtype"], **numbers}
 
 
 def has_floors(cache: Mapping[str, Any]) -> bool:
