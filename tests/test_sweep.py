@@ -56,7 +56,8 @@ def configuration(**changes) -> dict:
 def test_registry_names_are_option_names() -> None:
     register()
     for group, names in (("cache", CACHES), ("coreset", CORESETS), ("arm", ARMS)):
-        assert {name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)} == set(names)
+        # other tests of the process may have registered more
+        assert set(names) <= {name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)}
 
 
 def test_labels_are_file_names() -> None:
