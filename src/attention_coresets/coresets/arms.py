@@ -1,6 +1,7 @@
 """Lists the arms of the study: one row each, a construction with its parameters, the name it is shown by, and its look.
 
-A row is all that an arm needs: `arm=LABEL` of a sweep, `make_coreset(LABEL)`, figures and tables read it here.
+A row is all that an arm needs: `arm=LABEL` of a sweep, figures and tables read it here, and `make_coreset(LABEL)`
+unless the label is a construction's name too (snapkv, paired_coin), whose own defaults then count.
 Parameters that a row leaves out have the construction's own defaults. Rows stand in the order of the legends.
 """
 

@@ -81,8 +81,8 @@ class Construction(ABC):
     # `model_units`: keys, values and queries as a model computes them, where a cache of a model is given centred and
     # scaled otherwise; implied by `needs_queries`.
     model_units: bool = False
-    # `evicts`: what it drops is gone, so that in a running model the tokens it keeps, if without weights, count once
-    # each beside tokens that come later. Else m unweighted tokens of n count n / m each.
+    # `evicts`: what it drops is gone: in a running model each token it keeps counts once beside those that come later.
+    # Otherwise each of m kept tokens, if without weights, stands for n / m of the n.
     evicts: bool = False
     # `sinks`: how many first tokens of the text it always keeps; the size asked must be larger.
     sinks: int = 0
@@ -140,7 +140,7 @@ class Construction(ABC):
         ValueError
             For a size below 1 or not above the construction's sinks, rho that is not positive, generators that do not
             fit the heads, queries that are missing or do not fit, or a WeightedCache whose weights would be ignored.
-            Also for a construction whose result breaks its promises.
+            Also where `choose` returns no Coreset of the size asked, or log-weights in the model "unweighted".
         """
         check_rho(rho)
         check_size(size)
