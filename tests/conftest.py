@@ -1,5 +1,6 @@
 """What every test file shares: repeatable hypothesis, seeded generators, and tests under other rounding."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from attention_coresets import CACHES, CORESETS
 from rounding import OtherRounding, everywhere
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)
@@ -23,6 +25,16 @@ def generator() -> torch.Generator:
 def rng() -> np.random.Generator:
     """A fresh NumPy generator, the same in every test."""
     return np.random.default_rng(20260501)
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers, or a page that it runs, is gone after it."""
+    before = [(registry, dict(registry)) for registry in (CORESETS, CACHES)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

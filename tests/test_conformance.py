@@ -25,14 +25,7 @@ class TopNorm(Construction):
         return Coreset(norms.topk(request.size, dim=-1).indices.sort(dim=-1).values)
 
 
-@pytest.fixture(autouse=True)
-def registries():
-    """What a test registers is gone after it."""
-    before = [(registry, dict(registry)) for registry in (CORESETS, CACHES)]
-    yield
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 @pytest.mark.parametrize("name", CORESETS)
@@ -208,7 +201,7 @@ class Ring:
 
 def test_a_family_of_ones_own():
     register_cache("ring", Ring)
-    check_family("ring", Ring())
+    check_family(Ring())
     cache = make_cache("ring", n=12, heads=2, seed=1)
     assert isinstance(cache, Cache)
     torch.testing.assert_close(cache.keys.norm(dim=-1), torch.ones(2, 12, dtype=torch.float64))
@@ -225,7 +218,7 @@ def test_a_family_of_ones_own():
 )
 def test_families_that_break_their_type(spoil, message):
     with pytest.raises(ValueError, match=message):
-        check_family("ring", Ring(spoil=spoil))
+        check_family(Ring(spoil=spoil))
 
 
 def test_families_that_cannot_be_registered():

@@ -12,7 +12,6 @@ import pytest
 from attention_coresets import CORESETS
 from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.topics.contents import CLAIMS
-from attention_coresets.caches import CACHES
 from command_line import Shell
 from synthetic_results import synthetic_results
 
@@ -27,14 +26,7 @@ HAS_MODELS = importlib.util.find_spec("transformers") is not None
 LIBRARY, MODEL, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.fixture(autouse=True)
-def registries():
-    """What a page registers is gone after its test."""
-    before = [(registry, dict(registry)) for registry in (CORESETS, CACHES)]
-    yield
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 def test_the_library_as_printed(capsys):

@@ -10,6 +10,13 @@ def positive(**values: int | float) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
+def not_negative(**values: int | float) -> None:
+    """ValueError unless every value is at least 0."""
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+
+
 def unit_interval(**values: int | float) -> None:
     """Raises ValueError unless every value lies strictly between 0 and 1."""
     for name, value in values.items():

@@ -23,22 +23,26 @@ def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mappin
 
 
 def add(registry: dict[str, type], kind: str, name: str, parameters: type) -> None:
-    """Register a frozen dataclass of one's own; ValueError where it is none, or the name is taken or cannot be typed.
+    """Register a class that `check_dataclass` has passed; ValueError where the name is taken or cannot be typed.
 
     Registered again under its name, a class of the same module takes the place of the former.
     """
     if not name.isidentifier():
         raise ValueError(f"{kind} {name!r}: a name must be letters, digits and underscores, not beginning with a digit")
-    if not (isinstance(parameters, type) and is_dataclass(parameters)):
-        raise ValueError(f"{kind} {name}: register the class, a dataclass of its parameters, got {parameters!r}")
-    if not parameters.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise ValueError(f"{kind} {name}: {parameters.__name__} must be frozen; write @dataclass(frozen=True)")
     taken = registry.get(name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (parameters.__module__, parameters.__qualname__):
         raise ValueError(f"{kind} {name}: the name is taken by {taken.__module__}.{taken.__qualname__}; choose another")
     registry[name] = parameters
     source = inspect.getsourcefile(parameters)
     _SOURCES[parameters] = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+
+
+def check_dataclass(parameters: type) -> None:
+    """Raise ValueError unless this class is a frozen dataclass."""
+    if not is_dataclass(parameters):
+        raise ValueError(f"{parameters.__name__} is no dataclass; write @dataclass(frozen=True) above the class")
+    if not parameters.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ValueError(f"{parameters.__name__} must be frozen; write @dataclass(frozen=True)")
 
 
 def source_of(parameters: type) -> str | None:

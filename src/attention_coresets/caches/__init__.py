@@ -18,7 +18,7 @@ from attention_coresets.caches.low_rank import LowRank
 from attention_coresets.caches.product import Product
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
-from attention_coresets.registry import add, build
+from attention_coresets.registry import add, build, check_dataclass
 
 CACHES: dict[str, type] = {
     "sphere": Sphere,
@@ -75,39 +75,32 @@ def register_cache(name: str, family: type) -> None:
     ValueError
         Where the name is taken or the class is no such type.
     """
-    add(CACHES, "cache", name, family)
-    try:
-        _check_family(name, family)
-    except ValueError:
-        del CACHES[name]
-        raise
-
-
-def _check_family(name: str, family: type) -> None:
+    check_dataclass(family)
     known = {field.name for field in dataclasses.fields(family)}
     if missing := {"n", "d"} - known:
-        raise ValueError(f"cache {name}: {family.__name__} has no field {' and no field '.join(sorted(missing))}")
+        raise ValueError(f"{family.__name__} has no field {' and no field '.join(sorted(missing))}")
     if not callable(getattr(family, "sample", None)):
-        raise ValueError(f"cache {name}: {family.__name__} has no method sample(rng)")
+        raise ValueError(f"{family.__name__} has no method sample(rng)")
+    add(CACHES, "cache", name, family)
 
 
-def check_family(name: str, family: Any) -> None:
+def check_family(family: Any) -> None:
     """Try a family at its parameters; ValueError, in one line, where it breaks its type."""
     try:
         keys, values = family.sample(np.random.default_rng([0, 0]))
     except Exception as error:
-        raise ValueError(f"cache {name} fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"sample fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
     for what, x in (("keys", keys), ("values", values)):
         if not isinstance(x, np.ndarray) or x.dtype != np.float64 or x.ndim != 2 or len(x) != family.n:
             got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"cache {name}: {what} must be a float64 array [n = {family.n}, ...], got {got}")
+            raise ValueError(f"{what} must be a float64 array [n = {family.n}, ...], got {got}")
         if not np.isfinite(x).all():
-            raise ValueError(f"cache {name}: {what} hold NaN or Inf")
+            raise ValueError(f"{what} hold NaN or Inf")
     if keys.shape[1] != family.d:
-        raise ValueError(f"cache {name}: keys must have d = {family.d} columns, got {keys.shape[1]}")
+        raise ValueError(f"keys must have d = {family.d} columns, got {keys.shape[1]}")
     again = family.sample(np.random.default_rng([0, 0]))
     if not all(np.array_equal(x, y) for x, y in zip((keys, values), again, strict=True)):
-        raise ValueError(f"cache {name}: drew other tokens from the same rng; take random numbers from rng alone")
+        raise ValueError("drew other tokens from the same rng; take random numbers from rng alone")
 
 
 def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,7 +47,7 @@ class Request:
         """Returns the number of heads, leading axes multiplied."""
         return self.cache.heads.numel()
 
-    @property
+    @cached_property
     def rank(self) -> Int[Tensor, "*heads n"]:
         """Returns each token's place in the text, 0 the first; without positions, its place in the cache."""
         return place_in_text(self.positions, self.cache)
@@ -152,9 +153,10 @@ class Construction(ABC):
         check_sinks(self.sinks, size)
         if self.needs_queries:
             queries = fitting(queries, cache, type(self).__name__)
+        request = Request(cache, size, rho, generator, queries, positions)
         if self.needs_positions:
-            place_in_text(positions, cache)
-        return self._checked(self.choose(Request(cache, size, rho, generator, queries, positions)), cache, size)
+            _ = request.rank  # refuses positions that do not fit
+        return self._checked(self.choose(request), cache, size)
 
     def _checked(self, coreset: object, cache: Cache, size: int) -> Coreset:
         """Returns the coreset, unless it breaks what the type promises."""

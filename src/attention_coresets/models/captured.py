@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache
 from attention_coresets.caches.directions import Vectors
+from attention_coresets.checks import not_negative
 from attention_coresets.models.capture import Source, capture
 from attention_coresets.models.capture_files import read_file, unusable
 from attention_coresets.models.heads import RealHead, normalised
@@ -41,9 +42,7 @@ class Model:
 
     def __post_init__(self) -> None:
         _ = self.source  # refuses a wrong model name or length before any work
-        for name, value in (("layer", self.layer), ("kv_head", self.kv_head)):
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        not_negative(layer=self.layer, kv_head=self.kv_head)
 
     @property
     def source(self) -> Source:

@@ -51,8 +51,7 @@ class PluginChecks:
                 if part == "coreset":
                     check_construction(make_coreset(name, **asked))
                 else:
-                    check_family(name, build(registry, part, name, asked))
+                    check_family(build(registry, part, name, asked))
             except ValueError as error:
-                reason = str(error).removeprefix(f"cache {name}: ")
-                raise StudyError(f"{part}={name}: {reason}") from error
+                raise StudyError(f"{part}={name}: {error}") from error
             self._done.add(key)

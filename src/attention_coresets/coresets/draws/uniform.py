@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from attention_coresets.attention import Coreset
+from attention_coresets.checks import not_negative
 from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.randomness import draw
 
@@ -23,8 +24,7 @@ class Uniform(Construction):
     sinks: int = 0
 
     def __post_init__(self) -> None:
-        if self.sinks < 0:
-            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+        not_negative(sinks=self.sinks)
 
     @property
     def model(self) -> str:

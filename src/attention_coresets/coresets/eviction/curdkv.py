@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.checks import one_of, positive
+from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.eviction.base import Scorer, in_order
 from attention_coresets.coresets.randomness import Generators, draw
@@ -44,8 +44,7 @@ class CurDKV(Scorer):
     def __post_init__(self) -> None:
         one_of("leverage", self.leverage, LEVERAGES)
         positive(window=self.window, rank=self.rank)
-        if self.sinks < 0:
-            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+        not_negative(sinks=self.sinks)
 
     def scores(self, request: Request) -> Tensor:
         cache, rank, generator = request.cache, request.rank, request.generator

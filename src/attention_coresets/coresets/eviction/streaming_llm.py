@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attention_coresets.checks import not_negative
 from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.eviction.base import Scorer
 
@@ -28,8 +29,7 @@ class StreamingLLM(Scorer):
     needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.sinks < 0:
-            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+        not_negative(sinks=self.sinks)
 
     def scores(self, request: Request) -> Tensor:
         return request.rank.to(torch.float64)

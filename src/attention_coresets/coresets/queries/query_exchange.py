@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
+from attention_coresets.checks import not_negative
 from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.minimax.exchange import exchange
@@ -46,8 +47,7 @@ class QueryExchange(Construction):
     agreement: ClassVar[Agreement] = Agreement.TIES
 
     def __post_init__(self) -> None:
-        if self.moves < 0:
-            raise ValueError(f"moves must be at least 0, got {self.moves}")
+        not_negative(moves=self.moves)
 
     def choose(self, request: Request) -> Coreset:
         shape = (*request.cache.heads, request.size)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
-from attention_coresets.checks import one_of, positive
+from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.base import Construction, Request, kept_tokens
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
@@ -57,8 +57,7 @@ class QueryWalk(Construction):
         one_of("marginals", self.marginals, MARGINALS)
         one_of("refinement", self.refinement, REFINEMENTS)
         positive(ridge=self.ridge)
-        if self.sinks < 0:
-            raise ValueError(f"sinks must be at least 0, got {self.sinks}")
+        not_negative(sinks=self.sinks)
 
     @property
     def agreement(self) -> Agreement:

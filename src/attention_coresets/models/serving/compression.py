@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.checks import not_negative
 from attention_coresets.coresets.base import Construction, check_is_construction, everything
 from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.models.heads import normalised
@@ -42,8 +43,7 @@ class Layout:
             raise ValueError(f"size = {self.size} must be a share between 0 and 1, or a whole number of tokens")
         if self.size < 1 and isinstance(self.size, int):
             raise ValueError(f"size must be at least 1 token, got {self.size}")
-        if self.keep_recent < 0:
-            raise ValueError(f"keep_recent must be at least 0, got {self.keep_recent}")
+        not_negative(keep_recent=self.keep_recent)
         if isinstance(self.size, int):
             self._leaves_room(self.size)
 
