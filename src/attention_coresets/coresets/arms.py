@@ -8,7 +8,8 @@ Parameters that a row leaves out have the construction's own defaults. Rows stan
 from dataclasses import dataclass, field
 from typing import Any
 
-TILTED, UNWEIGHTED, FREE = "#0173b2", "#de8f05", "#029e73"  # the coreset models' colours
+# of the coreset models, where an arm has no colour of its own
+TILTED, UNWEIGHTED, FREE = "#0173b2", "#de8f05", "#029e73"
 GREY = "0.55"
 # what an arm of the ablation changes of the tilted Gram-Schmidt walk
 RULE, RECURSION, REFINEMENT, SCALE, OWN = "balancing rule", "recursion", "refinement", "kernel scale", "our own"

@@ -33,7 +33,8 @@ class Topic:
     sections: of paper_repro.md, one an experiment.
     figures: by the name of their files.
     plans: laws that scripts/fit.py fits.
-    headline, surprises: sentences of README's summary, and of its list of what contradicted expectations.
+    headline, surprises: sentences of the summary in docs/findings.md, and of its list of what contradicted
+        expectations.
     sentences, tables: blocks of pages by name, inside a line or on lines of their own.
     """
 

@@ -1,13 +1,15 @@
 """The study's questions, a folder each; `contents` puts together what they hold.
 
 A claim: its tolerance goes into the topic's tolerances.py before the experiment is run, its row into claims.py, and
-what it measures, where no measure there will do, into measures.py (an exponent of a fitted law: `parts.exponents`).
+what it measures, where none of the topic's measures will do, into measures.py. An exponent of a fitted law is measured
+by `parts.exponents`.
 paper_repro.md then shows it, in the table of claims and under its experiment.
 
 A law to fit: a row in the topic's plans.py. scripts/fit.py then fits it.
 
 A table, sentence or figure: a function of `Results` in the topic's tables.py, prose.py or figures.py, and its name in
-topic.py, which says where it is shown. A section of paper_repro.md is a row there as well.
+topic.py, which says where it is shown. A section of paper_repro.md is a row there as well. A topic has only the files
+it needs, and a folder in place of one that grew.
 
 A topic: a folder with the question as its docstring and a topic.py, and a line in contents.py.
 

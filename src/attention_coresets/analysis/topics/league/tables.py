@@ -36,7 +36,7 @@ def _ahead(rows: pd.DataFrame) -> str:
 
 
 def league_block(results: Results, first: int = 5) -> str:
-    """For README: the first places of each model, and our own arm's wherever it is."""
+    """For docs/findings.md: the first places of each model, and our own arm's wherever it is."""
     rows = results.rows(league.EXPERIMENT)
     models = [model for model in league.MODELS if _competed(rows, model)]
     if not models:
