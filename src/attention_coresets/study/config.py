@@ -95,7 +95,7 @@ def schema(name: str, parameters: type) -> type:
 
 def register() -> None:
     """Put into Hydra's ConfigStore what conf/ has no file for: `study_schema`, groups cache, coreset and arm."""
-    OmegaConf.register_new_resolver("quarters", _quarters, replace=True)
+    OmegaConf.register_new_resolver("shares", _shares, replace=True)
     store = ConfigStore.instance()
     store.store(name="study_schema", node=Study)
     for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
@@ -130,9 +130,9 @@ def _sources(config: dict[str, Any]) -> dict[str, str]:
     return {part: source for part, source in found.items() if source is not None}
 
 
-def _quarters(d: int, clusters: int) -> list[int]:
-    """The sizes n/4, n/2, 3n/4 of a signed-clusters cache, for experiment files."""
-    return [d * clusters * k // 4 for k in (1, 2, 3)]
+def _shares(d: int, clusters: int, eighths: list[int]) -> list[int]:
+    """The sizes k n/8, k in `eighths`, of a signed-clusters cache, for experiment files."""
+    return [d * clusters * k // 8 for k in eighths]
 
 
 def _default(parameter: dataclasses.Field) -> Any:

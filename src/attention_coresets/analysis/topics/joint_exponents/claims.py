@@ -1,0 +1,107 @@
+"""What the theorem says of the instances that make it tight, and what would refute it."""
+
+from attention_coresets.analysis.parts.block import LOWER
+from attention_coresets.analysis.parts.measured import Measure, rows_of
+from attention_coresets.analysis.parts.verdict import Check, Claim
+from attention_coresets.analysis.topics.joint_exponents import measures
+from attention_coresets.analysis.topics.joint_exponents.rows import EXPONENTS, KNOWS, LARGE, WEIGHTS
+from attention_coresets.analysis.topics.joint_exponents.tolerances import BANDS
+
+NEAR = ("walk_tilted_kernel_swaps", "herding_tilted")
+WALK, DRAWS = ("walk_tilted",), ("uniform", "kernel_halving_tilted")
+_NAMES = {"α": ("alpha", "d^α, α = ½"), "β": ("beta", "(e^ρ − 1)^β, β = 1"), "γ": ("gamma", "ε^−γ, γ = 1")}
+_REFUTES = "an exponent that stays away from the floor's own as d and r grow: then floor and coresets part"
+
+
+def _joint(symbol: str, arms: tuple[str, ...], suffix: str, who: str) -> Claim:
+    name, law = _NAMES[symbol]
+    return Claim(
+        id=f"joint_{name}{suffix}",
+        statement=f"Signed clusters, α, β and γ fitted together (finite-size form): size ∝ {law}: {who}",
+        models="tilted = unweighted",
+        experiment=EXPONENTS,
+        expected=BANDS[f"joint_{name}{suffix}"],
+        measure=measures.exponent(symbol, arms),
+        block=LOWER,
+        says=f"size ∝ {law}",
+        refutes=_REFUTES,
+        rows=rows_of(EXPONENTS, arm=list(arms)),
+    )
+
+
+def _coordinate(symbol: str) -> Claim:
+    name, law = _NAMES[symbol]
+    return Claim(
+        id=f"coordinate_{name}",
+        statement=f"The same of the coordinate subset, which knows the instance, where r ≥ 16 (e^ρ − 1): size ∝ {law}",
+        models="unweighted",
+        experiment=LARGE,
+        expected=BANDS[f"coordinate_{name}"],
+        measure=measures.coordinate_exponent(symbol),
+        block=LOWER,
+        says=f"size ∝ {law}, nearly algebra of floor (iv): it shows how far a sample of this design is from the limit",
+        refutes="nothing by itself",
+        rows=rows_of(LARGE),
+    )
+
+
+def _factor(
+    name: str, statement: str, models: str, experiment: str, measure: Measure, says: str, refutes: str
+) -> Claim:
+    return Claim(name, statement, models, experiment, BANDS[name], measure, LOWER, says, refutes, rows_of(experiment))
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(_joint(symbol, NEAR, "", "walk with kernel swaps, herding") for symbol in _NAMES),
+    *(_joint(symbol, WALK, "_walk", "walk alone") for symbol in _NAMES),
+    _joint("γ", DRAWS, "_draws", "uniform subsets and kernel halving"),
+    _factor(
+        "sandwich_factor",
+        "At m = n/2 the best construction that does not know the instance is within 1.5 × floor (iv), at every d, r and"
+        " ρ of the design",
+        "tilted = unweighted",
+        EXPONENTS,
+        measures.sandwich(),
+        "a factor that d, ρ and ε do not move, but for e^o(ρ)",
+        "a factor that grows with d or ρ",
+    ),
+    *(_coordinate(symbol) for symbol in _NAMES),
+    _factor(
+        "coordinate_factor",
+        f"At m = n/2 the coordinate subset ({KNOWS}), Hadamard pairs, is within 1.3 × floor (iv) everywhere",
+        "unweighted",
+        LARGE,
+        measures.coordinate_over_floor(),
+        "a factor that d, ρ and ε do not move: the floor is met up to a constant near 1",
+        "a factor that grows with n",
+    ),
+    _factor(
+        "coordinate_median",
+        "The same, median over all rows",
+        "unweighted",
+        LARGE,
+        measures.coordinate_median(),
+        "as above",
+        "as above",
+    ),
+    _factor(
+        "free_factor",
+        "Where γ = a/(r + a) ≤ 1/8 and m = n/2 the best coreset of any weights is within 1.4 × floor (v), which holds"
+        " for any weights",
+        "tilted, unweighted, free",
+        WEIGHTS,
+        measures.free_over_v(),
+        "for free weights a lower bound of the same form in this range of ε alone",
+        "a coreset below (v)",
+    ),
+)
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "floor_v",
+        "Signed clusters: no coreset of any weights ≥ 0 errs by less than floor (v); smallest error over it",
+        EXPONENTS,
+        BANDS["floor_v"],
+        measures.least_over_v(),
+    ),
+)

@@ -1,0 +1,121 @@
+"""What the claims of the joint exponents measure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from attention_coresets.analysis.parts.measured import Measure, Measured, exactly, setting
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import NOTHING, median_of
+from attention_coresets.analysis.stats.frames import column, groups
+from attention_coresets.analysis.topics.joint_exponents.fits import joint
+from attention_coresets.analysis.topics.joint_exponents.rows import (
+    CONFIGURATION,
+    EXPONENTS,
+    KNOWS,
+    LARGE,
+    WEIGHTS,
+    designed,
+    far,
+)
+
+_UNIT = "instances"
+
+
+def exponent(symbol: str, arms: Sequence[str], finite: bool = True) -> Measure:
+    """One exponent of the joint fit, a part for each arm."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = designed(results, EXPONENTS)
+        found = ((arm, rows.loc[rows["arm"] == arm]) for arm in arms)
+        return [_exponent(part, symbol, finite, arm) for arm, part in found if len(part)]
+
+    return measure
+
+
+def coordinate_exponent(symbol: str) -> Measure:
+    """One exponent of the coordinate subset, Hadamard pairs, where r >= 16 (e^rho - 1)."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = far(coordinate_rows(results))
+        return [_exponent(rows, symbol, False, "r ≥ 16 (e^ρ − 1)")] if len(rows) else []
+
+    return measure
+
+
+def _exponent(rows: pd.DataFrame, symbol: str, finite: bool, label: str) -> Measured:
+    try:
+        return Measured(label, joint(rows, finite=finite).exponents[symbol], unit=_UNIT)
+    except ValueError as reason:
+        return Measured(label, NOTHING, str(reason), unit=_UNIT)
+
+
+def coordinate_rows(results: Results, signs: str = "hadamard") -> pd.DataFrame:
+    rows = designed(results, LARGE)
+    return rows.loc[rows["signs"] == signs]
+
+
+def coordinate_over_floor() -> Measure:
+    """The coordinate subset's error over floor (iv) at m = n/2, Hadamard pairs, a part for each configuration."""
+
+    def measure(results: Results) -> list[Measured]:
+        return [
+            Measured(setting(at), median_of(group, "over_iv"), unit=_UNIT)
+            for at, group in groups(coordinate_rows(results), CONFIGURATION)
+        ]
+
+    return measure
+
+
+def coordinate_median() -> Measure:
+    """The median over all rows of the same."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = coordinate_rows(results)
+        return [Measured(f"{len(rows)} rows", median_of(rows, "over_iv"), unit=_UNIT)] if len(rows) else []
+
+    return measure
+
+
+def best_over(results: Results, experiment: str, name: str, arms: Sequence[str] | None = None) -> list[Measured]:
+    """Of each configuration at m = n/2 the arm of the smallest median of a column, of `arms` or of all that do not know
+    the instance. The arm is picked on the rows it is measured on."""
+    rows = designed(results, experiment)
+    rows = rows.loc[rows["arm"].isin(arms)] if arms else rows.loc[rows["arm"] != KNOWS]
+    parts = []
+    for at, instance in groups(rows.dropna(subset=[name]), CONFIGURATION):
+        found = {part["arm"]: median_of(group, name) for part, group in groups(instance, ["arm"])}
+        best = min(found, key=lambda arm, found=found: found[arm].value)
+        parts.append(Measured(setting({"arm": best, **at}, "arm"), found[best], unit=_UNIT))
+    return parts
+
+
+def sandwich() -> Measure:
+    """The best construction that does not know the instance, over floor (iv)."""
+    return lambda results: best_over(results, EXPONENTS, "over_iv")
+
+
+def free_over_v() -> Measure:
+    """The best coreset of any weights, whatever it knows, over floor (v), which holds for any weights."""
+
+    def measure(results: Results) -> list[Measured]:
+        arms = sorted(set(results.rows(WEIGHTS)["arm"]))
+        return best_over(results, WEIGHTS, "over_v", arms) if arms else []
+
+    return measure
+
+
+def least_over_v() -> Measure:
+    """The smallest error over floor (v) of all rows of the three experiments, whatever arm, size and weights."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, WEIGHTS, LARGE)])
+        rows = rows.dropna(subset=["over_v"])
+        if rows.empty:
+            return []
+        values = column(rows, "over_v")
+        where = setting(rows.iloc[int(np.argmin(values))].to_dict(), "arm")
+        return [Measured(f"{where}, least of {len(rows)} rows", exactly(float(values.min()), len(rows)), unit="rows")]
+
+    return measure

@@ -1,0 +1,41 @@
+"""What the joint exponents should be, written down before `lower_bound_exponents`, `_weights` and `_large` were run.
+
+Known then: floor (iv) on the very designs (algebra), and a look at one instance each of four configurations (d, r,
+rho) = (64, 8, 0.5), (32, 32, 1.5), (64, 32, 1), (64, 64, 1.5): error over (iv) of walk 2.35, 1.49, 1.49, 1.41; with
+kernel swaps 1.25, 1.12, 1.17, 1.11; herding 1.24, 1.07, 1.10, 1.05; kernel halving 3.5, 2.4, 3.3, 2.5; uniform 4.9,
+2.1, 3.8, 3.1. Bands marked so are informed by that look.
+
+Predictions, with their reasons:
+
+* A subset that keeps m/r tokens of each cluster with balanced signs errs by (iv) at the centres. Walk with swaps and
+  herding nearly do, so their law is that of (iv), 1/2, 1, 1 in the finite-size fit, give or take 0.1, 0.15, 0.1.
+* The walk alone leaves counts and signs unbalanced by O(1) a coordinate, which adds a term that does not shrink with
+  e^rho - 1, B_l / z_j: it reads a smaller beta. Within 0.3 of 1; alpha within 0.15 and gamma within 0.15.
+* Uniform subsets and sign pairs drawn without a view of the others leave an imbalance of sqrt(r) a coordinate: error
+  about A sqrt(d) sqrt(1 + r / a^2), which is that of draws, 1/sqrt(n), where a^2 << r. The formula itself reads
+  (-0.04, 0.09, 2.08) on this design. So gamma is at least 1.5.
+* The coordinate subset is (iv) times 1.00 to 1.3 (theory notes, early figures for the same design).
+"""
+
+from math import inf
+
+from attention_coresets.analysis.parts.band import Band, about
+
+BANDS: dict[str, Band] = {
+    "joint_alpha": about(0.5, 0.1, 0.0, 1.0),
+    "joint_beta": about(1.0, 0.15, 0.0, 2.0),
+    "joint_gamma": about(1.0, 0.1, 2.0),
+    "joint_alpha_walk": about(0.5, 0.15, 0.0, 1.0),
+    "joint_beta_walk": about(1.0, 0.3, 0.0, 2.0),
+    "joint_gamma_walk": about(1.0, 0.15, 2.0),
+    "joint_gamma_draws": Band(1.5, inf, (1.0,)),
+    "sandwich_factor": Band(-inf, 1.5),
+    "coordinate_alpha": about(0.5, 0.03, 0.0, 1.0),
+    "coordinate_beta": about(1.0, 0.1, 0.0, 2.0),
+    "coordinate_gamma": about(1.0, 0.04, 2.0),
+    "coordinate_factor": Band(-inf, 1.3),
+    "coordinate_median": Band(-inf, 1.12),
+    "free_factor": Band(-inf, 1.4),
+    # a theorem: rounding alone is allowed
+    "floor_v": Band(1.0 - 1e-6, inf, text="≥ 1"),
+}
