@@ -49,7 +49,7 @@ def balancing_constant(d: int, dv: int, rho: float, sigma: float, delta: float =
 
 
 def balancing_bound(
-    d: int, dv: int, size: float, rho: float, sigma: float, *, delta: float = 1.0, values: float = 1.0
+    d: int, dv: int, size: int, rho: float, sigma: float, *, delta: float = 1.0, values: float = 1.0
 ) -> float:
     """Returns what sup over |q| <= rho of |Attn(q) - Attn_coreset(q)| is at most, for one tilted walk to `size` tokens.
 
@@ -65,9 +65,8 @@ def balancing_bound(
     ----------
     d, dv, rho, sigma, delta
         As in `balancing_constant`.
-    size : float
-        Tokens of the coreset, m. Where tokens are capped, the larger c of pi_i = min(1, c p_i) serves as well, and
-        gives less.
+    size : int
+        Tokens of the coreset. Where tokens are capped, pi_i = min(1, c p_i), c would serve as well and give less.
     values : float
         Largest norm of a value.
 
