@@ -30,7 +30,7 @@ def tau_and_b(x: Instance) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_equations_11_and_12(rng, kind):
+def test_attention_and_errors_at_the_queries(rng, kind):
     """What attention is at the queries, the errors there, the sums of g, and the sum of squares."""
     for x in instances(rng, kind):
         r, delta = len(x.S), x.omega - 1 / len(x.S)
