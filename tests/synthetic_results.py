@@ -14,9 +14,9 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.planned_fits import fit_all
 from attention_coresets.analysis.topics.contents import PLANS
 from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY
-from attention_coresets.lower_bound import FLOORS
+from attention_coresets.lower_bound import FLOORS, equal_weights_floor
 from attention_coresets.study.table import CEILINGS, HEADS, LANGUAGE
-from attention_coresets.theory import antipodal_minimum_size, signed_clusters_floor
+from attention_coresets.theory import antipodal_minimum_size
 
 SIGMA = {"cap_outliers": 0.75, "antipodal": 0.9, "low_rank": 0.95}
 RADIUS = {"cap_outliers": 1.6, "antipodal": 1.9}
@@ -90,15 +90,17 @@ def _lower_bound(rng: np.random.Generator, caches: int) -> list[dict]:
     shapes = [("lower_bound_orthonormal", 1), ("lower_bound_random", 2)]
     arms = ["walk_tilted", "uniform"]
     for (name, k), d, rho, arm, seed in itertools.product(shapes, [8, 16], [1.0, 2.0], arms, range(caches)):
-        n, unit = k * d * d, signed_clusters_floor(d, k * d, rho)
+        n = k * d * d
+        unit = equal_weights_floor(d, k * d, n // 2, rho) / math.sqrt(2)
         for size in (n // 4, n // 2, 3 * n // 4):
             row = _row(name, "signed_clusters", n, d, rho, arm, seed, size, clusters=k * d)
-            factor = (1.5 if arm == "walk_tilted" else 3.0) * (1.6 - size / n) / k
+            share = 1.1 * math.sqrt((n - size) / size)
+            factor = (1.5 if arm == "walk_tilted" else 3.0) * share / k
             row["error"] = unit * factor * math.exp(0.02 * abs(rng.standard_normal()))
             if k == 1:
-                own = (1.6 - size / n) * unit
-                bounds = (0.5 * unit, 0.8 * own, 0.1 * unit if 2 * size <= n else 0.0, 1.2 * own)
-                row |= dict(zip(("floor_i", "floor_ii", "floor_iii", "floor_iv"), bounds, strict=True))
+                own = share * unit
+                bounds = (0.5 * unit, 0.8 * own, 1.2 * own, 0.1 * unit)
+                row |= dict(zip(FLOORS, bounds, strict=True))
             rows.append(row)
     return rows
 

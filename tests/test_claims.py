@@ -18,6 +18,7 @@ from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
 from attention_coresets.analysis.topics.hard_instances.antipodal import antipodal_floor
 from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules
 from attention_coresets.analysis.topics.optimum.measures import against
+from attention_coresets.lower_bound import any_weights_floor
 from synthetic_results import synthetic_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,8 +208,18 @@ def test_an_error_below_the_floor_of_equal_weights_contradicts(results):
 
 def test_bounds_of_zero_say_nothing(results):
     hit = lower_bound_row(results, 0.75)
-    broken = altered(results, hit, error=1e-9, floor_i=0.0, floor_ii=0.0, floor_iii=0.0, floor_iv=0.0)
+    whole = {"size": int(results.table.loc[hit, "n"]), "error": 1e-9}
+    broken = altered(results, hit, **whole, floor_i=0.0, floor_ii=0.0, floor_iv=0.0)
     assert outcome(broken, "floor").status == "reproduced"
+
+
+def test_the_floor_of_any_weights_is_computed_whatever_the_table_holds(results):
+    hit = lower_bound_row(results, 0.75)
+    at = results.table.loc[hit]
+    bound = any_weights_floor(int(at["d"]), int(at["n"] // at["d"]), int(at["size"]), float(at["rho"]))
+    others = {"floor_i": 0.0, "floor_ii": 0.0, "floor_iv": 0.0, "floor_v": math.nan}
+    assert outcome(altered(results, hit, error=0.99 * bound, **others), "floor").status == "contradicted"
+    assert outcome(altered(results, hit, error=1.01 * bound, **others), "floor").status == "reproduced"
 
 
 @pytest.mark.parametrize(("n", "rho"), [(40, 0.7), (64, 1.0), (30, 1.3), (200, 2.5), (1024, 3.0)])

@@ -118,7 +118,7 @@ def test_sandwich_joins_the_best_construction_to_its_floor(results):
     ticks = next(line for line in ax.lines if line.get_marker() == "|")
     for k, d in enumerate((8, 16)):
         error = rows.loc[rows["d"] == d].groupby("arm")["error"].median().min()
-        a = math.e - 1
+        a = math.exp(math.sqrt(d / (d - 1))) - 1
         floor = a / (d * d + d * a) * math.sqrt(d)
         assert squares.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / error)
         assert ticks.get_xdata()[k] == pytest.approx(math.sqrt(d) * math.e / floor)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -197,7 +198,7 @@ def test_rows_of_another_version_are_refused() -> None:
         to_frame([odd])
 
 
-YOUNGER = ("floor_i", "floor_ii", "floor_iii", "floor_iv")
+YOUNGER = ("floor_i", "floor_ii", "floor_iv", "floor_v")
 
 
 def test_older_rows_and_tables_get_what_they_would_hold_now(tmp_path: Path) -> None:
@@ -209,6 +210,22 @@ def test_older_rows_and_tables_get_what_they_would_hold_now(tmp_path: Path) -> N
     assert table[list(YOUNGER)].isna().all(axis=None)
     table.drop(columns=list(YOUNGER)).to_parquet(tmp_path / "t.parquet")
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), table)
+
+
+def test_tables_of_the_floor_before_are_read_and_cells_with_its_values_refused(tmp_path: Path) -> None:
+    """floor_iii stood where floor_v stands: a table's other floors still hold, cells with it would mix two sets."""
+    labels = {"experiment": "one", "tier": "smoke", "arm": "x"}
+    table = to_frame([row("abc") | labels])
+    before = table.drop(columns="floor_v").assign(floor_i=0.2, floor_iii=0.1)
+    before.to_parquet(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet")
+    assert list(found.columns) == list(COLUMNS)
+    assert found["floor_i"].tolist() == [0.2]
+    assert found["floor_v"].isna().all()
+    old = {key: value for key, value in row("abc").items() if key != "floor_v"} | labels
+    pd.testing.assert_frame_equal(to_frame([old | {"floor_iii": math.nan}]), to_frame([old]))
+    with pytest.raises(StudyError, match=r"columns floor_iii do not fit; delete the cells"):
+        to_frame([old | {"floor_iii": 0.1}, row("def") | labels])
 
 
 def test_cells_whose_rows_had_no_floors_at_first_have_a_new_name() -> None:

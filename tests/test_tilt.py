@@ -12,7 +12,7 @@ from scipy.special import entr
 
 import oracles
 from attention_coresets import tilt
-from attention_coresets.theory import antipodal_minimum_size, radius, signed_clusters_floor
+from attention_coresets.theory import antipodal_minimum_size, radius
 from tables import FAMILIES, small_cache
 
 
@@ -187,8 +187,7 @@ def test_radius_is_the_largest_distance_from_the_mean():
     assert radius(keys).item() == pytest.approx(distances.max())
 
 
-def test_stated_bounds():
-    assert signed_clusters_floor(8, 4, 1.0) == pytest.approx((math.e - 1) / (32 + 8 * (math.e - 1)) * 2)
+def test_stated_bound_of_the_antipodal_pair():
     assert antipodal_minimum_size(1.5, 0.25) == pytest.approx(math.exp(3) * 0.6)
 
 

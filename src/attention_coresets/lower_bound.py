@@ -10,24 +10,23 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
-GAMMA_BEST = 1 / (2 * math.sqrt(2))  # where (1 - sqrt(2) gamma) gamma is largest
+FLOORS = ("floor_i", "floor_ii", "floor_iv", "floor_v")  # the bounds' columns in result tables
 _ROUNDING = 1e-14
-FLOORS = ("floor_i", "floor_ii", "floor_iii", "floor_iv")  # the bounds' columns in result tables
-_LARGEST_RHO = 690.0  # e^-rho stays a normal number
+_LARGEST_GAP = 690.0  # e^-gap stays a normal number
 
 
 @dataclass(frozen=True)
 class Bounds:
     """Lower bounds on the worst-case error of a coreset of signed clusters, ``[*heads]``, 0 where one says nothing.
 
-    i, ii and iv use the coreset's weights; iv counts the kept tokens too and is never below ii. iii holds for all
-    weights >= 0 and needs half of the tokens to be dropped.
+    i, ii and iv use the coreset's weights; iv counts the kept tokens too and is never below ii. v holds for all weights
+    >= 0 and depends on the number of kept tokens alone.
     """
 
     i: Float[Tensor, "*heads"]
     ii: Float[Tensor, "*heads"]
-    iii: Float[Tensor, "*heads"]
     iv: Float[Tensor, "*heads"]
+    v: Float[Tensor, "*heads"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,12 @@ class Layout:
 
 
 def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds:
-    """Computes the bounds (i) to (iv) of docs/lower_bound.md on sup over |q| <= rho of the error, float64.
+    """Computes the bounds (i), (ii), (iv), (v) of docs/lower_bound.md on sup over |q| <= rho of the error, float64.
 
-    Each bounds the largest error at the queries rho c_j, with c_j the centres; (iii) at the best radius up to rho. The
-    cache must be a signed-clusters cache with orthonormal centres, its tokens in any order. Log-weights may be any.
-    Radii above 690 get the bounds of 690, which hold there too.
+    Each bounds the largest error at the queries rho (c_j - mean) / |c_j - mean|, with c_j the r centres and their mean;
+    (v) at the best radius up to rho. The cache must be a signed-clusters cache with orthonormal centres, its tokens in
+    any order. Log-weights may be any. Where the gap rho sqrt(r / (r - 1)) between logits exceeds 690, the bounds are
+    those of a gap of 690, which hold there too.
 
     Cost: O(n (d + log n)) a head.
 
@@ -61,34 +61,79 @@ def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds
     check_orthonormal(layout.centers)
     weights, dropped = _cluster_weights(layout, coreset)  # [*heads, r, d], [*heads, r]
     r, d = layout.signs.shape[-2:]
-    # everything in units of e^rho, so that nothing overflows
-    rho = min(rho, _LARGEST_RHO)
-    shrink, gain = math.exp(-rho), -math.expm1(-rho)  # 1 and a = e^rho - 1, in units of e^rho
+    shrink, gain = _scaled_gain(r, rho)
     omega = weights.sum(dim=-1)  # [*heads, r]
     total = omega.sum(dim=-1, keepdim=True)
     z = shrink * total + gain * omega
     bias = (layout.signs.mT @ omega.unsqueeze(-1)).norm(dim=(-2, -1))  # |S^T omega|
     gamma = gain / (r * shrink + gain)
-    level = gamma / d  # A: every coordinate of the attention at rho c_j
+    level = gamma / d  # A: every coordinate of the attention at the query of cluster j
     i = (dropped.sqrt() * z - shrink * gamma * bias.unsqueeze(-1)) / (z + shrink * total)
     left_over = (dropped * z.square()).sum(-1) - shrink * gain**2 * bias.square() / (r * shrink + 2 * gain)
     kept = d - dropped
     on_kept = (kept * (z - gain * omega / (level * kept.clamp_min(1))).square()).sum(-1)
     on_kept = (on_kept - _ROUNDING * d * z.square().sum(-1)).clamp_min(0)  # zero for the whole cache, whose error is 0
     ii, iv = (level * x.clamp_min(0).sqrt() / z.norm(dim=-1) for x in (left_over, left_over + on_kept))
-    iii = any_weights_floor(d, r, rho) if 2 * coreset.size <= cache.n else 0.0
-    return Bounds(level * i.amax(-1).clamp_min(0), ii, torch.full_like(ii, iii), iv)
+    v = torch.full_like(ii, any_weights_floor(d, r, coreset.size, rho))
+    return Bounds(level * i.amax(-1).clamp_min(0), ii, iv, v)
 
 
-def any_weights_floor(d: int, clusters: int, rho: float) -> float:
-    """Returns bound (iii), below which no coreset of at most half the tokens of orthonormal signed clusters errs.
+def equal_weights_floor(d: int, clusters: int, size: int, rho: float) -> float:
+    """Returns A sqrt(d (n - m) / m), below which no coreset with equal cluster weights and m = `size` tokens errs.
 
-    With a = e^rho - 1, gamma = a / (clusters + a) and g = min(gamma, 1 / sqrt 8) it is (1 - sqrt(2) g) / 2 * g / sqrt(2
-    d). Where gamma = g, that is (1 - sqrt(2) gamma) / 2 of A sqrt(d/2), with A = gamma / d.
+    It is bound (iv) of docs/lower_bound.md: n = clusters * d and A = gamma / d, with gamma = a / (clusters + a) and a =
+    exp(rho sqrt(clusters / (clusters - 1))) - 1. Subsets without weights have it where they keep equally many tokens of
+    each cluster; then it is attained at every query of the proof once their signs balance. 0 at m = n.
+
+    Raises ValueError unless 1 <= size <= n and clusters >= 2. With clusters > d it is a unit and no floor.
     """
-    gain = -math.expm1(-rho)
-    gamma = min(gain / (clusters * math.exp(-rho) + gain), GAMMA_BEST)
-    return (1 - math.sqrt(2) * gamma) / 2 * gamma / math.sqrt(2 * d)
+    return _gamma(clusters, rho) * math.sqrt(_dropped_over_kept(d, clusters, size) / d)
+
+
+def any_weights_floor(d: int, clusters: int, size: int, rho: float) -> float:
+    """Returns bound (v) of docs/lower_bound.md, below which no coreset of at most m = `size` tokens errs, whatever its
+    weights >= 0.
+
+    With x = (n - m) / m and kappa = 2 g + g^2 x it is the largest value of g sqrt(x / d (1 - 2 kappa) / (1 - kappa))
+    over g <= gamma with kappa < 1/2; gamma is that of `equal_weights_floor`, and g that of a smaller radius. It is
+    positive for every m < n, 0 at m = n, and falls with m.
+
+    Raises ValueError unless 1 <= size <= n and clusters >= 2. Proven for clusters <= d.
+    """
+    x = _dropped_over_kept(d, clusters, size)
+    g = min(_gamma(clusters, rho), _best_gamma(x))
+    kappa = 2 * g + g * g * x
+    return g * math.sqrt(x / d * (1 - 2 * kappa) / (1 - kappa))
+
+
+def _best_gamma(x: float) -> float:
+    """The g of the largest g^2 (1 - 2 kappa) / (1 - kappa): the root of 2 kappa^2 - 4 kappa + 1 + g, which falls."""
+    low, high = 0.0, 0.5 / (1 + math.sqrt(1 + x / 2))  # kappa = 0 and 1/2
+    for _ in range(60):
+        g = (low + high) / 2
+        kappa = 2 * g + g * g * x
+        low, high = (g, high) if 2 * kappa * kappa - 4 * kappa + 1 + g > 0 else (low, g)
+    return low
+
+
+def _scaled_gain(clusters: int, rho: float) -> tuple[float, float]:
+    """1 and a = e^gap - 1 in units of e^gap, so that nothing overflows; gap = rho sqrt(r / (r - 1))."""
+    gap = min(rho * math.sqrt(clusters / (clusters - 1)), _LARGEST_GAP)
+    return math.exp(-gap), -math.expm1(-gap)
+
+
+def _gamma(clusters: int, rho: float) -> float:
+    if clusters < 2:
+        raise ValueError(f"clusters must be at least 2, got {clusters}")
+    shrink, gain = _scaled_gain(clusters, rho)
+    return gain / (clusters * shrink + gain)
+
+
+def _dropped_over_kept(d: int, clusters: int, size: int) -> float:
+    n = clusters * d
+    if not 1 <= size <= n:
+        raise ValueError(f"size must lie in 1..{n}, the number of tokens, got {size}")
+    return (n - size) / size
 
 
 def signed_clusters_layout(cache: Cache) -> Layout:

@@ -1,4 +1,4 @@
-"""Computes the tilt p*, its centre and spread, and the floors of two hard instances (docs/theory.md)."""
+"""Computes the tilt p*, its centre and spread, and the floor of the antipodal pair (docs/theory.md)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -212,16 +212,6 @@ def _entropy(tokens: _Tokens, log_p: Tensor) -> Tensor:
 def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:
     """Returns R = max_i |k_i - mean of the keys|, the constant of the unweighted model; at most 2 for unit keys."""
     return (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).amax(dim=-1)
-
-
-def signed_clusters_floor(d: int, clusters: int, rho: float) -> float:
-    """Returns A sqrt(d/2): the least error of equal cluster weights with at most half the tokens of `signed_clusters`.
-
-    A = a / (n + d a) with a = e^rho - 1 and n = clusters * d, for orthonormal centres (clusters <= d).
-    Source: docs/lower_bound.md.
-    """
-    a = math.expm1(rho)
-    return a / (clusters * d + d * a) * math.sqrt(d / 2)
 
 
 def antipodal_minimum_size(rho: float, epsilon: float) -> float:

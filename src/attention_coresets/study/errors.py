@@ -168,13 +168,13 @@ def _heldout(head: RealHead | None, cache: Cache) -> Callable[[Coreset], dict[st
 
 
 def _floors(config: Mapping[str, Any], cache: Cache) -> Callable[[Coreset], list[dict[str, float]]]:
-    """The bounds (i) to (iv) of lower_bound.py, head by head; NaN but for orthonormal signed clusters."""
+    """The bounds (i), (ii), (iv), (v) of lower_bound.py, head by head; NaN but for orthonormal signed clusters."""
     if not has_floors(config["cache"]):
         return lambda coreset: [dict.fromkeys(FLOORS, math.nan)] * config["heads"]
 
     def floors(coreset: Coreset) -> list[dict[str, float]]:
         bounds = signed_clusters_bounds(cache, coreset, config["rho"])
-        columns = torch.stack([bounds.i, bounds.ii, bounds.iii, bounds.iv], dim=-1)
+        columns = torch.stack([bounds.i, bounds.ii, bounds.iv, bounds.v], dim=-1)
         return [dict(zip(FLOORS, row, strict=True)) for row in columns.tolist()]
 
     return floors

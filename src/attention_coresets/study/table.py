@@ -38,6 +38,7 @@ COLUMNS: dict[str, str] = {
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
 _WORDS = {"certified_by": "", **dict.fromkeys(MACHINE, "unknown")}
 _YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), **_WORDS}
+_GONE = "floor_iii"  # what stood in the place of floor_v
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 
@@ -68,7 +69,10 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a table of the stated columns and types. StudyError names columns that are missing or unknown."""
     if not rows:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    frame = _completed(pd.DataFrame(list(rows)))
+    frame = pd.DataFrame(list(rows))
+    if _GONE in frame and bool(frame[_GONE].isna().all()):  # where it has values, all floors were others: refused below
+        frame = frame.drop(columns=_GONE)
+    frame = _completed(frame)
     if odd := set(COLUMNS) ^ set(frame.columns):
         cells = ", ".join(sorted(frame["cell"].unique())[:3]) if "cell" in frame else "unknown"
         raise StudyError(
@@ -100,7 +104,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A result table, its columns checked. StudyError where it is missing, damaged or of another version."""
+    """A result table, its columns checked. StudyError where it is missing, damaged or of another version.
+
+    A table older than floor_v holds in floor_i, floor_ii and floor_iv the floors of the queries rho c_j: true, and at
+    most as large as those computed now.
+    """
     if not path.exists():
         raise StudyError(f"{path} is missing: run `python scripts/collect.py --tier {path.parent.name}`")
     try:
@@ -108,7 +116,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path} is damaged ({reason}): restore it with git or delete it and collect again") from error
-    frame = _completed(frame)
+    frame = _completed(frame.drop(columns=_GONE, errors="ignore"))
     if odd := set(frame.columns) ^ set(COLUMNS):
         raise StudyError(f"{path} has other columns ({', '.join(sorted(odd))}): delete it and collect again")
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)

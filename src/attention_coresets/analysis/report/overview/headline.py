@@ -15,7 +15,8 @@ from attention_coresets.analysis.stats.bootstrap import bootstrap
 from attention_coresets.analysis.stats.frames import column, groups, medians
 from attention_coresets.analysis.stats.power_law import fit
 from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT
-from attention_coresets.analysis.topics.hard_instances.signed_clusters import equal_weights_floor, over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
+from attention_coresets.lower_bound import equal_weights_floor
 
 EXPERIMENTS = ("epsilon_rate", "d_rate", "rho_rate", "n_independence")
 ARMS = ("uniform", "walk_tilted")
@@ -105,7 +106,7 @@ def _floor(ax: Axes, results: Results) -> None:
         return
     x, y = [], []
     for at, group in groups(rows, ["n", "d", "clusters", "rho"]):
-        floor = equal_weights_floor(at["d"], at["clusters"], at["rho"])
+        floor = equal_weights_floor(at["d"], at["clusters"], at["n"] // 2, at["rho"])
         x.append(at["d"] ** 0.5 * np.exp(at["rho"] * column(group, "sigma").mean()) / floor)
         y.append(at["n"] / 2)
     label = "signed clusters: proven to need more (equal cluster weights)"

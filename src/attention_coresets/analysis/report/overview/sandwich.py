@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
-from attention_coresets.analysis.topics.hard_instances.signed_clusters import equal_weights_floor, over_floor
+from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
 from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT as OPTIMUM
 from attention_coresets.analysis.topics.rates.measures import with_constants
 from attention_coresets.coresets.arms import TILTED, UNWEIGHTED
-from attention_coresets.lower_bound import any_weights_floor
+from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
 
 _DIMENSIONS = [2**k for k in range(1, 8)]  # of the lower-bound curves, as many clusters as dimensions
 _RHOS = 3
@@ -52,7 +52,7 @@ def _floors(ax: Axes, rho: float) -> None:
         (any_weights_floor, "-", "signed clusters, n = d²: floor, any weights"),
     )
     for floor, line, label in kinds:
-        x = [rate(float(d), rho, floor(d, d, rho)) for d in _DIMENSIONS]
+        x = [rate(float(d), rho, floor(d, d, d * d // 2, rho)) for d in _DIMENSIONS]
         ax.plot(x, [d * d / 2 for d in _DIMENSIONS], line, color="black", linewidth=1.3, label=label)
 
 
@@ -69,7 +69,7 @@ def _best(ax: Axes, rows: pd.DataFrame) -> None:
     least = pd.DataFrame(found.groupby(["n", "d", "clusters", "rho", "size"], as_index=False)["error"].min())
     places = list(zip(*(column(least, name).tolist() for name in ("d", "clusters", "rho", "error")), strict=True))
     x = [rate(d, rho, error) for d, _, rho, error in places]
-    floor = [rate(d, rho, equal_weights_floor(int(d), int(r), rho)) for d, r, rho, _ in places]
+    floor = [rate(d, rho, equal_weights_floor(int(d), int(r), int(d * r) // 2, rho)) for d, r, rho, _ in places]
     size = column(least, "size")
     ax.hlines(size, x, floor, color="black", linewidth=0.8)
     ax.plot(floor, size, "|", color="black", markersize=7)

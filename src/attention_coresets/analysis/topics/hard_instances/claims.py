@@ -16,7 +16,7 @@ def _control(name: str, statement: str, arm: str, cache: str, symbol: str, band:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "floor",
-        "Signed clusters: no coreset, of any size and weights, errs by less than max(i, ii, iii, iv), the bounds for"
+        "Signed clusters: no coreset, of any size and weights, errs by less than max(i, ii, iv, v), the bounds for"
         " its own weights; smallest error over them",
         "tilted, unweighted, free",
         hard.ORTHONORMAL,

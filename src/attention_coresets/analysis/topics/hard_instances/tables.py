@@ -24,7 +24,7 @@ def lower_bound(results: Results) -> str:
         " picked on these rows; its interval is its own, without the luck of the pick, which favours the claim.\n\n"
     )
     unit = "Error over A√(d/2), median (smallest) over all instances; for equal cluster weights a floor at m ≤ n/2.\n\n"
-    own = "Error over max(i, ii, iii, iv) of the coreset's own weights, median (smallest) over all instances.\n\n"
+    own = "Error over max(i, ii, iv, v) of the coreset's own weights, median (smallest) over all instances.\n\n"
     return picked + unit + by_share(rows, "ratio") + "\n\n" + own + by_share(hard.over_bounds(results), "excess")
 
 

@@ -13,7 +13,7 @@ SECTIONS: tuple[Section, ...] = (
         hard.ORTHONORMAL,
         "Lower bound: signed clusters",
         "Orthonormal centres (clusters ≤ d). docs/lower_bound.md proves, for any weights, that no coreset errs by less"
-        " than max(i, ii, iii, iv); where all clusters have equal weight and m ≤ n/2 that is at least A√(d/2).",
+        " than max(i, ii, iv, v); where all clusters have equal weight and m ≤ n/2 that is at least A√(d/2).",
         tables.lower_bound,
     ),
     Section(

@@ -31,7 +31,7 @@ def lower_bound(results: Results) -> Figure:
     panels = figure.subplots(2, len(shares), squeeze=False, sharex="row", sharey=True)
     above, below = list(panels[0]), list(panels[1])
     _shares(above, rows, "ratio", shares, arms, "worst-case error / (A√(d/2))")
-    _shares(below, bounded, "excess", shares, arms, "worst-case error / max(i, ii, iii, iv)")
+    _shares(below, bounded, "excess", shares, arms, "worst-case error / max(i, ii, iv, v)")
     for ax, share in zip(above, shares, strict=True):
         if share <= 0.5:
             _forbid(ax, "below the floor\n(equal cluster weights)")
