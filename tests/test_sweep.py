@@ -23,6 +23,7 @@ from attention_coresets.study.checks import TIERS
 from attention_coresets.study.config import register
 from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
+from tables import INSTANCE
 
 THREE = ("uniform", "halving_unweighted", "walk_tilted")
 
@@ -81,10 +82,19 @@ def of_text(arm: str) -> bool:
     return construct.needs_queries or construct.needs_positions
 
 
+def test_an_arm_for_one_family_builds_there_and_is_refused_elsewhere(shell: Shell) -> None:
+    cell = ("arm=coordinate_subset", "cache.d=4", "sizes=[8]", "adversary=tiny")
+    for signs in ("random", "hadamard"):
+        assert shell.sweep("cache=signed_clusters", f"cache.signs={signs}", *cell).code == 0
+    refused = shell.sweep("cache=sphere", "cache.n=16", *cell)
+    assert refused.code != 0
+    assert "this is no signed-clusters cache" in refused.err
+
+
 @pytest.mark.parametrize("text", [False, True])
 def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> None:
     monkeypatch.setenv("ATTENTION_CORESETS_CAPTURES", str(tmp_path / "captures"))
-    arms = [label for label in ARMS if of_text(label) == text]
+    arms = [label for label in ARMS if of_text(label) == text and label not in INSTANCE]
     cache = ("cache=model", "cache.model=tiny-random", "cache.queries=8") if text else ("cache=sphere", "cache.d=2")
     outcome = shell.sweep("-m", f"arm={','.join(arms)}", *cache, "cache.n=12", "sizes=[5]", "adversary=tiny")
     assert outcome.code == 0

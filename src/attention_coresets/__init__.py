@@ -3,7 +3,7 @@ does.
 """
 
 from attention_coresets import models as _models  # noqa: F401  (registers the family "model")
-from attention_coresets.adversary import WorstQuery, worst_query
+from attention_coresets.adversary import WorstQuery, structured_worst, worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attend, attention_error
 from attention_coresets.bodies import QueryBody, ellipsoid, minimum_ellipsoid
 from attention_coresets.caches import CACHES, make_cache, register_cache
@@ -41,6 +41,7 @@ __all__ = [
     "minimum_ellipsoid",
     "register_cache",
     "register_construction",
+    "structured_worst",
     "tilt",
     "worst_query",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from attention_coresets import CACHES, CORESETS, make_cache, make_coreset, worst_query
+from attention_coresets import CACHES, CORESETS, make_cache, make_coreset, structured_worst, worst_query
 from attention_coresets.adversary.enclosure import branch_and_bound
 
 FILE = Path(__file__).with_name("settings.json")
@@ -28,7 +28,7 @@ def defaults() -> dict[str, dict[str, Any]]:
         for group, registry in (("cache", CACHES), ("coreset", CORESETS))
         for name, kind in registry.items()
     }
-    for search in (worst_query, branch_and_bound):
+    for search in (worst_query, structured_worst, branch_and_bound):
         parameters = inspect.signature(search).parameters.values()
         found[search.__name__] = {p.name: p.default for p in parameters if p.default is not p.empty}
     return found

@@ -103,8 +103,13 @@ def check_family(family: Any) -> None:
         raise ValueError("drew other tokens from the same rng; take random numbers from rng alone")
 
 
+def head_rng(seed: int, head: int = 0) -> np.random.Generator:
+    """The generator that `make_cache` hands to the family for this head."""
+    return np.random.default_rng([seed, head])
+
+
 def _one_head(family, seed: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-    keys, values = family.sample(np.random.default_rng([seed, head]))
+    keys, values = family.sample(head_rng(seed, head))
     order = token_order(family, len(keys), seed, head)
     return torch.from_numpy(keys[order].copy()), torch.from_numpy(values[order].copy())
 

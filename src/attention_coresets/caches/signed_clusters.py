@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attention_coresets.caches.directions import Vectors, sphere
+from attention_coresets.caches.directions import Vectors
+from attention_coresets.caches.signs import SIGNS, Signs, check_signs
 from attention_coresets.checks import positive
 
 
@@ -17,11 +18,16 @@ class SignedClusters:
 
     The centres c_j are orthonormal up to d clusters, where the floors of docs/lower_bound.md are proven. Beyond d they
     are random unit vectors, a descriptive extension.
+
+    signs: how they are drawn (signs.py). "random": each coordinate's in random order; "hadamard": rows of a Hadamard
+        matrix and their negatives, for d a power of two and at most d clusters; "simplex": the vertices of a simplex,
+        for clusters a power of two with clusters - 1 a divisor of d.
     """
 
     n: int | None = None
     d: int = 16
     clusters: int | None = None
+    signs: str = "random"
 
     def __post_init__(self) -> None:
         positive(d=self.d)
@@ -31,6 +37,7 @@ class SignedClusters:
             raise ValueError(f"n must be clusters * d = {self.clusters * self.d}, got {self.n}; leave one of them out")
         if self.count < 2 or self.count % 2:
             raise ValueError(f"clusters must be even, so that the signs balance, got {self.count}")
+        check_signs(self.signs, self.count, self.d)
 
     @property
     def count(self) -> int:
@@ -47,8 +54,21 @@ class SignedClusters:
     def sample(self, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
         """Draws keys ``[clusters * d, d]`` and values of the same shape."""
         r, d = self.count, self.d
-        centers = np.linalg.qr(rng.standard_normal((d, d)))[0][:r] if self.orthonormal else sphere(rng, r, d)
-        half = np.repeat([[1.0], [-1.0]], r // 2, axis=0)  # [r, 1]
-        signs = rng.permuted(np.repeat(half, d, axis=1), axis=0)  # [r, d], each column sums to 0
-        values = signs[:, :, None] * np.eye(d)  # [r, d, d]
+        x = self._normals(rng)
+        centers = np.linalg.qr(x)[0][:r] if self.orthonormal else x / np.linalg.norm(x, axis=-1, keepdims=True)
+        values = SIGNS[self.signs](rng, r, d)[:, :, None] * np.eye(d)  # [r, d, d]
         return np.repeat(centers, d, axis=0), values.reshape(r * d, d)
+
+    def draw_signs(self, rng: np.random.Generator) -> Signs:
+        """Draws the signs alone ``[clusters, d]``: those that `sample` gives its values from the same `rng`.
+
+        `caches.head_rng(seed, head)` is the one that `make_cache` draws that head from.
+
+        Cost: O(d^2), where a cache has clusters * d^2 numbers.
+        """
+        self._normals(rng)  # those of the centres come first
+        return SIGNS[self.signs](rng, self.count, self.d)
+
+    def _normals(self, rng: np.random.Generator) -> Vectors:
+        """Draws what the centres are made of."""
+        return rng.standard_normal((self.d if self.orthonormal else self.count, self.d))

@@ -161,6 +161,8 @@ _ROWS = (
     _arm("optimum_free", "optimum", "optimum_free", GREY, "8", model="free"),
     _arm("optimum_tilted", "optimum", "optimum_tilted", GREY, "8"),
     _arm("optimum_unweighted", "optimum", "optimum_unweighted", GREY, "8", model="unweighted"),
+    _arm("coordinate_subset", "coordinate_subset", "coordinate subset, knows the instance (unweighted)", "#000000", "D",
+         ours=True),
     _arm("query_exchange_causal", "query_exchange", "query_exchange_causal", GREY, "8", ours=True, moved=False),
     _arm("query_walk_causal", "query_walk", "query_walk_causal", GREY, "8", ours=True, moved=False),
     _arm("query_walk_kernel_swaps", "query_walk", "query_walk_kernel_swaps", GREY, "8",

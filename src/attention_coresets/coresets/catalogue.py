@@ -14,6 +14,7 @@ from attention_coresets.coresets.conformance import check_type
 from attention_coresets.coresets.draws.sensitivity_draws import SensitivityDraws
 from attention_coresets.coresets.draws.uniform import Uniform
 from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.coresets.exact.coordinate_subset import CoordinateSubset
 from attention_coresets.coresets.exact.optimum import Optimum
 from attention_coresets.coresets.kernel.frank_wolfe import FrankWolfe
 from attention_coresets.coresets.kernel.herding import Herding
@@ -40,6 +41,7 @@ CORESETS: dict[str, type[Construction]] = {
     "k_center": KCenter,
     "subgen": SubGen,
     "optimum": Optimum,
+    "coordinate_subset": CoordinateSubset,
     "balancekv": BalanceKV,
     "query_walk": QueryWalk,
     "query_exchange": QueryExchange,

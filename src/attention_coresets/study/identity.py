@@ -8,7 +8,8 @@ from typing import Any
 from attention_coresets.caches.signed_clusters import SignedClusters
 
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
-_LATER = (("refinement", "none"), ("form", "gram"), ("rank", None))  # what all cells were before these parameters came
+# what all cells were before these parameters came
+_LATER = {"cache": (("signs", "random"),), "coreset": (("refinement", "none"), ("form", "gram"), ("rank", None))}
 # named only where a cell differs, as they came later
 _TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"))
 _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
@@ -21,10 +22,15 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
     if config.get("sources"):  # of cells whose cache or construction is of the user's own
         numbers["sources"] = config["sources"]
-    numbers["coreset"] = {k: v for k, v in config["coreset"].items() if (k, v) not in _LATER}
+    numbers |= {part: without_later(part, config[part]) for part in _LATER}
     if not config["adversary"]["certify"]:  # the gap is the certificates' own
         numbers["adversary"] = {key: value for key, value in config["adversary"].items() if key != "gap"}
     return {"format": version, "dtype": config["compute"]["dtype"], **numbers}
+
+
+def without_later(part: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a cell's cache or coreset, less those that came later and say what all cells were before."""
+    return {key: value for key, value in parameters.items() if (key, value) not in _LATER[part]}
 
 
 def has_floors(cache: Mapping[str, Any]) -> bool:

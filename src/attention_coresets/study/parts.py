@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from attention_coresets.coresets import make_coreset
-from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.identity import cell_hash, without_later
 from attention_coresets.study.provenance import device_name, provenance
 
 T = TypeVar("T")
@@ -39,7 +39,8 @@ def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
         "seed": config["seed"],
         "n": n,
         "d": d,
-        "cache_params": json.dumps(cache_params, sort_keys=True),
+        # caches of older and younger rows are paired by this text
+        "cache_params": json.dumps(without_later("cache", cache_params), sort_keys=True),
         "coreset_params": json.dumps(coreset_params, sort_keys=True),
         "layer": float(cache_params.get("layer", math.nan)),
         "kv_head": float(cache_params.get("kv_head", math.nan)),
