@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.parts.measured import SYMBOL
-from attention_coresets.analysis.stats.frames import distinct
+from attention_coresets.analysis.stats.frames import column, distinct
 
 MANY = 4  # values that are listed; of more the ends and the number
 REAL = "model"  # the family of caches that a language model filled
@@ -36,11 +37,12 @@ def _families(rows: pd.DataFrame) -> list[str]:
 
 
 def _count(rows: pd.DataFrame) -> str:
-    if "cache" in rows and not (rows["cache"] == REAL).all():
+    if "cache" not in rows:
+        return _counted(rows, _HEAD, "head")
+    if distinct(rows, "cache") != [REAL]:
         return _counted(rows, _CACHE, "cache")
-    if "cache" in rows and rows["layer"].isna().all():
-        return _counted(rows, ("cache_params",), "text")
-    return _counted(rows, ("cache_params",) if "cache" in rows else _HEAD, "head")
+    heads = bool(np.isfinite(column(rows, "layer")).any())
+    return _counted(rows, ("cache_params",), "head" if heads else "text")
 
 
 def _counted(rows: pd.DataFrame, names: Sequence[str], unit: str) -> str:

@@ -52,8 +52,8 @@ def below_the_rate(results: Results) -> str:
     if not below:
         return ""
     return (
-        f"On {code(below)} the tilted walk's size grows more slowly than e^(ρσ), with β ="
-        f" {span([found[f][0] for f in below])} in place of 1: the bound is a bound, and benign families sit below it."
+        f"On {code(below)} the tilted walk's size grows more slowly than e^(ρσ), the 95 % interval of β below 1:"
+        f" {span([found[f][0] for f in below])}. The bound is a bound, and benign families sit below it."
     )
 
 
