@@ -58,9 +58,9 @@ def test_verdicts_of_one_claim(value, low, high, band, block, word):
 
 
 def test_an_exact_value_is_judged_as_it_is():
-    assert status(exactly("", 0.9, 100), Band(-INF, 1.3), UPPER, 50) == "held"
-    assert status(exactly("", 1.31, 100), Band(-INF, 1.3), UPPER, 50) == "contradicted"
-    assert status(exactly("", NAN, 100), Band(-INF, 1.3), UPPER, 50) == "not fitted"
+    assert status(Measured("", exactly(0.9, 100)), Band(-INF, 1.3), UPPER, 50) == "held"
+    assert status(Measured("", exactly(1.31, 100)), Band(-INF, 1.3), UPPER, 50) == "contradicted"
+    assert status(Measured("", exactly(NAN, 100)), Band(-INF, 1.3), UPPER, 50) == "not fitted"
 
 
 def test_words_for_a_claim_need_the_wide_interval_and_words_against_it_do_not():

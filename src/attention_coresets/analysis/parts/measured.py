@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.parts.results import Results
@@ -15,23 +14,22 @@ from attention_coresets.analysis.stats.frames import column
 @dataclass(frozen=True)
 class Measured:
     """An estimate, the setting it belongs to, why there is none where the value is NaN, and what its interval is over:
-    the unit that `estimate.caches` counts. `exact`: a statement about these rows and no others, so that the interval
-    is the value itself."""
+    the unit that `estimate.caches` counts."""
 
     setting: str
     estimate: Estimate
     reason: str = ""
     unit: str = "caches"
-    exact: bool = False
 
 
 Measure = Callable[[Results], list[Measured]]
 Rows = Callable[[Results], pd.DataFrame]
 
 
-def exactly(setting: str, value: float, number: int, unit: str = "rows") -> Measured:
-    """A least or largest value, or a count, over all rows: nothing is estimated."""
-    return Measured(setting, Estimate(value, value, value, number), unit=unit, exact=True)
+def exactly(value: float, rows: int) -> Estimate:
+    """The least or largest of all rows, or a count: a statement about these and no others, so the interval is the value
+    itself."""
+    return Estimate(value, value, value, rows, exact=True)
 
 
 def rows_of(experiment: str, **wanted: Sequence[object]) -> Rows:
@@ -56,21 +54,17 @@ def setting(fixed: Mapping[str, Any], *first: str) -> str:
 
 
 def least(rows: pd.DataFrame, name: str) -> list[Measured]:
-    """The smallest value of a column over all rows, with the setting it is at; nothing where there is no row."""
-    return _extreme(rows, name, "least", lambda values: int(values.argmin()))
+    """The smallest value of a column over all rows, with the setting it is at; nothing where there is no row. NaN, a
+    value that was not computed, is smaller and larger than any."""
+    return _at(rows, name, int(column(rows, name).argmin()), "least", "arm") if len(rows) else []
 
 
-def largest(rows: pd.DataFrame, name: str) -> list[Measured]:
-    """The largest value, likewise."""
-    return _extreme(rows, name, "largest", lambda values: int(values.argmax()))
+def largest(rows: pd.DataFrame, name: str, *first: str) -> list[Measured]:
+    """The same of the largest value; `first`: the columns that the setting begins with."""
+    return _at(rows, name, int(column(rows, name).argmax()), "largest", *first) if len(rows) else []
 
 
-def _extreme(rows: pd.DataFrame, name: str, word: str, place: Callable[[np.ndarray], int]) -> list[Measured]:
-    """NaN is found first: a value that was not computed is none that can be passed over."""
-    if rows.empty:
-        return []
-    values = column(rows, name)
-    at = place(values)
-    row = rows.iloc[at].to_dict()
-    where = setting(row, *(("cache", "arm") if word == "largest" else ("arm",)))
-    return [exactly(f"{where}, {word} of {len(rows)} rows", float(values[at]), len(rows))]
+def _at(rows: pd.DataFrame, name: str, place: int, word: str, *first: str) -> list[Measured]:
+    where = setting(rows.iloc[place].to_dict(), *first)
+    found = exactly(float(column(rows, name)[place]), len(rows))
+    return [Measured(f"{where}, {word} of {len(rows)} rows", found, unit="rows")]

@@ -29,7 +29,7 @@ def status(part: Measured, band: Band, block: Block, claims: int) -> str:
     found = part.estimate
     if not _has_interval(part):
         return NOT_FITTED
-    wide = found if part.exact else found.simultaneous(claims)
+    wide = found.simultaneous(claims)
     if not band.decides:
         return DESCRIPTIVE
     if block.descriptive:
@@ -49,7 +49,7 @@ def _has_interval(part: Measured) -> bool:
     found = part.estimate
     if math.isnan(found.value) or math.isnan(found.low) or math.isnan(found.high):
         return False
-    return part.exact or found.high - found.low > WIDTH * max(1.0, abs(found.value))
+    return found.exact or found.high - found.low > WIDTH * max(1.0, abs(found.value))
 
 
 def overall(parts: Iterable[str]) -> str:

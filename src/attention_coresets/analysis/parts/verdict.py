@@ -88,7 +88,7 @@ def evaluate(claims: Sequence[Claim], results: Results) -> dict[str, Outcome]:
 
 def _is_judged(claim: Claim, parts: Sequence[Measured]) -> bool:
     """Whether the claim's word rests on an interval, so that chance alone could give it."""
-    return claim.expected.decides and any(not part.exact and not isnan(part.estimate.low) for part in parts)
+    return claim.expected.decides and any(not (part.estimate.exact or isnan(part.estimate.low)) for part in parts)
 
 
 def _outcome(claim: Claim, results: Results, claims: int) -> Outcome:

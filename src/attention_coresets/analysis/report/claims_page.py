@@ -74,7 +74,7 @@ def value(part: Measured) -> str:
     """The number with its interval, alone where it is exact, or why there is none."""
     if part.reason:
         return part.reason
-    return number(part.estimate.value) if part.exact else interval(part.estimate)
+    return number(part.estimate.value) if part.estimate.exact else interval(part.estimate)
 
 
 def remark(part: Measured, word: str, expected: Band) -> str:

@@ -23,6 +23,7 @@ class Estimate:
     there are too few for one.
 
     `logarithmic`: the interval was made of logarithms, and is made wider there. `least`: no value is below it, proven.
+    `exact`: nothing is estimated, and the interval is the value itself.
     """
 
     value: float
@@ -31,6 +32,7 @@ class Estimate:
     caches: int
     logarithmic: bool = False
     least: float = -np.inf
+    exact: bool = False
 
     def exp(self) -> "Estimate":
         """The estimate of exp(x) from that of x."""
@@ -47,11 +49,11 @@ class Estimate:
         """The interval at level 1 - 0.05 / claims (Bonferroni), from that at 95 %: its distances from the value times
         the ratio of Student's quantiles, with a degree of freedom less than caches, as in `bootstrap.stretch`.
 
-        ValueError for fewer than one claim. Of an estimate without an interval: itself.
+        ValueError for fewer than one claim. Of an estimate that is exact or has no interval: itself.
         """
         if claims < 1:
             raise ValueError(f"an interval is simultaneous for at least one claim, not {claims}")
-        if np.isnan(self.low) or self.low == self.high:
+        if self.exact or np.isnan(self.low) or self.low == self.high:
             return self
         ratio = float(t.ppf(1 - 0.025 / claims, self.caches - 1) / t.ppf(0.975, self.caches - 1))
         value, low, high = np.log([self.value, self.low, self.high]) if self.logarithmic else self._ends()

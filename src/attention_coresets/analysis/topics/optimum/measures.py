@@ -57,7 +57,7 @@ def never_below() -> Measure:
     def measure(results: Results) -> list[Measured]:
         rows = against(results)
         ratios = column(rows.loc[rows["error_ratio"].notna()], "error_ratio") if len(rows) else np.array([])
-        return [exactly("least of all", float(ratios.min()), len(ratios))] if len(ratios) else []
+        return [Measured("least of all", exactly(float(ratios.min()), len(ratios)), unit="rows")] if len(ratios) else []
 
     return measure
 

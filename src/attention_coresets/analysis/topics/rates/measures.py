@@ -59,7 +59,7 @@ def largest_constant(arm: str) -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         rows = with_constants(synthetic_rows(arm)(results))
-        return [part for _, family in groups(rows, ["cache"]) for part in largest(family, "constant_sigma")]
+        return [part for _, family in groups(rows, ["cache"]) for part in largest(family, "constant_sigma", "cache")]
 
     return measure
 

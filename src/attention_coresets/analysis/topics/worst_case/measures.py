@@ -34,7 +34,7 @@ def contradictions(experiments: Iterable[str]) -> Measure:
         rows = results.table.loc[results.table["experiment"].isin(names) & results.table["certificate"].notna()]
         caches = len(rows[["cache", "cache_params", "seed", "head"]].drop_duplicates())
         words = f"{len(rows)} coresets of {caches} caches"
-        return [exactly(words, float(len(broken_rows(rows))), caches, "caches")] if len(rows) else []
+        return [Measured(words, exactly(float(len(broken_rows(rows))), caches))] if len(rows) else []
 
     return measure
 
