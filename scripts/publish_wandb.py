@@ -17,8 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from attention_coresets.analysis.parts.results import Results, ResultsError, load
-from attention_coresets.analysis.parts.verdict import evaluate
-from attention_coresets.analysis.topics.contents import CLAIMS
+from attention_coresets.analysis.report.decided import decided
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.tracking import open_run
 
@@ -123,8 +122,8 @@ def _exponents(results: Results) -> pd.DataFrame:
 
 def _claims(results: Results) -> pd.DataFrame:
     rows = []
-    for claim in CLAIMS:
-        outcome = evaluate(claim, results)
+    for outcome in decided(results).values():
+        claim = outcome.claim
         parts = "; ".join(f"{part.setting}: {part.estimate.value:.3g}" for part, _ in outcome.parts)
         rows.append({"claim": claim.statement, "models": claim.models, "measured": parts, "status": outcome.status})
     return pd.DataFrame(rows, columns=["claim", "models", "measured", "status"])

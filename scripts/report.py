@@ -5,8 +5,8 @@
                                         # where a page states a number by hand (report/typed_numbers.py has the rule)
 
 Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, on lines of its own or
-inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exit code 2, and nothing written, where
-results are missing or damaged.
+inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exit code 1 as well where the results
+violate a check of the code; 2, and nothing written, where results are missing or damaged.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
-from attention_coresets.analysis.parts.results import ResultsError, load, present
+from attention_coresets.analysis.parts.results import Results, ResultsError, load, present
 from attention_coresets.analysis.report.blocks import page_blocks
+from attention_coresets.analysis.report.decided import violated
 from attention_coresets.analysis.report.paper_repro import paper_repro
 from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.files import replacing
@@ -27,29 +28,37 @@ ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        pages = _pages(options.results, options.root)
+        tiers = _tiers(options.results)
+        pages = _pages(tiers, options.root)
     except (ResultsError, ValueError) as reason:
         print(f"report: {reason}", file=sys.stderr)
         return 2
+    broken = [f"check {name} is violated at tier {tier.tier}" for tier in tiers for name in violated(tier)]
+    for line in broken:
+        print(f"report: {line}", file=sys.stderr)
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if options.check:
         wrong = [f"{path.name} differs from the results; run `python scripts/report.py`" for path in stale]
         wrong += typed_by_hand(options.root)
         for line in wrong:
             print(f"report: {line}", file=sys.stderr)
-        return 1 if wrong else 0
+        return 1 if wrong or broken else 0
     for path in stale:
         with replacing(path) as part:  # an interrupted run leaves the page of the run before
             part.write_text(pages[path])
     print("\n".join(f"{path.name}: {'written' if path in stale else 'up to date'}" for path in pages))
-    return 0
+    return 1 if broken else 0
 
 
-def _pages(results: Path, root: Path) -> dict[Path, str]:
-    """What each page should hold."""
+def _tiers(results: Path) -> list[Results]:
     tiers = [load(results / tier) for tier in present(results)]
     if not tiers:
         raise ResultsError(f"no tier has a table in {results}: run `bash scripts/reproduce.sh`")
+    return tiers
+
+
+def _pages(tiers: list[Results], root: Path) -> dict[Path, str]:
+    """What each page should hold."""
     blocks = page_blocks(tiers)
     filled = {path: fill(path.read_text(), blocks) for name, path in _by_hand(root).items() if name != ELSEWHERE}
     return {root / "paper_repro.md": paper_repro(tiers)} | filled

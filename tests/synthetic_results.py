@@ -121,10 +121,11 @@ def _antipodal(rng: np.random.Generator, caches: int) -> list[dict]:
     rows = []
     for rho, arm, seed in itertools.product([1.0, 1.5, 2.0], ["walk_tilted", "walk_unweighted"], range(caches)):
         for size in (2, 4, 8, 16, 32, 64, 128, 256, 512):
-            share = size / 2 / antipodal_minimum_size(rho, 0.0)
-            error = math.exp(rho) / 4 / size if arm == "walk_tilted" else (1 - share) / (1 + share)
+            noise = math.exp(0.02 * rng.standard_normal())
+            share = noise * size / 2 / antipodal_minimum_size(rho, 0.0)
+            error = noise * math.exp(rho) / 4 / size if arm == "walk_tilted" else (1 - share) / (1 + share)
             row = _row("lower_bound_antipodal", "antipodal", 4096, 8, rho, arm, seed, size, values="keys")
-            rows.append(row | {"error": min(2.0, max(error, 0.001) * math.exp(0.02 * rng.standard_normal()))})
+            rows.append(row | {"error": min(2.0, max(error, 0.001))})
     return rows
 
 

@@ -9,10 +9,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from attention_coresets import CACHES
+from attention_coresets.analysis.parts import block
 from attention_coresets.analysis.parts.arm_names import axis_of
+from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import status
-from attention_coresets.analysis.parts.verdict import evaluate
+from attention_coresets.analysis.report.decided import decided
 from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.topics.ablation.measures import against_best
 from attention_coresets.analysis.topics.contents import CLAIMS
@@ -112,7 +114,7 @@ def test_claims_on_our_arms_are_not_run_without_them(rows):
     others = results_of(rows.loc[~rows["arm"].str.startswith("minimax")])
     mine = [claim for claim in CLAIMS if claim.experiment in (league.EXPERIMENT, league.MORE)]
     assert len(mine) == 9
-    assert {evaluate(claim, others).status for claim in mine} == {"not run"}
+    assert {decided(others)[claim.id].status for claim in mine} == {"not run"}
     assert "minimax" not in league_section(others)
     assert "No league yet" in league_block(results_of(rows.iloc[:0]))
 
@@ -220,14 +222,15 @@ def test_families_are_the_harsher_clusters(rows):
 @pytest.mark.parametrize(
     ("value", "low", "high", "word"),
     [
-        (0.69, 0.6, 0.79, "reproduced"),
+        (0.6, 0.5, 0.69, "target met"),
+        (0.69, 0.6, 0.79, "consistent"),
         (0.69, 0.6, 0.81, "inconclusive"),
         (0.72, 0.65, 0.79, "consistent"),
-        (0.9, 0.81, 0.95, "contradicted"),
+        (0.9, 0.81, 0.95, "target missed"),
     ],
 )
 def test_tolerance_is_point_seven_with_an_interval_below_point_eight(value, low, high, word):
-    assert status(Estimate(value, low, high, 24), BANDS["league"]) == word
+    assert status(Measured("", Estimate(value, low, high, 24)), BANDS["league"], block.OWN, 1) == word
 
 
 # the grid and the axes --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The report: the status rule, the claims' measures on known laws, and pages that follow the results exactly."""
+"""The report: what its rows say, checks that fail it, and pages that follow the results exactly."""
 
 import json
 import math
@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 
 from attention_coresets.analysis.parts.band import Band, about
+from attention_coresets.analysis.parts.block import BENIGN, BLOCKS, LOWER, OWN
 from attention_coresets.analysis.parts.markdown import fill, interval, number, table
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results, load, present, significant
+from attention_coresets.analysis.parts.status import status
 from attention_coresets.analysis.report.blocks import page_blocks
-from attention_coresets.analysis.report.paper_repro import paper_repro, remark
+from attention_coresets.analysis.report.claims_page import remark
+from attention_coresets.analysis.report.paper_repro import paper_repro
 from attention_coresets.analysis.stats.estimates import Estimate
-from attention_coresets.analysis.topics.contents import CLAIMS, SECTIONS
+from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, SECTIONS
 from attention_coresets.analysis.topics.language_model import tables as language_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script
@@ -53,6 +56,11 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def results(root: Path) -> Results:
     return load(root / "results" / "quick")
+
+
+@pytest.fixture(scope="module")
+def page(results: Results) -> str:
+    return paper_repro([results])
 
 
 def run(root: Path, *arguments: str) -> int:
@@ -138,30 +146,77 @@ def test_check_catches_changed_results(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "block", "words"),
     [
-        (0.97, 1.08, ""),
-        (1.01, 1.08, ", interval excludes 1"),
-        (1.2, 1.3, " (above)"),
-        (0.5, 0.8, " (below)"),
-        (NAN, NAN, ""),
+        (0.97, 1.08, LOWER, ""),
+        (1.01, 1.08, LOWER, ", interval excludes 1"),
+        (1.2, 1.3, LOWER, " (above)"),
+        (0.5, 0.8, OWN, " (below)"),
+        (1.2, 1.3, BENIGN, " (above)"),  # of a bound: a remark, not a verdict
+        (NAN, NAN, LOWER, ""),
     ],
 )
-def test_rows_say_where_an_interval_lies(low, high, words):
-    assert remark(Measured("", Estimate(1.05, low, high, 5)), about(1.0, 0.1, 1.5)) == words
-    assert "excludes" not in remark(Measured("", Estimate(1.05, low, high, 5)), Band(0.9, 1.1))
+def test_rows_say_where_an_interval_lies(low, high, block, words):
+    part, band = Measured("", Estimate(1.05, low, high, 5)), about(1.0, 0.1, 1.5)
+    assert remark(part, status(part, band, block, 1), band) == words
+    plain = Band(0.9, 1.1)
+    assert "excludes" not in remark(part, status(part, plain, block, 1), plain)
 
 
-def test_tolerances_set_after_a_run_are_marked(results):
-    page = paper_repro([results])
-    late = [claim for claim in CLAIMS if claim.expected.after]
-    assert [claim.id for claim in late] == ["antipodal_floor"]
-    assert all(f"† `{claim.id}`: set after a run, {claim.expected.after}." in page for claim in late)
-    assert page.count("≥ 1 †") == 2  # in the table and in its section
+def test_tolerances_set_after_a_run_or_a_pilot_are_marked(page):
+    late = [each for each in (*CLAIMS, *CHECKS) if each.expected.after]
+    assert [each.id for each in late] == ["antipodal_floor"]
+    assert all(f"† `{each.id}`: set after a run, {each.expected.after}." in page for each in late)
+    assert page.count("≥ 1 †") == 1
+    pilots = [claim for claim in CLAIMS if claim.expected.pilot]
+    assert {"floor_factor", "constant_issue", "real_rho"} < {claim.id for claim in pilots}
+    assert all(f"{claim.says} [{claim.expected} ‡]" in page or f"{claim.says} ‡" in page for claim in pilots)
 
 
-def test_real_heads_are_named(results):
-    assert "KV head 0 of layers " in paper_repro([results])
+def test_what_was_added_after_a_look_is_said_in_the_row(page):
+    added = [claim for claim in CLAIMS if claim.added]
+    assert {"league_free_unseen_more", "real_loss_8"} < {claim.id for claim in added}
+    for claim in added:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{claim.id}`"))
+        assert " § |" in row
+        assert any(
+            line.startswith("§") and f"`{claim.id}`" in line and claim.added in line for line in page.split("\n")
+        )
+
+
+def test_claims_stand_in_the_table_of_their_block(page):
+    for block in BLOCKS:
+        table = page.partition(f"### {block.letter}. {block.title}\n")[2].partition("\n#")[0]
+        rows = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+        assert rows == [claim.id for claim in CLAIMS if claim.block is block]
+        assert block.source in table
+    checks = page.partition("### Checks of the code")[2].partition("\n#")[0]
+    assert re.findall(r"^- `(\w+)`", checks, re.MULTILINE) == [check.id for check in CHECKS]
+
+
+def test_a_violated_check_fails_the_report(tmp_path, capsys):
+    (tmp_path / "README.md").write_text(README)
+    folder = write_results(tmp_path / "results")
+    table = pd.read_parquet(folder / "table.parquet")
+    hit = table.index[(table["experiment"] == "small_caches") & (table["d"] == 2)][0]
+    table.loc[hit, "branch_upper"] = 0.9 * table.loc[hit, "error"]
+    table.to_parquet(folder / "table.parquet")
+    write_fits(folder, synthetic_results().fits)
+    assert run(tmp_path) == 1
+    assert "check certificate is violated at tier quick" in capsys.readouterr().err
+    assert "**violated**" in (tmp_path / "paper_repro.md").read_text()
+    assert run(tmp_path, "--check") == 1
+
+
+def test_the_page_that_counts_claims_names_a_violated_check(results):
+    assert page_blocks([results])["found_verdicts"].endswith("checks of the code, none violated")
+    broken = results.table.assign(error=results.table["error"] / 10)
+    words = page_blocks([Results("quick", broken, results.fits, results.heads)])["found_verdicts"]
+    assert "`floor`" in words
+
+
+def test_real_heads_are_named(page):
+    assert "KV head 0 of layers " in page
 
 
 def test_smoke_is_left_out_where_there_is_more(results):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 
 HEADS_FILE = "heads.parquet"  # what a figure needs that is of no experiment
@@ -29,7 +29,8 @@ class Section:
 class Topic:
     """All that one question adds to the study.
 
-    kind: one of KINDS; claims are listed kind by kind.
+    kind: one of KINDS; claims of a block are listed kind by kind.
+    checks: of the code, told below the tables of claims.
     sections: of paper_repro.md, one an experiment.
     figures: by the name of their files.
     plans: laws that scripts/fit.py fits.
@@ -41,6 +42,7 @@ class Topic:
     kind: str
     claims: tuple[Claim, ...]
     sections: tuple[Section, ...]
+    checks: tuple[Check, ...] = ()
     figures: Mapping[str, Drawing] = field(default_factory=dict)
     plans: tuple[FitPlan, ...] = ()
     headline: tuple[Words, ...] = ()

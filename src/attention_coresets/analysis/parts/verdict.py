@@ -1,18 +1,25 @@
-"""What a claim is, and how one is decided on a tier's results."""
+"""What a claim is, and how one is decided on a tier's results; and checks of the code, which are held or violated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isinf, isnan
 
 from attention_coresets.analysis.parts.band import Band
-from attention_coresets.analysis.parts.measured import Measure, Measured
+from attention_coresets.analysis.parts.block import Block
+from attention_coresets.analysis.parts.measured import Measure, Measured, Rows, rows_of
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.status import ORDER, overall, status
+from attention_coresets.analysis.parts.status import NOT_FITTED, NOT_RUN, ORDER, overall, status
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of paper_repro.md. `models`: the coreset models it speaks of; `expected`: what it allows."""
+    """One line of a table of paper_repro.md.
+
+    models: the coreset models it speaks of. block: one of `block.BLOCKS`. says: what the theorem says of it, or what we
+    aimed at; refutes: what would refute that. expected: the values that it allows. rows: those that it is measured on,
+    for the range tested to be told from; all of its experiment if not given. added: what was added after a look at the
+    results, and why, or nothing.
+    """
 
     id: str
     statement: str
@@ -20,14 +27,31 @@ class Claim:
     experiment: str
     expected: Band
     measure: Measure
+    block: Block
+    says: str
+    refutes: str
+    rows: Rows | None = None
+    added: str = ""
 
-    def command(self, tier: str) -> str:
-        return f"python scripts/sweep.py experiment={self.experiment} tier={tier}"
+    def tested(self) -> Rows:
+        return self.rows or rows_of(self.experiment)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What no correct code violates, whatever it is run on: every estimate lies in the band. Not a claim of a theorem
+    about constructions, so it stands below the tables; scripts/report.py fails where it is violated."""
+
+    id: str
+    statement: str
+    experiment: str
+    expected: Band
+    measure: Measure
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim at one tier: its estimates with a status each, and the overall status word (the worst of them)."""
+    """A claim at one tier: its estimates with a word each, and the overall word (the worst of them)."""
 
     claim: Claim
     tier: str
@@ -36,7 +60,7 @@ class Outcome:
 
     @property
     def deciding(self) -> tuple[Measured, str] | None:
-        """The part that the status rests on: of those with the worst status the one furthest from the band's middle."""
+        """The part that the status rests on: of those with the worst word the one furthest from the band's middle."""
         return max(self.parts, key=lambda part: (ORDER.index(part[1]), self._distance(part[0])), default=None)
 
     def _distance(self, part: Measured) -> float:
@@ -45,13 +69,42 @@ class Outcome:
         if isnan(value):
             return -inf
         if isinf(band.low):
-            return value - band.high
+            return value if isinf(band.high) else value - band.high
         return band.low - value if isinf(band.high) else abs(value - (band.low + band.high) / 2)
 
 
-def evaluate(claim: Claim, results: Results) -> Outcome:
-    """Measure a claim on a tier's results, once, and apply the status rule, setting by setting."""
-    if claim not in results.measured:
-        parts = [(part, status(part.estimate, claim.expected)) for part in claim.measure(results)]
-        results.measured[claim] = Outcome(claim, results.tier, parts, overall(word for _, word in parts))
-    return results.measured[claim]
+def measured(claim: Claim | Check, results: Results) -> list[Measured]:
+    """What it measures on a tier's results, computed once."""
+    if claim.id not in results.measured:
+        results.measured[claim.id] = claim.measure(results)
+    return results.measured[claim.id]
+
+
+def evaluate(claims: Sequence[Claim], results: Results) -> dict[str, Outcome]:
+    """Every claim by its id: measured and judged setting by setting, among the claims of its block that are judged."""
+    judged = [claim.block for claim in claims if _is_judged(claim, measured(claim, results))]
+    return {claim.id: _outcome(claim, results, judged.count(claim.block)) for claim in claims}
+
+
+def _is_judged(claim: Claim, parts: Sequence[Measured]) -> bool:
+    """Whether the claim's word rests on an interval, so that chance alone could give it."""
+    return claim.expected.decides and any(not (part.estimate.exact or isnan(part.estimate.low)) for part in parts)
+
+
+def _outcome(claim: Claim, results: Results, claims: int) -> Outcome:
+    parts = [(part, status(part, claim.expected, claim.block, max(claims, 1))) for part in measured(claim, results)]
+    return Outcome(claim, results.tier, parts, overall(word for _, word in parts))
+
+
+HOLDS, VIOLATED = "holds", "violated"
+
+
+def checked(check: Check, results: Results) -> str:
+    """Holds, violated, not run, or not fitted where a value is missing."""
+    parts = measured(check, results)
+    values = [part.estimate.value for part in parts]
+    if any(value < check.expected.low or value > check.expected.high for value in values):
+        return VIOLATED
+    if any(isnan(value) for value in values):
+        return NOT_FITTED
+    return HOLDS if parts else NOT_RUN

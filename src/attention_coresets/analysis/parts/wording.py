@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.parts.verdict import Check, Claim, measured
 from attention_coresets.analysis.stats.estimates import Estimate
 
 
-def claimed(claims: Iterable[Claim], results: Results, claim_id: str) -> list[Measured]:
-    """What one of the claims measured, setting by setting; settings without a value are left out. KeyError where none
-    of the claims has this id."""
+def claimed(claims: Iterable[Claim | Check], results: Results, claim_id: str) -> list[Measured]:
+    """What one of the claims or checks measured, setting by setting; settings without a value are left out. KeyError
+    where none has this id."""
     claim = {claim.id: claim for claim in claims}[claim_id]
-    return [part for part in claim.measure(results) if part.estimate.caches]
+    return [part for part in measured(claim, results) if part.estimate.caches]
 
 
 def span(found: Sequence[Measured]) -> str:

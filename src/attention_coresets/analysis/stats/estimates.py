@@ -1,11 +1,12 @@
 """Medians and means over caches with bootstrap intervals; arms are compared on the same caches, pair by pair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy.stats import t
 
 from attention_coresets.analysis.stats.bootstrap import stretch
 from attention_coresets.analysis.stats.frames import column, means, medians
@@ -19,17 +20,50 @@ _STREAM = 1979  # of the resamples: apart from those that draw data
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval over `caches` caches (or what else `Measured.unit` names); the ends are NaN where
-    there are too few for one."""
+    there are too few for one.
+
+    `logarithmic`: the interval was made of logarithms, and is made wider there. `least`: no value is below it, proven.
+    `exact`: nothing is estimated, and the interval is the value itself.
+    """
 
     value: float
     low: float
     high: float
     caches: int
+    logarithmic: bool = False
+    least: float = -np.inf
+    exact: bool = False
 
     def exp(self) -> "Estimate":
         """The estimate of exp(x) from that of x."""
         value, low, high = np.exp([self.value, self.low, self.high]).tolist()
-        return Estimate(value, low, high, self.caches)
+        return Estimate(value, low, high, self.caches, logarithmic=True)
+
+    def at_least(self, least: float) -> "Estimate":
+        """The part of the interval that is not below `least`, which no true value is: the coverage stays the same. A
+        value below it by rounding is left as it is."""
+        low, high = (np.fmax(end, least) if np.isfinite(end) else end for end in (self.low, self.high))
+        return replace(self, low=float(low), high=float(high), least=least)
+
+    def simultaneous(self, claims: int) -> "Estimate":
+        """The interval at level 1 - 0.05 / claims (Bonferroni), from that at 95 %: its distances from the value times
+        the ratio of Student's quantiles, with a degree of freedom less than caches, as in `bootstrap.stretch`.
+
+        ValueError for fewer than one claim. Of an estimate that is exact or has no interval: itself.
+        """
+        if claims < 1:
+            raise ValueError(f"an interval is simultaneous for at least one claim, not {claims}")
+        if self.exact or np.isnan(self.low) or self.low == self.high:
+            return self
+        ratio = float(t.ppf(1 - 0.025 / claims, self.caches - 1) / t.ppf(0.975, self.caches - 1))
+        value, low, high = np.log([self.value, self.low, self.high]) if self.logarithmic else self._ends()
+        ends = value + ratio * (np.array([low, high]) - value)
+        low, high = (np.exp(ends) if self.logarithmic else ends).tolist()
+        wider = replace(self, low=low, high=high)
+        return wider if np.isinf(self.least) else wider.at_least(self.least)
+
+    def _ends(self) -> tuple[float, float, float]:
+        return self.value, self.low, self.high
 
 
 NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
@@ -85,9 +119,11 @@ def stretched(value: float, drawn: Float[np.ndarray, "replicates"], clusters: in
     return Estimate(value, float(low), float(high), clusters)
 
 
-def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC) -> Estimate:
-    """The median over caches of each cache's own median of a column, nowhere negative, over whatever else varies."""
-    return median(column(medians(rows, caches, [name]), name), positive=True)
+def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC, *, least: float = -np.inf) -> Estimate:
+    """The median over caches of each cache's own median of a column, nowhere negative, over whatever else varies.
+    `least`: what no value of the column is below, proven (1 for an error over its floor)."""
+    found = median(column(medians(rows, caches, [name]), name), positive=True)
+    return found if np.isinf(least) else found.at_least(least)
 
 
 def paired_log_ratio(

@@ -2,8 +2,11 @@
 
 A claim: its tolerance goes into the topic's tolerances.py before the experiment is run, its row into claims.py, and
 what it measures, where none of the topic's measures will do, into measures.py. An exponent of a fitted law is measured
-by `parts.exponents`.
-paper_repro.md then shows it, in the table of claims and under its experiment.
+by `parts.exponents`. `parts.verdict.Claim` says what a row holds: its block, what the theorem says or we aimed at, what
+would refute it, the rows it is measured on. paper_repro.md then shows it, in the table of its block and under its
+experiment. The tolerance of a benign rate is what the bound allows, one-sided.
+
+A check of the code, which no construction could violate: a `Check` in CHECKS of claims.py, named in topic.py.
 
 A law to fit: a row in the topic's plans.py. scripts/fit.py then fits it.
 

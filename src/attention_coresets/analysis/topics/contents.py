@@ -1,7 +1,7 @@
 """All that the topics hold, put together here and nowhere else."""
 
 from attention_coresets.analysis.parts.topic import KINDS, Section, Topic
-from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
@@ -26,5 +26,6 @@ TOPICS: tuple[Topic, ...] = (
 CLAIMS: tuple[Claim, ...] = tuple(
     claim for topic in sorted(TOPICS, key=lambda topic: KINDS.index(topic.kind)) for claim in topic.claims
 )
+CHECKS: tuple[Check, ...] = tuple(check for topic in TOPICS for check in topic.checks)
 SECTIONS: tuple[Section, ...] = tuple(section for topic in TOPICS for section in topic.sections)
 PLANS: tuple[FitPlan, ...] = tuple(plan for topic in TOPICS for plan in topic.plans)

@@ -61,18 +61,24 @@ def smallest_over_floor() -> Measure:
     return measure
 
 
+def at_half(results: Results) -> pd.DataFrame:
+    """`over_floor` at m = n/2."""
+    rows = over_floor(results)
+    return rows.loc[rows["fraction"] == 0.5]
+
+
 def best_over_floor() -> Measure:
-    """At m = n/2 the arm of the smallest median error over A sqrt(d/2), instance by instance.
+    """At m = n/2 the arm of the smallest median error over A sqrt(d/2), instance by instance: 1 or more for equal
+    cluster weights, which all arms have there.
 
     The arm is picked on the rows it is then measured on, and the interval is that arm's alone, without the luck of the
     pick: the value is too small if anything, which favours the claim that some arm is near the floor.
     """
 
     def measure(results: Results) -> list[Measured]:
-        rows = over_floor(results)
         parts = []
-        for names, instance in groups(rows.loc[rows["fraction"] == 0.5], ["n", "d", "rho"]):
-            arms = {found["arm"]: median_of(group, "ratio") for found, group in groups(instance, ["arm"])}
+        for names, instance in groups(at_half(results), ["n", "d", "rho"]):
+            arms = {found["arm"]: median_of(group, "ratio", least=1.0) for found, group in groups(instance, ["arm"])}
             best = min(arms, key=lambda arm, found=arms: found[arm].value)
             parts.append(Measured(setting({"arm": best, **names}, "arm"), arms[best]))
         return parts

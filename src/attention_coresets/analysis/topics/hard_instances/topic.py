@@ -42,6 +42,7 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    checks=claims.CHECKS,
     figures={
         "lower_bound": (hard.ORTHONORMAL, lower_bound),
         "lower_bound_random": (hard.RANDOM, lower_bound_random),

@@ -1,16 +1,12 @@
-"""Sentences with numbers on the league: for the headline, our target, and what contradicted expectations."""
+"""Sentences with numbers on the league: for the headline, and what contradicted expectations."""
 
 import pandas as pd
 
-from attention_coresets.analysis.parts.markdown import interval
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.status import REPRODUCED
-from attention_coresets.analysis.parts.verdict import Claim, evaluate
 from attention_coresets.analysis.parts.wording import between, claimed, code, listed, span
 from attention_coresets.analysis.stats.frames import column
 from attention_coresets.analysis.topics.league.claims import CLAIMS
 from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, standings
-from attention_coresets.analysis.topics.league.tolerances import BANDS
 
 
 def ahead(results: Results) -> str:
@@ -49,19 +45,3 @@ def better_rules(results: Results) -> str:
         "The walk has the proof, but not the least error. Among tilted coresets, on the league's"
         f" {len(ratios)} families, others err less in the mean: {listed(words)}."
     )
-
-
-def own_target(results: Results) -> str:
-    """Our construction over the best other of each cell, model by model, and where the target is met."""
-    found = {model: evaluate(_claim(model), results) for model in MODELS}
-    known = {model: outcome for model, outcome in found.items() if outcome.parts}
-    if not known:
-        return ""
-    words = [f"{interval(outcome.parts[0][0].estimate)} ({model})" for model, outcome in known.items()]
-    met = [model for model, outcome in known.items() if outcome.status == REPRODUCED]
-    where = f"met in the model {code(met)}" if met else "met in no model"
-    return f"{listed(words)}; the ratio set out for ({BANDS['league']}) is {where}"
-
-
-def _claim(model: str) -> Claim:
-    return next(claim for claim in CLAIMS if claim.id == f"league_{model}")

@@ -6,14 +6,14 @@ families, as if others might have been chosen, is harsher still and is shown bes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from attention_coresets.analysis.parts.arm_names import is_ours
-from attention_coresets.analysis.stats.estimates import LEAST, NOTHING, Estimate, clustered_mean
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean
 from attention_coresets.analysis.stats.frames import column
 
 EXPERIMENT = "league"
@@ -95,7 +95,7 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
     found = [
         Place(
             arm,
-            _at_least_one(_over_cells(column(ranks, arm), caches)),
+            _over_cells(column(ranks, arm), caches).at_least(1.0),  # no rank is below the first
             int(column(first, arm).sum()),
             _over_cells(column(over, arm), caches).exp(),
             int(np.isfinite(column(errors, arm)).sum()),
@@ -103,11 +103,6 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
         for arm in errors.columns.tolist()
     ]
     return sorted(found, key=lambda place: (place.rank.value, place.arm))
-
-
-def _at_least_one(rank: Estimate) -> Estimate:
-    """No rank is below 1, though an interval made wider for few caches may reach there."""
-    return replace(rank, low=max(rank.low, 1.0) if rank.caches >= LEAST else rank.low)
 
 
 def _over_reference(rows: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:

@@ -34,6 +34,5 @@ TOPIC = Topic(
     },
     headline=(prose.ahead,),
     surprises=(prose.better_rules,),
-    sentences={"own_target": prose.own_target},
     tables={"league": tables.league_block},
 )

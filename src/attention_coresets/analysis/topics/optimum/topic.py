@@ -17,6 +17,7 @@ TOPIC = Topic(
     kind="exact numbers",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    checks=claims.CHECKS,
     headline=(prose.walk,),
     sentences={"optimum_sizes": prose.optimum_sizes},
 )

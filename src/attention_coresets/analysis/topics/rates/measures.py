@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.parts.measured import Measure, Measured, setting
+from attention_coresets.analysis.parts.measured import Measure, Measured, Rows, largest, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import SYNTHETIC, median, median_of, paired_log_ratio
 from attention_coresets.analysis.stats.frames import column, distinct, groups, means
@@ -42,18 +42,24 @@ def constant_at(
     return measure
 
 
-def worst_constant(arm: str) -> Measure:
-    """m err / (sqrt(d) e^{rho sigma}): of each family, its setting (n, d, rho, size) with the largest median.
+def synthetic_rows(arm: str) -> Rows:
+    """All rows of one arm on synthetic caches, of whatever experiment, those that experiments share once."""
 
-    The setting is picked on the rows it is then measured on, and the interval is that setting's alone, without the luck
-    of the pick: the value is too large if anything, which does not favour a claim that it is small.
-    """
+    def rows(results: Results) -> pd.DataFrame:
+        table = results.table
+        table = table.loc[(table["arm"] == arm) & (table["cache"] != "model") & table["sigma"].notna()]
+        return table.drop_duplicates(["cell", "size", "head"])
+
+    return rows
+
+
+def largest_constant(arm: str) -> Measure:
+    """m err / (sqrt(d) e^{rho sigma}) of each family, the largest of all rows of all experiments: a bound for all
+    caches has to hold on every one."""
 
     def measure(results: Results) -> list[Measured]:
-        rows = with_constants(_where(results.rows("constant"), {"arm": [arm]}))
-        by = ["cache", "n", "d", "rho", "size"]
-        families = [settings(family, by, "constant_sigma", "cache") for _, family in groups(rows, ["cache"])]
-        return [max(each, key=lambda part: part.estimate.value) for each in families]
+        rows = with_constants(synthetic_rows(arm)(results))
+        return [part for _, family in groups(rows, ["cache"]) for part in largest(family, "constant_sigma", "cache")]
 
     return measure
 

@@ -1,6 +1,6 @@
 """Sentences with numbers on rates: for the headline, and what contradicted expectations."""
 
-from attention_coresets.analysis.parts.markdown import interval
+from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import claimed, code, span
 from attention_coresets.analysis.topics.rates.claims import CLAIMS, FAMILIES
@@ -33,26 +33,27 @@ def model_matters(results: Results) -> str:
 
 
 def constant(results: Results) -> str:
-    """The largest constant of the tilted walk over families."""
+    """The largest constant of the tilted walk over all rows."""
     found = claimed(CLAIMS, results, "constant_sigma")
     if not found:
         return ""
     worst = max(found, key=lambda part: part.estimate.value)
+    rows = sum(part.estimate.caches for part in found)
     return (
-        f"**The bound's constant**: m·err/(√d e^(ρσ)) of the tilted walk is at most {interval(worst.estimate)}"
-        f" (median over caches, at {worst.setting}) over {len(found)} families."
+        f"**The bound's constant**: m·err/(√d e^(ρσ)) of the tilted walk is at most {number(worst.estimate.value)}, the"
+        f" largest of {rows} rows of {len(found)} families ({worst.setting.rpartition(', ')[0]})."
     )
 
 
 def below_the_rate(results: Results) -> str:
-    """The families whose exponent lies below the claim's tolerance, with its interval."""
+    """The families whose exponent lies below the bound's, with its interval."""
     found = {family: claimed(CLAIMS, results, f"beta_walk_tilted_{family}") for family in FAMILIES}
-    below = [family for family in found if found[family] and found[family][0].estimate.high < BANDS["beta"].low]
+    below = [family for family in found if found[family] and found[family][0].estimate.high < BANDS["beta"].high]
     if not below:
         return ""
     return (
-        f"On {code(below)} the tilted walk needs *less* than e^(ρσ), with β = {span([found[f][0] for f in below])} in"
-        " place of 1: the bound is a bound, and benign families sit below it."
+        f"On {code(below)} the tilted walk's size grows more slowly than e^(ρσ), the 95 % interval of β below 1:"
+        f" {span([found[f][0] for f in below])}. The bound is a bound, and benign families sit below it."
     )
 
 

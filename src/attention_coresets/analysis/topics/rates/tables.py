@@ -13,11 +13,11 @@ from attention_coresets.analysis.topics.rates.measures import with_constants
 
 SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
 DRAWS = ("uniform", "tilted_draws")
-# law and experiment -> its exponent, what theory says of it for balanced signs, and for draws
+# law and experiment -> its exponent, and the one that the bound has for balanced signs, and for draws
 RATES = {
     "epsilon_rate": ("gamma", "1", "2"),
-    "d_rate": ("alpha", "½", "0 to 1"),
-    "rho_rate": ("beta", "1", "at most 1"),
+    "d_rate": ("alpha", "½", "1"),
+    "rho_rate": ("beta", "1", "1"),
     "n_independence": ("nu", "0", "0"),
 }
 
@@ -57,8 +57,8 @@ def constant(results: Results) -> str:
         cells = [" / ".join(number(column(f, k).max()) for k in kinds) if len(f) else "–" for f in found]
         lines.append([names["cache"], *cells])
     note = (
-        "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ). constant_sigma: the setting of the largest"
-        " median picked on these rows; its interval is its own, without the luck of the pick.\n\n"
+        "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ), of this experiment alone; constant_sigma is"
+        " the largest of single rows, of all experiments.\n\n"
     )
     return note + table(["Family", *(model_of(rows, arm) for arm in arms)], lines)
 
@@ -72,8 +72,8 @@ def rates(results: Results) -> str:
             mine = [record for record in records if record["fixed"]["arm"] == arm]
             parts = [Measured(setting(record["fixed"]), *coefficient(record, symbol)) for record in mine]
             families = ", ".join(sorted({record["fixed"]["cache"] for record in mine}))
-            theory = drawn if arm in DRAWS else balanced
-            rows.append([SYMBOLS[symbol], model_of(results.rows(name), arm), families, theory, span(parts)])
+            bound = drawn if arm in DRAWS else balanced
+            rows.append([SYMBOLS[symbol], model_of(results.rows(name), arm), families, bound, span(parts)])
     if not rows:
         return "No fits yet: run `python scripts/fit.py`."
-    return table(["Exponent of m(ε)", "Arm (coreset model)", "Families", "Theory", "Measured, 95 %"], rows)
+    return table(["Exponent of m(ε)", "Arm (coreset model)", "Families", "Bound", "Measured, 95 %"], rows)

@@ -22,6 +22,11 @@ from attention_coresets.analysis.topics.real_heads.caches import HEAD, HEADS, at
 _REPLICATES = 2000
 
 
+def heads_measured(results: Results) -> pd.DataFrame:
+    """heads.parquet, or no rows where real heads were not measured."""
+    return pd.DataFrame() if results.heads is None else results.heads
+
+
 def head_median(name: str) -> Measure:
     """The median over heads of one column of heads.parquet, text by text."""
 

@@ -2,12 +2,13 @@
 
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import claimed, span
-from attention_coresets.analysis.topics.worst_case.claims import CLAIMS
+from attention_coresets.analysis.topics.worst_case.claims import CHECKS, CLAIMS
 
 
 def both_sides(results: Results) -> str:
     """Proven ceilings over the worst query found, and contradictions."""
-    one, two, small = (claimed(CLAIMS, results, name) for name in ("ceiling_rho_1", "ceiling_rho_2", "certificate"))
+    one, two = (claimed(CLAIMS, results, name) for name in ("ceiling_rho_1", "ceiling_rho_2"))
+    small = claimed(CHECKS, results, "certificate")
     if not one or not two or not small:
         return ""
     return (

@@ -4,7 +4,7 @@ import numpy as np
 
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import median
+from attention_coresets.analysis.stats.estimates import median_of
 from attention_coresets.analysis.stats.frames import column, groups
 from attention_coresets.analysis.topics.worst_case.measures import JUDGED, SMALL, broken_rows, with_ratios
 
@@ -24,10 +24,7 @@ def judged(results: Results) -> str:
                 *(names["cache"], f"{names['d']}"),
                 number(np.nanmin(share)) if np.isfinite(share).any() else "–",
                 f"{np.median(needed):.0f} ({needed.max():.0f})",
-                *(
-                    interval(median(column(part, "kernel_over_ascent"), positive=True)) if len(part) else "–"
-                    for part in factors
-                ),
+                *(interval(median_of(part, "kernel_over_ascent", least=1.0)) if len(part) else "–" for part in factors),
             ]
         )
     head = ["Family", "d", "Ascent / proven upper, least", "Restarts needed, median (most)"]

@@ -25,6 +25,7 @@ TOPIC = Topic(
     kind="exact numbers",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    checks=claims.CHECKS,
     figures={
         "ceilings": (JUDGED, figures.ceilings),
     },

@@ -1,0 +1,56 @@
+"""The four blocks that claims are told in: what a claim is held to, and which words may be said of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table of claims.
+
+    source: whose word a claim is held to, the head of its column. about: the rule that is the block's own. best, worst:
+    its words for a claim that stands, and for one whose interval misses the tolerance. descriptive: neither is said.
+    """
+
+    letter: str
+    title: str
+    source: str
+    about: str
+    best: str = "reproduced"
+    worst: str = "contradicted"
+    descriptive: bool = False
+
+
+UPPER = Block(
+    "A",
+    "The upper bound",
+    "Theorem says",
+    "One-sided, and held to the maximum over all rows where the theorem speaks of all caches. The best word is *held*:"
+    " that it is so on everything tried proves nothing of the next cache, and one row on the other side would refute"
+    " it.",
+    best="held",
+)
+LOWER = Block(
+    "B",
+    "The lower bound, where it binds",
+    "Theorem says",
+    "Instances on which the bound is tight: exponents, and the factor between the floor and the best coreset found."
+    " That no coreset lies below a floor is a check of the code, below the tables.",
+)
+BENIGN = Block(
+    "C",
+    "Rates on benign families: descriptive",
+    "Theorem says",
+    "The theorem bounds these rates from one side and predicts none of them, so there is no verdict, whatever the"
+    " number: *easier than the bound* where the whole interval is, *descriptive* otherwise. An exponent above the"
+    " bound's over a finite range contradicts nothing, since constants are free; it is marked *above*.",
+    descriptive=True,
+)
+OWN = Block(
+    "D",
+    "Our own constructions, and real heads",
+    "We aimed at",
+    "Targets and expectations of this project; no theorem stands behind them.",
+    best="target met",
+    worst="target missed",
+)
+BLOCKS = (UPPER, LOWER, BENIGN, OWN)
