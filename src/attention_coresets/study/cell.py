@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from attention_coresets.study.errors import run_errors
+from attention_coresets.study.structured import run_structured
 
 
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a cell; `config`: resolved, as `study.config.Study`."""
-    if config.get("task", "errors") == "errors":
+    task = config.get("task", "errors")
+    if task == "errors":
         return run_errors(config)
+    if task == "structured":
+        return run_structured(config)
     from attention_coresets.study.language import run_language  # needs transformers
 
     return run_language(config)
