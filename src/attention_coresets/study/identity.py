@@ -19,6 +19,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
     numbers = {key: config[key] for key in _NUMBERS}
     numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
+    if config.get("task") == "hardness":
+        numbers["search"] = config["search"]
     if config.get("sources"):  # of cells whose cache or construction is of the user's own
         numbers["sources"] = config["sources"]
     numbers["coreset"] = {k: v for k, v in config["coreset"].items() if (k, v) not in _LATER}
