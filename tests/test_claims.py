@@ -113,6 +113,8 @@ KNOWN = {
     "equal_keys_decay_uniform": (0.5, "reproduced"),
     "equal_keys_rho": (0.0, "reproduced"),
     "product_rho": (0.5, "reproduced"),
+    "hardness_ceiling": (0.45 / (0.5 * math.sqrt(4 / 3)), "reproduced"),
+    "hardness_found": (0.42, "reproduced"),
     "ablation": (1.0, "reproduced"),
     "league_unweighted": (0.6, "reproduced"),
     "league_tilted": (0.5, "reproduced"),

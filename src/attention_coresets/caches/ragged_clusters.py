@@ -1,4 +1,4 @@
-"""Draws signed clusters for any number of tokens: the last group may be short, and signs balance as nearly as they can."""
+"""Draws signed clusters for any number of tokens: groups may be short, and signs balance as nearly as they can."""
 
 from dataclasses import dataclass
 

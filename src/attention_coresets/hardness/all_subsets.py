@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.ascent import climb
@@ -152,10 +152,8 @@ class _Screen:
         self.bank = torch.cat([self.bank, queries])
         for some in queries.split(_SCREEN):
             width = max(1, _TOGETHER // (len(some) * (self.cache.values.shape[-1] + 1)))
-            parts = [
-                subset_errors(self.cache, self.log_weights, part, some).amax(-1) for part in self.kept.split(width)
-            ]
-            self.low = torch.maximum(self.low, torch.cat(parts))
+            parts = [subset_errors(self.cache, self.log_weights, kept, some) for kept in self.kept.split(width)]
+            self.low = torch.maximum(self.low, torch.cat([part.amax(-1) for part in parts]))
             alive = self.low < self.upper
             self.kept, self.low = self.kept[alive], self.low[alive]
 
@@ -190,7 +188,7 @@ def climb_subsets(
 
 
 @lru_cache(maxsize=4)
-def _subsets(n: int, size: int) -> Bool[Tensor, "s n"]:
+def _subsets(n: int, size: int) -> Float[Tensor, "s n"]:
     """All subsets of `size` of n tokens, 1.0 where a token is kept."""
     chosen = np.array(list(combinations(range(n), size)))
     kept = np.zeros((len(chosen), n))

@@ -1,7 +1,8 @@
 """Who answers a cache with coresets: its best subsets, or the draws of a construction."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +24,7 @@ class Answered(NamedTuple):
     error: Float[Tensor, "H"]
 
 
-class Answers(Protocol):
+class Answers(ABC):
     """Coresets for the caches of a search, round by round.
 
     `softness` is that of `moves.log_constant`, and `memory` how many coresets of earlier rounds still count.
@@ -32,12 +33,12 @@ class Answers(Protocol):
     softness: float
     memory: int
 
+    @abstractmethod
     def answer(self, cache: Cache, log_weights: Float[Tensor, "H n"]) -> Answered:
-        """Answers every head."""
-        ...
+        """Answers every head; a kept token i has log-weight log_weights_i."""
 
 
-class BestSubsets:
+class BestSubsets(Answers):
     """Answers with the best subsets of each cache, among all of them; what one round finds helps the next.
 
     The error is the lower bound of the best subset's that the round's screening proves.
@@ -51,10 +52,8 @@ class BestSubsets:
 
     def answer(self, cache: Cache, log_weights: Float[Tensor, "H n"]) -> Answered:
         before = self.before or [None] * len(cache.keys)
-        self.before = [
-            self._best(cache[head], weights, old)
-            for head, (weights, old) in enumerate(zip(log_weights, before, strict=True))
-        ]
+        each = enumerate(zip(log_weights, before, strict=True))
+        self.before = [self._best(cache[head], weights, old) for head, (weights, old) in each]
         many = min(self.top, *(len(found.indices) for found in self.before))
         indices = torch.stack([found.indices[:many] for found in self.before])
         queries = torch.stack([found.queries[:many, :_QUERIES] for found in self.before])
@@ -62,15 +61,20 @@ class BestSubsets:
         return Answered(Pool(_mask(indices, cache.n), queries), proven)
 
     def _best(self, cache: Cache, log_weights: Tensor, old: BestSubset | None) -> BestSubset:
-        hints = (
-            {} if old is None else {"guesses": old.indices[: self.top], "bank": old.queries[: self.top].flatten(0, 1)}
-        )
         return best_of_all(
-            cache, log_weights, self.rate.size, self.rate.rho, rounds=2, top=self.top, steps=self.steps, **hints
+            cache,
+            log_weights,
+            self.rate.size,
+            self.rate.rho,
+            bank=None if old is None else old.queries[: self.top].flatten(0, 1),
+            guesses=None if old is None else old.indices[: self.top],
+            rounds=2,
+            top=self.top,
+            steps=self.steps,
         )
 
 
-class Draws:
+class Draws(Answers):
     """Answers with draws of a construction from the cache, new ones each round. The error is their mean.
 
     `construct(cache, size, rho, generator)` keeps tokens with the weights of the rate's model.
@@ -85,15 +89,11 @@ class Draws:
     def answer(self, cache: Cache, log_weights: Float[Tensor, "H n"]) -> Answered:
         heads = len(cache.keys)
         self.round += 1
-        generators = [
-            torch.Generator().manual_seed(seed_of(self.seed, self.round, h, k))
-            for h in range(heads)
-            for k in range(self.draws)
-        ]
+        seeds = [seed_of(self.seed, self.round, h, k) for h in range(heads) for k in range(self.draws)]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         many = Cache(*(x.repeat_interleave(self.draws, dim=0) for x in (cache.keys, cache.values)))
-        indices = self.construct(many, self.rate.size, self.rate.rho, generators).indices.unflatten(
-            0, (heads, self.draws)
-        )
+        drawn = self.construct(many, self.rate.size, self.rate.rho, generators)
+        indices = drawn.indices.unflatten(0, (heads, self.draws))
         first = first_queries(cache.keys, self.rate.rho, 32).unsqueeze(1).expand(-1, self.draws, -1, -1)
         pool = Pool(_mask(indices, cache.n), first).worst(cache, log_weights, _QUERIES)
         pool = pool.climbed(cache, log_weights, self.rate.rho, self.steps)

@@ -1,4 +1,4 @@
-"""What the error of a coreset is held against, and the weights of kept tokens: functions of the keys with a derivative."""
+"""What the error of a coreset is held against, and the weights of kept tokens: both with derivatives in the keys."""
 
 import math
 from dataclasses import dataclass

@@ -71,10 +71,11 @@ class Paths:
 class Study:
     """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
 
-    task: `errors` of attention, head by head, or `language`: how a model predicts on coresets of its whole cache, of
-    which `keep_recent` tokens are the last ones, or `hardness`: errors on the caches that a `search` from these finds. body: the queries an error is the worst of, the `ball` of radius rho
-    or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's
-    own that register families or constructions.
+    task: `errors` of attention, head by head, `language`: how a model predicts on coresets of its whole cache, of
+    which `keep_recent` tokens are the last ones, or `hardness`: errors on the caches that a `search` from the cache's
+    heads finds. body: the queries an error is the worst of, the `ball` of radius rho or, of a real head, rho times the
+    `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's own that register families or
+    constructions.
     """
 
     cache: Any = MISSING

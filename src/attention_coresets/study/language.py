@@ -126,8 +126,5 @@ def _loaded(name: str, device: torch.device):
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
     """What all sizes share; no layer and no head, for all are compressed."""
     shared = facts(config, n=read.prefilled.context, d=read.d)
-    return (
-        shared
-        | dict.fromkeys(_UNKNOWN, math.nan)
-        | {"head": 0, "reached": 0, "restarts": 0, "certified_by": "", "objective": ""}
-    )
+    nothing = {"head": 0, "reached": 0, "restarts": 0, "certified_by": "", "objective": ""}
+    return shared | dict.fromkeys(_UNKNOWN, math.nan) | nothing

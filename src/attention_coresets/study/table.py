@@ -18,8 +18,8 @@ LANGUAGE = (
 )
 # of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
 HEADS = ("total_sensitivity", "sink_weight")
-# of cells with task=hardness, their error being that of the cache found: a proven lower bound of the best subset's error,
-# the error of the same on the cache that the search began with, and what it sought to raise (`hardness.Rate`)
+# of cells with task=hardness, beside the error on the cache found: a proven lower bound of the best subset's error, and
+# the error on the cache that the search began with; objective: what it sought to raise (`hardness.Rate`)
 HARDNESS = ("proven", "start_error")
 # names of GPU or CPU and of the CPU; which loops ran (`provenance.fast_path`)
 MACHINE = ("device_name", "processor", "fast_path")
