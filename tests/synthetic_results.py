@@ -167,10 +167,11 @@ def _hardness(rng: np.random.Generator) -> list[dict]:
     grid = itertools.product(("optimum_tilted", "walk_tilted"), ("own", "rho"), (12, 16), (1.0, 2.0))
     for (arm, objective, n, rho), cache, head in itertools.product(grid, ("sphere", "ragged_clusters"), range(3)):
         row = _row("hardness_search", cache, n, 4, rho, arm, 0, n // 2)
-        unit = math.sqrt(4) * math.exp(0.9 * rho if objective == "own" else rho) / (n // 2)
+        sigma = 0.9 if objective == "own" else 1.0
+        unit = math.sqrt(4) * math.exp(sigma * rho) / (n // 2)
         easier = math.exp(-0.05 * (n == 12) - 0.05 * head - 0.002 * abs(rng.standard_normal()))
         error = unit * (0.45 if objective == "own" else 0.42) * easier * (2 if arm == "walk_tilted" else 1)
-        found = {"error": error, "objective": objective, "sigma": 0.9, "exponent": 0.9 * rho}
+        found = {"error": error, "objective": objective, "sigma": sigma, "exponent": sigma * rho}
         found |= {"proven": 0.999 * error if arm == "optimum_tilted" else math.nan}
         found |= {"start_error": 0.2 * math.sqrt(4) * math.exp(rho) / (n // 2)}
         rows.append(row | found | {"head": head})

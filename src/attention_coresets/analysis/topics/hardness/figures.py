@@ -56,7 +56,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, dimensions: list) -> None:
         if set(group["objective"]) == {RHO}:
             ax.plot(*_largest(group, "start_rho"), marker, color=color, markerfacecolor="none")
     for place, d in enumerate(dimensions):
-        ax.axhline(simplex_constant(d), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
+        ax.axhline(simplex_constant(int(d)), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
     ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½; dotted: a simplex of values, ρσ → 0")
 
 

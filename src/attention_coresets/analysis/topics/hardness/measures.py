@@ -31,7 +31,7 @@ def searches(results: Results) -> pd.DataFrame:
     return rows.assign(constant_own=own, constant_rho=plain, start_rho=start, sought=sought)
 
 
-def simplex_constant(d: float) -> float:
+def simplex_constant(d: int) -> float:
     """The constant of the hardest caches known as rho sigma -> 0, d >= 2: equal keys, an odd number of tokens with each
     of the vertices of a regular simplex as its value.
 
@@ -51,7 +51,7 @@ def largest() -> Measure:
         rows = rows.loc[rows["arm"] == BEST]
         found = []
         for names, group in groups(rows, ["d"]):
-            over = column(group, "constant_own").max() / simplex_constant(names["d"])
+            over = column(group, "constant_own").max() / simplex_constant(int(names["d"]))
             found.append(Measured(setting(names), exactly(float(over), len(group)), unit="searches"))
         return found
 
