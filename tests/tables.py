@@ -13,6 +13,7 @@ FAMILIES = (
     "signed_clusters",
     "equal_keys",
     "product",
+    "ragged_clusters",
 )
 
 CONSTRUCTIONS = (

@@ -115,6 +115,8 @@ KNOWN = {
     "equal_keys_decay": (1.0, "descriptive"),
     "equal_keys_decay_uniform": (0.5, "descriptive"),
     "product_rho": (0.5, "not fitted"),  # alike on every cache
+    "hardness_ceiling": (0.45 / (0.5 * math.sqrt(4 / 3)), "held"),
+    "hardness_found": (0.42, "target met"),
     "ablation": (1.0, "consistent"),
     "league_unweighted": (0.6, "target met"),
     "league_tilted": (0.5, "target met"),

@@ -61,6 +61,7 @@ EXPECTED = {
     "lower_bound_random": (3, "x", set(), "in units of"),
     "controls": (6, "xy", {"uniform", "walk_tilted"}, "equal_keys, d = 8, ρ = 1"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
+    "hardness": (4, "", set(), "n, of which n/2 are kept"),
     "sandwich": (2, "xy", set(), "0.20 √d"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),

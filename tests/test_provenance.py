@@ -275,10 +275,10 @@ def test_each_size_says_it_for_itself(monkeypatch):
 @pytest.mark.parametrize(("coreset", "expected"), [(WALK, "numba"), ({"name": "uniform", "sinks": 0}, "torch")])
 def test_language_rows_say_which_loops_ran(coreset, expected):
     pytest.importorskip("transformers")
-    from attention_coresets.study.language import run_language
+    from attention_coresets.study.language import run_cell
     from test_language import configuration as language
 
-    rows = run_language(language(coreset=coreset, sizes=[12]))
+    rows = run_cell(language(coreset=coreset, sizes=[12]))
     assert [(r["fast_path"], r["device_name"], r["processor"]) for r in rows] == [(expected, processor(), processor())]
 
 

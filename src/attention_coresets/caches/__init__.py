@@ -16,6 +16,7 @@ from attention_coresets.caches.clusters import Clusters
 from attention_coresets.caches.equal_keys import EqualKeys
 from attention_coresets.caches.low_rank import LowRank
 from attention_coresets.caches.product import Product
+from attention_coresets.caches.ragged_clusters import RaggedClusters
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
 from attention_coresets.registry import add, build, check_dataclass
@@ -29,6 +30,7 @@ CACHES: dict[str, type] = {
     "signed_clusters": SignedClusters,
     "equal_keys": EqualKeys,
     "product": Product,
+    "ragged_clusters": RaggedClusters,
 }
 
 _ORDER_STREAM = 1  # spawn key of the stream that shuffles tokens; head data uses 0

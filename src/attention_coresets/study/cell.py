@@ -4,19 +4,18 @@ Cells of errors need torch and numpy alone, so that they run on a bare GPU machi
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from attention_coresets.study.errors import run_errors
-from attention_coresets.study.structured import run_structured
+# loaded when they are asked for: a language cell needs transformers
+TASKS = {
+    "errors": "attention_coresets.study.errors",
+    "structured": "attention_coresets.study.structured",
+    "hardness": "attention_coresets.study.hardness",
+    "language": "attention_coresets.study.language",
+}
 
 
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a cell; `config`: resolved, as `study.config.Study`."""
-    task = config.get("task", "errors")
-    if task == "errors":
-        return run_errors(config)
-    if task == "structured":
-        return run_structured(config)
-    from attention_coresets.study.language import run_language  # needs transformers
-
-    return run_language(config)
+    """The rows of a cell; `config`: resolved, as `study.config.Study`. Each task's module has a function `run_cell`."""
+    return import_module(TASKS[config.get("task", "errors")]).run_cell(config)

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 
 from attention_coresets.caches import CACHES
+from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.base import Construction
+from attention_coresets.hardness import LARGEST_N, OBJECTIVES, Effort
+from attention_coresets.hardness.rate import MODELS
 from attention_coresets.registry import build
+from attention_coresets.study.cell import TASKS
+from attention_coresets.study.identity import has_floors
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.tracking import SINKS
 
-TASKS = ("errors", "language")
+ANSWERS = ("optimum", "gram_schmidt_walk")  # of task=hardness: the best subset of all, or a walk
 BODIES = ("ball", "ellipsoid")
 TIERS = ("smoke", "quick", "reduced", "full")
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
@@ -92,14 +97,46 @@ def _task(config: Mapping[str, Any]) -> None:
     task, recent, sizes = config.get("task", "errors"), config.get("keep_recent", 0), config["sizes"]
     _need(task in TASKS, "task", task, f"one of {', '.join(TASKS)}", "language")
     _need(recent >= 0, "keep_recent", recent, "at least 0", "32")
-    if task == "errors":
+    if task != "language":
         _need(recent == 0, "keep_recent", recent, "0 but for task=language", "0")
+        if task == "hardness":
+            _hardness(config)
+        if task == "structured":
+            _structured(config)
         return
     family, n = config["cache"]["name"], config["cache"].get("n", 0)
     _need(family == "model", "cache", family, "model for task=language", "model")
     _need(max(sizes) <= n, "sizes", sizes, f"at most cache.n={n} for task=language", f"[{n}]")
     _need(min(sizes) > recent, "sizes", sizes, f"above keep_recent={recent}", f"[{recent + 1}]")
     _need(config["cache"]["queries"] >= 2, "cache.queries", config["cache"]["queries"], "at least 2 tokens", "256")
+
+
+def _structured(config: Mapping[str, Any]) -> None:
+    """Only the coordinate subset is told by the clusters' logits alone, with as many tokens of each."""
+    cache, name, sizes = config["cache"], config["coreset"]["name"], config["sizes"]
+    known = cache["name"] == "signed_clusters" and has_floors(cache)
+    _need(known, "cache", cache["name"], "signed_clusters with clusters <= d for task=structured", "signed_clusters")
+    _need(name == "coordinate_subset", "coreset", name, "coordinate_subset for task=structured", "coordinate_subset")
+    r = SignedClusters(**{key: value for key, value in cache.items() if key != "name"}).count
+    _need(all(size % r == 0 for size in sizes), "sizes", sizes, f"multiples of {r} clusters", f"[{r}]")
+
+
+def _hardness(config: Mapping[str, Any]) -> None:
+    """A search moves unit keys and values against the best subsets of a tiny cache, or against a walk."""
+    (name, n), sizes = (config["coreset"]["name"], config["cache"].get("n", 0)), config["sizes"]
+    family, model = config["cache"]["name"], config["coreset"].get("model")
+    _need(name in ANSWERS, "coreset", name, f"one of {', '.join(ANSWERS)} for task=hardness", ANSWERS[0])
+    _need(model in MODELS, "coreset.model", model, f"one of {', '.join(MODELS)} for task=hardness", MODELS[0])
+    _need(family != "model", "cache", family, "synthetic for task=hardness", "sphere")
+    _need(max(sizes) < n, "sizes", sizes, f"below cache.n={n} for task=hardness", f"[{max(1, n // 2)}]")
+    if name == "optimum":
+        _need(n <= LARGEST_N, "cache.n", n, f"at most {LARGEST_N} for coreset=optimum and task=hardness", "16")
+    search = config["search"]
+    _need(search["objective"] in OBJECTIVES, "search.objective", search["objective"], " or ".join(OBJECTIVES), "own")
+    try:
+        Effort(**{key: value for key, value in search.items() if key != "objective"})
+    except ValueError as error:
+        raise StudyError(f"search: {error}") from error
 
 
 def _body(config: Mapping[str, Any]) -> None:

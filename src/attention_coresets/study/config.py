@@ -33,6 +33,16 @@ class Adversary:
 
 
 @dataclass
+class Search:
+    """What a search for hard caches raises, and for how long; see `hardness.Rate` and `hardness.Effort`."""
+
+    objective: str = "own"
+    rounds: int = 150
+    cycles: int = 3
+    moves: int = 6
+
+
+@dataclass
 class Compute:
     """Where and how a cell is computed; threads: torch threads of a process, null leaves torch's own choice."""
 
@@ -61,10 +71,11 @@ class Paths:
 class Study:
     """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
 
-    task: `errors` of attention, head by head, or `language`: how a model predicts on coresets of its whole cache, of
-    which `keep_recent` tokens are the last ones. body: the queries an error is the worst of, the `ball` of radius rho
-    or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's
-    own that register families or constructions.
+    task: `errors` of attention, head by head, `language`: how a model predicts on coresets of its whole cache, of
+    which `keep_recent` tokens are the last ones, or `hardness`: errors on the caches that a `search` from the cache's
+    heads finds. body: the queries an error is the worst of, the `ball` of radius rho or, of a real head, rho times the
+    `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's own that register families or
+    constructions.
     """
 
     cache: Any = MISSING
@@ -78,6 +89,7 @@ class Study:
     body: str = "ball"
     keep_recent: int = 0
     adversary: Adversary = field(default_factory=Adversary)
+    search: Search = field(default_factory=Search)
     compute: Compute = field(default_factory=Compute)
     tracking: Tracking = field(default_factory=Tracking)
     paths: Paths = field(default_factory=Paths)

@@ -26,7 +26,7 @@ Rows = Iterator[dict[str, Any]]
 _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each other and from the cache's
 
 
-def run_errors(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels and LANGUAGE,
     and HEADS where the cache is no model's.
 
@@ -39,7 +39,7 @@ def run_errors(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     cache = make_cache(name, seed=config["seed"], heads=config["heads"], dtype=dtype, device=device, **parameters)
     head = _real_head(name, parameters)
     body = _body(config, head, cache)
-    each = _facts(config, cache, body)
+    each = facts_of_heads(config, cache, body)
     if head is not None:
         each = [fact | _of_head(head) for fact in each]
     heldout = _heldout(head, cache)
@@ -49,14 +49,14 @@ def run_errors(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     for size in config["sizes"]:
         before = compiled_runs()
         coreset, construct_seconds = timed(lambda size=size: construct(size))
-        worst, adversary_seconds = timed(lambda c=coreset, size=size: _attack(config, cache, c, size, body))
+        worst, adversary_seconds = timed(lambda c=coreset, size=size: attack(config, cache, c, size, body))
         shared = {
             "size": size,
             "seconds_construct": construct_seconds / config["heads"],
             "seconds_adversary": adversary_seconds / config["heads"],
             "fast_path": fast_path(before),
         }
-        own = zip(each, _found(config, worst, each, size), floors(coreset), strict=True)
+        own = zip(each, found_by(config, worst, each, size), floors(coreset), strict=True)
         rows += [fact | shared | found | floor | heldout(coreset) for fact, found, floor in own]
     return rows
 
@@ -99,7 +99,7 @@ def _construction(
     return build
 
 
-def _attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int, body: QueryBody | None) -> WorstQuery:
+def attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int, body: QueryBody | None) -> WorstQuery:
     generator = _generator(config["seed"], 0, _ADVERSARY, size)
     return worst_query(cache, coreset, config["rho"], generator=generator, body=body, **config["adversary"])
 
@@ -108,7 +108,7 @@ def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, head, stream, size))
 
 
-def _facts(config: Mapping[str, Any], cache: Cache, body: QueryBody | None) -> list[dict[str, Any]]:
+def facts_of_heads(config: Mapping[str, Any], cache: Cache, body: QueryBody | None) -> list[dict[str, Any]]:
     """What all sizes share, head by head; sigma and the radius are those of the keys as the body's queries see them."""
     rho, seen = config["rho"], cache if body is None else body.view(cache)
     sigma = tilt(seen.keys, rho, base_weights(seen)).sigma.tolist()
@@ -120,7 +120,7 @@ def _facts(config: Mapping[str, Any], cache: Cache, body: QueryBody | None) -> l
     return [shared | {"head": h, "sigma": s, "radius": r, "exponent": rho * f} for h, (s, r, f) in enumerate(own)]
 
 
-def _found(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, Any]], size: int) -> Rows:
+def found_by(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str, Any]], size: int) -> Rows:
     """The adversary's columns, head by head, and the constant m err / (sqrt(d) e^{rho sigma}) of the tilted bound."""
     nothing = torch.full_like(worst.error, math.nan)
     ceilings, enclosure = worst.ceilings or {}, worst.enclosure

@@ -20,6 +20,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
     numbers = {key: config[key] for key in _NUMBERS}
     numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
+    if config.get("task") == "hardness":
+        numbers["search"] = config["search"]
     if config.get("sources"):  # of cells whose cache or construction is of the user's own
         numbers["sources"] = config["sources"]
     numbers |= {part: without_later(part, config[part]) for part in _LATER}

@@ -76,7 +76,8 @@ def _show(rows: list[Row], path: Path, before: bool) -> None:
     shown = ["size", "head", "error", "constant", "reached", "sigma", "radius"]
     if "loss" in rows[0]:
         shown = ["size", "loss", "loss_full", "kl", "kl_p99", "agreement", "needle_loss", "needle_found", "kept_bytes"]
-    shown += [name for name in ("certificate", "heldout_mean", "heldout_max") if not math.isnan(rows[0][name])]
+    sometimes = ("certificate", "heldout_mean", "heldout_max", "proven", "start_error")
+    shown += [name for name in sometimes if not math.isnan(rows[0].get(name, math.nan))]
     cells = [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in shown] for r in rows]
     widths = [max(len(line[i]) for line in [shown, *cells]) for i in range(len(shown))]
     first = rows[0]

@@ -30,14 +30,12 @@ from attention_coresets.models.serving.layer import ModelCache
 from attention_coresets.models.serving.needle import Needle, draw, plant
 from attention_coresets.study.parts import device_of, facts, named, timed
 from attention_coresets.study.provenance import fast_path
-from attention_coresets.study.table import COLUMNS
+from attention_coresets.study.table import UNKNOWN
 
-# NaN but for what a running model has
-_UNKNOWN = [name for name, kind in COLUMNS.items() if kind == "float64" and name != "rho"]
 _COMPRESSION = 3  # stream of random numbers, apart from those of cells of errors
 
 
-def run_language(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of one cell, one a size; columns as `study.table.COLUMNS` less its labels.
 
     The text is cache.n tokens from cache.start on, four facts planted among them (none for random tokens), and the
@@ -126,4 +124,5 @@ def _loaded(name: str, device: torch.device):
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
     """What all sizes share; no layer and no head, for all are compressed."""
     shared = facts(config, n=read.prefilled.context, d=read.d)
-    return shared | dict.fromkeys(_UNKNOWN, math.nan) | {"head": 0, "reached": 0, "restarts": 0, "certified_by": ""}
+    nothing = {"head": 0, "reached": 0, "restarts": 0, "certified_by": "", "objective": ""}
+    return shared | dict.fromkeys(UNKNOWN, math.nan) | nothing

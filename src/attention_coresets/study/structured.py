@@ -14,12 +14,13 @@ from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets.exact.coordinate_subset import coordinates
 from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
-from attention_coresets.study.parts import UNKNOWN, facts, named, timed
+from attention_coresets.study.parts import facts, named, timed
+from attention_coresets.study.table import UNKNOWN
 
 _ADVERSARY = 2  # stream of random numbers, as that of cells of errors
 
 
-def run_structured(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of one cell, a row for each size and head; columns as `study.table.COLUMNS` less its labels.
 
     The signs are those of `make_cache` for the same seed and head. The floors (iv) and (v) are the formulas for these

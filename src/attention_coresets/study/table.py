@@ -18,6 +18,9 @@ LANGUAGE = (
 )
 # of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
 HEADS = ("total_sensitivity", "sink_weight")
+# of cells with task=hardness, beside the error on the cache found: a proven lower bound of the best subset's error, and
+# the error on the cache that the search began with; objective: what it sought to raise (`hardness.Rate`)
+HARDNESS = ("proven", "start_error")
 # names of GPU or CPU and of the CPU; which loops ran (`provenance.fast_path`)
 MACHINE = ("device_name", "processor", "fast_path")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
@@ -31,13 +34,16 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("sigma", "radius", "exponent", "constant", "seconds_construct", "seconds_adversary"), "float64"),
     **dict.fromkeys(("cache_params", "coreset_params"), "str"),
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
-    **dict.fromkeys((*HEADS, *LANGUAGE), "float64"),
+    **dict.fromkeys((*HEADS, *LANGUAGE, *HARDNESS), "float64"),
+    **{"objective": "str"},
     **{"revision": "str", "dirty": "bool"},
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype", *MACHINE), "str"),
 }
+# NaN in the rows of a task until it knows better
+UNKNOWN = [name for name, kind in COLUMNS.items() if kind == "float64" and name != "rho"]
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
-_WORDS = {"certified_by": "", **dict.fromkeys(MACHINE, "unknown")}
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), **_WORDS}
+_WORDS = {"certified_by": "", "objective": "", **dict.fromkeys(MACHINE, "unknown")}
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE, *HARDNESS), math.nan), **_WORDS}
 _GONE = "floor_iii"  # what stood in the place of floor_v
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 

@@ -5,6 +5,7 @@ from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
+from attention_coresets.analysis.topics.hardness import topic as hardness
 from attention_coresets.analysis.topics.language_model import topic as language_model
 from attention_coresets.analysis.topics.league import topic as league
 from attention_coresets.analysis.topics.optimum import topic as optimum
@@ -16,6 +17,7 @@ from attention_coresets.analysis.topics.worst_case import topic as worst_case
 TOPICS: tuple[Topic, ...] = (
     rates.TOPIC,
     hard_instances.TOPIC,
+    hardness.TOPIC,
     worst_case.TOPIC,
     optimum.TOPIC,
     ablation.TOPIC,

@@ -1,0 +1,1 @@
+"""How hard can a tiny cache be made on purpose?"""

@@ -1,0 +1,66 @@
+"""The constants of caches sought to be hard, against the number of tokens."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attention_coresets.analysis.figures.style import GREY, new_figure, plain_ticks, shared_legend
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.topics.hardness.measures import (
+    BEST,
+    OWN,
+    RHO,
+    searches,
+    simplex_constant,
+)
+from attention_coresets.coresets.arms import TILTED, UNWEIGHTED
+
+_COLORS = (TILTED, UNWEIGHTED)  # of the dimensions
+_MARKERS = {"sphere": "o", "ragged_clusters": "s"}
+_TITLES = {"sphere": "from the sphere", "ragged_clusters": "from signed clusters"}
+
+
+def hardness(results: Results) -> Figure:
+    """The constant of the best tilted subset by n: a column for each rho, above with e^{rho sigma}, below with e^rho.
+    Dots are searches, lines their largest; below, open marks are the largest of the starts."""
+    rows = searches(results)
+    rows = rows.loc[rows["arm"] == BEST]
+    rhos = distinct(rows, "rho")
+    figure = new_figure(2.9 * len(rhos) + 0.8, 5.8)
+    panels = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
+    for line, (objective, label) in zip(panels, ((OWN, r"e^{\rho\sigma}"), (RHO, r"e^{\rho}")), strict=True):
+        for ax, rho in zip(line, rhos, strict=True):
+            here = rows.loc[(rows["rho"] == rho) & (rows["objective"] == objective)]
+            _panel(ax, here, distinct(rows, "d"))
+            ax.set(title=f"ρ = {rho:g}")
+            ax.tick_params(labelbottom=True)
+            plain_ticks(ax, "x", distinct(rows, "n"))
+        line[0].set_ylabel(rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,{label})$ of the best subset")
+    for ax in panels[1]:
+        ax.set_xlabel("n, of which n/2 are kept")
+    panels[0][0].set_ylim(0, None)
+    shared_legend(figure, panels.flat)
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, dimensions: list) -> None:
+    for names, group in groups(rows, ["d", "cache"]):
+        color, marker = _COLORS[dimensions.index(names["d"]) % 2], _MARKERS.get(names["cache"], "D")
+        aside = 0.2 * (1 if names["cache"] == "sphere" else -1)
+        ax.plot(column(group, "n") + aside, column(group, "sought"), ".", color=color, alpha=0.4, markeredgewidth=0)
+        label = f"d = {names['d']}, {_TITLES.get(names['cache'], names['cache'])}"
+        n, best = _largest(group, "sought")
+        ax.plot(n, best, marker=marker, color=color, label=label)
+        if set(group["objective"]) == {RHO}:
+            ax.plot(*_largest(group, "start_rho"), marker, color=color, markerfacecolor="none")
+    for place, d in enumerate(dimensions):
+        ax.axhline(simplex_constant(int(d)), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
+    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½; dotted: a simplex of values, ρσ → 0")
+
+
+def _largest(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    best = [(names["n"], column(group, name).max()) for names, group in groups(rows, ["n"])]
+    n, largest = np.array(best, dtype=float).T
+    return n, largest
