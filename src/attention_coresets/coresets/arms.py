@@ -104,6 +104,7 @@ _ROWS = (
     _arm("subgen", "subgen", "SubGen clusters (free)", FREE, "D"),
     _arm("balancekv_published", "balancekv", "BalanceKV as published (unweighted)", UNWEIGHTED, "s", scale="one"),
     _arm("balancekv_shipped", "balancekv", "BalanceKV as shipped (free)", FREE, "D", variant="shipped", scale="one"),
+    _arm("thinformer_unweighted", "thinformer", "Thinformer (unweighted)", UNWEIGHTED, "s", scale="one"),
     _arm("walk_unweighted_kernel_swaps", "gram_schmidt_walk",
          "Gram–Schmidt walk, kernel swaps (unweighted)", UNWEIGHTED, "v",
          axis=REFINEMENT, model="unweighted", refinement="kernel_swaps"),

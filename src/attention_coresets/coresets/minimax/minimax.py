@@ -21,6 +21,7 @@ from attention_coresets.coresets.randomness import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
+_DEFAULT = Minimax()
 _WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
 
 
@@ -31,7 +32,7 @@ def minimax(
     model: str,
     log_weights: Float[Tensor, "*heads n"] | None,
     generator: Generators,
-    settings: Minimax = Minimax(),
+    settings: Minimax = _DEFAULT,
 ) -> Coreset:
     """Lowers the largest error that ascents find over |q| <= rho, and keeps the coreset's size.
 

@@ -27,7 +27,7 @@ _SHARE = 0.1  # of the trace that the worst queries get in the first of these
 
 
 class _Judged(NamedTuple):
-    """A subset ``[n]`` with the largest error found for it, and the queries ``[b, d]`` and errors ``[b]`` of ascents."""
+    """A subset ``[n]``, the largest error found for it, and where ascents ended: queries ``[b, d]``, errors ``[b]``."""
 
     error: float
     kept: Tensor
@@ -51,7 +51,7 @@ def best_start(head: Head, tokens: Int[Tensor, "1 m"], fixed: Float[Tensor, "1 n
     Cost: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 300 to 1000 moves, O(n)
     each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
     """
-    n, size = fixed.shape[-1], tokens.shape[-1]
+    size = tokens.shape[-1]
     given = torch.zeros_like(fixed[0], dtype=torch.bool).scatter_(-1, tokens[0], True)
     judged, best = [_judge(head, given, fixed)], (math.inf, torch.empty(0))
     for radius in RADII:

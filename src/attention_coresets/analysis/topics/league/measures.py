@@ -18,7 +18,8 @@ def advantage(
 ) -> Measure:
     """Geometric mean over cells of our error over that of the cell's best other arm, in one coreset model.
 
-    `families`: only these, else all. `ours`: another arm of ours than `our_arm`. The rival is picked cell by cell, after the fact, which favours the others.
+    `families`: only these, else all. `ours`: another arm of ours than `our_arm`. The rival is picked cell by cell,
+    after the fact, which favours the others.
     """
     wanted = list(families)
 
