@@ -47,7 +47,8 @@ def minimax(
     Cost: a round and head takes 6 steps restarts + 4000 queries in the ascent, of n (d + dv) multiply-adds each, and a
     pass of `minimax_swaps` or `minimax_weights`. The exchange, once, takes 2 random n^2 multiply-adds and holds n x n
     matrices; the rest holds bank x n numbers. At n = 1024, m = 128, on two cores, all takes as long as 15 (d = 8) to 21
-    (d = 64) walks of the same cache in the free model, and 32 to 41 with fixed weights (docs/benchmarks.md). It is
+    (d = 64) walks of the same cache in the free model, and 32 to 41 with fixed weights (docs/benchmarks.md); the
+    portfolio takes two to three times that. It is
     fewer walks where n is larger, for the walk grows as n^3.
 
     Source: docs/minimax.md.
