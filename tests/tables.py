@@ -36,6 +36,7 @@ CONSTRUCTIONS = (
     ("gram_schmidt_walk", {"model": "tilted", "refinement": "kernel_swaps"}),
     ("greedy", {"model": "unweighted", "refinement": "kernel_swaps"}),
     ("balancekv", {"variant": "published"}),
+    ("thinformer", {"scale": "one"}),
     ("sensitivity_draws", {}),
     ("herding", {"model": "tilted"}),
     ("herding", {"model": "unweighted", "scale": "one"}),

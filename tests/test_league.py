@@ -1,6 +1,7 @@
 """The league: known ratios are recovered cell by cell, exact cells and missing arms are left out, intervals cover."""
 
 import math
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.topics.ablation.measures import against_best
 from attention_coresets.analysis.topics.contents import CLAIMS
 from attention_coresets.analysis.topics.league import standings as league
+from attention_coresets.analysis.topics.league.annealed import annealed_floor
 from attention_coresets.analysis.topics.league.measures import advantage
 from attention_coresets.analysis.topics.league.tables import league_block, league_section
 from attention_coresets.analysis.topics.league.tolerances import BANDS
@@ -88,6 +90,45 @@ def test_free_coresets_compete_with_every_model_and_the_others_with_their_own():
     assert {place.arm for place in league.places(rows, "tilted")} == {"a_tilted", "minimax_tilted"}
 
 
+def test_the_portfolio_has_its_own_line_beside_the_minimax_arm_and_both_are_no_rivals():
+    rows = table(
+        {
+            "sphere": {"minimax_tilted": [0.1], "portfolio_tilted": [0.05], "a_tilted": [0.2]},
+            "product": {"a_tilted": [1]},
+        }
+    )
+    both = [league.against_best(rows, "tilted", ours) for ours in league.our_arms("tilted")]
+    assert [np.exp(cells["log_ratio"]).tolist() for cells in both] == [pytest.approx([0.5]), pytest.approx([0.25])]
+    assert [cells["rival"].tolist() for cells in both] == [["a_tilted"]] * 2
+    (part,) = advantage("tilted", ours="portfolio_tilted")(results_of(rows))
+    assert part.estimate.value == pytest.approx(0.25)
+    assert league.our_arms("free") == ("minimax_free",)
+    claims = {claim.id: claim for claim in CLAIMS}
+    for model in ("unweighted", "tilted"):
+        plain, portfolio = claims[f"league_{model}_unseen"], claims[f"league_portfolio_{model}_unseen"]
+        assert portfolio.expected == plain.expected
+        assert f"portfolio_{model} errs by at most 0.7" in portfolio.statement
+
+
+def test_ratios_by_d_and_rho_are_the_means_of_their_cells():
+    parts = [
+        table(
+            {family: {"minimax_tilted": [0.1 * d * rho], "a_tilted": [1.0]} for family in ("sphere", "product")},
+            d=d,
+            rho=rho,
+        )
+        for d, rho in ((2, 1.0), (2, 3.0), (4, 1.0))
+    ]
+    section = league_section(results_of(pd.concat(parts)))
+    assert "| d | ρ = 1 | ρ = 3 |" in section
+    assert "| 2 | 0.2" in section
+    assert "| 4 | 0.4" in section
+    (two,) = [line for line in section.splitlines() if line.startswith("| 2 | 0.2")]
+    assert "| 0.6" in two
+    (four,) = [line for line in section.splitlines() if line.startswith("| 4 | 0.4")]
+    assert four.endswith("| – |")
+
+
 def test_variants_of_ours_are_no_rivals(rows):
     variant = rows.loc[rows["arm"] == "minimax_tilted"].assign(arm="minimax_tilted_random_queries")
     more = pd.concat([rows, variant.assign(error=variant["error"] / 3)])
@@ -113,7 +154,7 @@ def test_cells_whose_best_error_is_tiny_are_left_out(arm, error, counted):
 def test_claims_on_our_arms_are_not_run_without_them(rows):
     others = results_of(rows.loc[~rows["arm"].str.startswith("minimax")])
     mine = [claim for claim in CLAIMS if claim.experiment in (league.EXPERIMENT, league.MORE)]
-    assert len(mine) == 9
+    assert len(mine) == 15
     assert {decided(others)[claim.id].status for claim in mine} == {"not run"}
     assert "minimax" not in league_section(others)
     assert "No league yet" in league_block(results_of(rows.iloc[:0]))
@@ -298,3 +339,26 @@ def test_the_order_of_rows_does_not_matter(rows):
         a, b = (league.mean_ratio(league.against_best(part, model)) for part in (rows, shuffled))
         assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
     assert [place.arm for place in league.places(shuffled, "free")] == [p.arm for p in league.places(rows, "free")]
+
+
+# what a first-moment estimate allows ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", [3, 6])
+def test_the_annealed_floor_is_below_the_best_of_all_subsets(seed, size):
+    features = np.random.default_rng(seed).standard_normal((12, 24))
+    centred = features - features.mean(0)
+    best = min(float(np.square(centred[list(s)].sum(0)).sum()) for s in combinations(range(12), size))
+    floor = annealed_floor(centred @ centred.T, size)
+    assert 0.1 * best < floor < best
+
+
+def test_the_annealed_floor_of_one_normal_direction_is_known():
+    """One eigenvalue s, H = log of the number of subsets: e / s = 1 + log(e / s) + 2 H, from the least of the bound."""
+    x = np.repeat([1.0, -1.0], 10)
+    floor, spread = annealed_floor(np.outer(x, x), 10), 20 * 10 * 10 / (20 * 19)
+    assert floor / spread == pytest.approx(1 + math.log(floor / spread) + 2 * math.log(math.comb(20, 10)), rel=1e-6)
+    assert annealed_floor(9 * np.outer(x, x), 10) == pytest.approx(9 * floor)
+    with pytest.raises(ValueError, match="size must lie between"):
+        annealed_floor(np.eye(4), 4)

@@ -22,6 +22,7 @@ from attention_coresets.coresets.kernel.nystrom import Nystrom
 from attention_coresets.coresets.published.balancekv import BalanceKV
 from attention_coresets.coresets.published.k_center import KCenter
 from attention_coresets.coresets.published.subgen import SubGen
+from attention_coresets.coresets.published.thinformer import Thinformer
 from attention_coresets.coresets.queries.query_exchange import QueryExchange
 from attention_coresets.coresets.queries.query_walk import QueryWalk
 from attention_coresets.registry import add, build
@@ -43,6 +44,7 @@ CORESETS: dict[str, type[Construction]] = {
     "optimum": Optimum,
     "coordinate_subset": CoordinateSubset,
     "balancekv": BalanceKV,
+    "thinformer": Thinformer,
     "query_walk": QueryWalk,
     "query_exchange": QueryExchange,
     **EVICTION,

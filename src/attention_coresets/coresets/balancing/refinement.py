@@ -18,16 +18,19 @@ _MINIMAX = {
     "minimax_random": Minimax(ascents=False),
     "exchange": Minimax(weights=False),
     "minimax_weights": Minimax(exchange=False),
+    "portfolio": Minimax(portfolio=True, rounds=3),
 }
 _FREE_ONLY = ("exchange", "minimax_weights")
 REFINEMENTS = ("none", "kernel_swaps", *_MINIMAX)
 
 
 def check_refinement(model: str, refinement: str) -> None:
-    """Raises ValueError for an unknown refinement, naming the nearest, and for a fit of weights that are fixed."""
+    """Raises ValueError for an unknown refinement, naming the nearest, and for one that is of other models."""
     check_name(refinement, REFINEMENTS, "refinement")
     if refinement in _FREE_ONLY and model != "free":
         raise ValueError(f"refinement {refinement} fits weights, which the {model} model fixes; model must be free")
+    if refinement == "portfolio" and model == "free":
+        raise ValueError("refinement portfolio searches tokens of fixed weights; model must be tilted or unweighted")
 
 
 def refine(
@@ -50,6 +53,7 @@ def refine(
     minimax_random: minimax on random queries, without ascents.
     exchange: of the free model, minimax without its rounds: what `exchange` gives.
     minimax_weights: of the free model, minimax without a change of tokens.
+    portfolio: of the tilted and unweighted models, minimax from the best of many starts (minimax/portfolio.py).
 
     In the free model the tokens come from the tilted law, and get the best non-negative weights for the kernel
     (kernel/refit.py) before any minimax.

@@ -4,57 +4,25 @@ This project's own construction (docs/minimax.md). It starts from any coreset of
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.adversary.ascent import climb
-from attention_coresets.adversary.starts import starts
-from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.coresets.base import MODELS
 from attention_coresets.coresets.minimax.exchange import exchange
-from attention_coresets.coresets.minimax.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.minimax.head import Head, Minimax
+from attention_coresets.coresets.minimax.portfolio import best_start
+from attention_coresets.coresets.minimax.query_bank import second_moment
 from attention_coresets.coresets.minimax.swaps import minimax_swaps
 from attention_coresets.coresets.minimax.weights import minimax_weights
 from attention_coresets.coresets.randomness import Generators, draw, seeded
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
-_SAME = 1e-12  # of the largest value: values that differ by less are equal
+_DEFAULT = Minimax()
 _WIDER = 1.25  # radius of the exchange's queries over rho: found to cover the ball better
-
-
-@dataclass(frozen=True)
-class Minimax:
-    """How the refinement is done. The defaults are the construction; each flag leaves out one step, for the ablation.
-
-    rounds: how often the refinement ascends, adds what it found to the bank of queries, and improves.
-    random: random queries that the bank begins with.
-    restarts: climbs from fresh starts in each round; half as many more start from the bank's worst queries.
-    steps: steps of a climb.
-    bank: queries that the bank holds after a round: those just found, and the worst of the others.
-    ascents: False leaves the random queries alone in the bank.
-    exchange: False keeps the tokens. Of the free model only.
-    weights: False returns what the exchange gives, and no ascent judges it. Of the free model only.
-
-    Raises ValueError for a count below 1.
-    """
-
-    rounds: int = 8
-    random: int = 2048
-    restarts: int = 192
-    steps: int = 12
-    bank: int = 2048
-    ascents: bool = True
-    exchange: bool = True
-    weights: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "random", "restarts", "steps", "bank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def minimax(
@@ -64,12 +32,13 @@ def minimax(
     model: str,
     log_weights: Float[Tensor, "*heads n"] | None,
     generator: Generators,
-    settings: Minimax = Minimax(),
+    settings: Minimax = _DEFAULT,
 ) -> Coreset:
     """Lowers the largest error that ascents find over |q| <= rho, and keeps the coreset's size.
 
     In the free model `exchange` chooses tokens on random queries; then ascents and `minimax_weights` take turns. In the
-    tilted and unweighted models every token has a fixed weight; ascents and `minimax_swaps` take turns.
+    tilted and unweighted models every token has a fixed weight; ascents and `minimax_swaps` take turns, from the
+    coreset given or, with `portfolio`, from the best of many (`best_start` of portfolio.py).
 
     Of all coresets that an ascent judged, the start among them, the one of least error is returned. (Without ascents,
     the last one.) A coreset of every token is returned as it is. A head's result depends on its cache and random
@@ -78,7 +47,8 @@ def minimax(
     Cost: a round and head takes 6 steps restarts + 4000 queries in the ascent, of n (d + dv) multiply-adds each, and a
     pass of `minimax_swaps` or `minimax_weights`. The exchange, once, takes 2 random n^2 multiply-adds and holds n x n
     matrices; the rest holds bank x n numbers. At n = 1024, m = 128, on two cores, all takes as long as 15 (d = 8) to 21
-    (d = 64) walks of the same cache in the free model, and 32 to 41 with fixed weights (docs/benchmarks.md). It is
+    (d = 64) walks of the same cache in the free model, and 32 to 41 with fixed weights (docs/benchmarks.md); the
+    portfolio takes two to three times that. It is
     fewer walks where n is larger, for the walk grows as n^3.
 
     Source: docs/minimax.md.
@@ -126,7 +96,7 @@ def minimax(
     refine = _free if model == "free" else _fixed
     found = []
     for h in range(heads):
-        head = _Head(flat[h : h + 1], rho, own[h], settings)
+        head = Head(flat[h : h + 1], rho, own[h], settings)
         kept, weights = refine(head, tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
         found.append((kept, _absolute(head, kept, weights) if model == "free" else weights))
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
@@ -134,39 +104,7 @@ def minimax(
     return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
 
 
-class _Head:
-    """One head (an axis of length 1) with its bank and generator: keys and values centred, values at most 1 in norm."""
-
-    def __init__(self, cache: Cache, rho: float, generator: torch.Generator, settings: Minimax) -> None:
-        keys, values = (x - x.mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
-        size = values.norm(dim=-1).max()
-        self.equal = bool(size <= _SAME * cache.values.abs().max())  # then every coreset is exact
-        values, base = values / size.clamp_min(1e-300), base_weights(cache)
-        self.cache = Cache(keys, values) if base is None else WeightedCache(keys, values, base - base.max())
-        # climbs only have to find queries and to rank coresets, not to report errors
-        self.fast = self.cache.to(torch.float32)
-        self.rho, self.settings = rho, settings
-        self.generator = generator
-        queries = random_queries([self.generator], settings.random, cache.d, rho).to(keys.device)
-        self.bank = bank_of(self.cache, queries)
-        self.best = (math.inf, torch.empty(0), torch.empty(0))  # error found, tokens, log-weights
-
-    def ascend(self, tokens: Tensor, log_weights: Tensor) -> None:
-        """Climbs from fresh starts and the bank's worst, notes the coreset if it is best, keeps the worst queries."""
-        s, core = self.settings, Coreset(tokens, log_weights.to(torch.float32))
-        fresh = starts(self.fast, core, self.rho, s.restarts, self.generator)
-        # the bank's worst queries may be near a maximum of this coreset already
-        order = bank_errors(self.cache, self.bank, tokens, log_weights)[0].argsort(descending=True, stable=True)
-        worst = self.bank.queries[:, order[: s.restarts // 2]].to(torch.float32)
-        queries, errors = climb(self.fast, core, self.rho, torch.cat([fresh, worst], dim=-2), s.steps)
-        if float(errors.max()) < self.best[0]:
-            self.best = (float(errors.max()), tokens, log_weights)
-        found = bank_of(self.cache, queries.to(torch.float64))
-        order = order[: max(0, s.bank - queries.shape[-2])]
-        self.bank = Bank(*(torch.cat([x, y[:, order]], dim=-2) for x, y in zip(found, self.bank, strict=True)))
-
-
-def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> tuple[Tensor, Tensor]:
+def _free(head: Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> tuple[Tensor, Tensor]:
     s, start = head.settings, (tokens, log_weights)
     if head.equal:
         return start
@@ -187,7 +125,7 @@ def _free(head: _Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> 
     return _weigh(head, *start) if s.exchange and found[0] is start[0] else found
 
 
-def _weigh(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+def _weigh(head: Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(head.settings.rounds):
         if head.settings.ascents:
             head.ascend(tokens, log_weights)
@@ -195,9 +133,12 @@ def _weigh(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Te
     return _last(head, tokens, log_weights)
 
 
-def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+def _fixed(head: Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     if head.equal:
         return tokens, log_weights
+    if head.settings.portfolio:
+        tokens = best_start(head, tokens, fixed)
+        log_weights = fixed.gather(-1, tokens)
     for _ in range(head.settings.rounds):
         if head.settings.ascents:
             head.ascend(tokens, log_weights)
@@ -211,7 +152,7 @@ def _fixed(head: _Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> t
     return _last(head, tokens, log_weights)
 
 
-def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
+def _absolute(head: Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
     """Rescales weights: the kept tokens' softmax denominator over the cache's becomes 1 in the mean over the bank.
 
     No error changes, and other tokens may join with weights of their own.
@@ -223,7 +164,7 @@ def _absolute(head: _Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
     return log_weights - (ratio.logsumexp(-1, keepdim=True) - math.log(ratio.shape[-1]))
 
 
-def _last(head: _Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+def _last(head: Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the best coreset that ascents saw, this last one included; this one where there were none."""
     if not head.settings.ascents:
         return tokens, log_weights

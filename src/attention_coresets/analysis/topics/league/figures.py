@@ -57,9 +57,10 @@ def _ranks(ax: Axes, places: list[league.Place], models: dict[str, str], names: 
 
 def league_map(results: Results) -> Figure:
     """Our error over that of the best other arm in every cell: families down, (d, rho) across, a panel for each
-    model that we entered; blue is ours ahead. Grey cells count for nothing: some coreset is as good as exact there."""
+    arm of ours; blue is ours ahead. Grey cells count for nothing: some coreset is as good as exact there."""
     rows = results.rows(league.EXPERIMENT)
-    found = {model: cells for model in league.MODELS if len(cells := league.against_best(rows, model))}
+    arms = [(model, ours) for model in league.MODELS for ours in league.our_arms(model)]
+    found = {ours: cells for model, ours in arms if len(cells := league.against_best(rows, model, ours))}
     families = [*(f for f in distinct(rows, "cache") if f not in league.UNSEEN), *league.UNSEEN]
     families = [family for family in families if family in set(rows["cache"])]
     columns = sorted({tuple(line) for line in rows[_COLUMN].to_numpy(dtype=float).tolist()})
@@ -69,10 +70,10 @@ def league_map(results: Results) -> Figure:
     if not found:
         axes[0].set_axis_off()
         axes[0].text(0, 0.5, "none of our own arms has been run")
-    for ax, (model, cells) in zip(axes, found.items(), strict=False):
+    for ax, (ours, cells) in zip(axes, found.items(), strict=False):
         _map(ax, cells, families, columns)
         mean = league.mean_ratio(cells)
-        ax.set_title(f"{league.our_arm(model)} / best other: {number(mean.value)} (geometric mean)")
+        ax.set_title(f"{ours} / best other: {number(mean.value)} (geometric mean)")
     return figure
 
 

@@ -10,16 +10,21 @@ from attention_coresets.analysis.topics.league.standings import CACHES, EXPERIME
 
 
 def advantage(
-    model: str, families: Iterable[str] = (), clusters: Sequence[str] = CACHES, experiment: str = EXPERIMENT
+    model: str,
+    families: Iterable[str] = (),
+    clusters: Sequence[str] = CACHES,
+    experiment: str = EXPERIMENT,
+    ours: str | None = None,
 ) -> Measure:
     """Geometric mean over cells of our error over that of the cell's best other arm, in one coreset model.
 
-    `families`: only these, else all. The rival is picked cell by cell, after the fact, which favours the others.
+    `families`: only these, else all. `ours`: another arm of ours than `our_arm`. The rival is picked cell by cell,
+    after the fact, which favours the others.
     """
     wanted = list(families)
 
     def measure(results: Results) -> list[Measured]:
-        cells = against_best(results.rows(experiment), model)
+        cells = against_best(results.rows(experiment), model, ours)
         cells = cells.loc[cells["cache"].isin(wanted)] if wanted else cells
         if cells.empty:
             return []

@@ -52,6 +52,11 @@ def our_arm(model: str) -> str:
     return f"minimax_{model}"
 
 
+def our_arms(model: str) -> tuple[str, ...]:
+    """The labels of all our constructions in a coreset model: with fixed weights there is the portfolio too."""
+    return (our_arm(model),) if model == "free" else (our_arm(model), f"portfolio_{model}")
+
+
 def entrants(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     """The rows that compete in a coreset model. Any coreset is a free one, so in `free` every arm does."""
     return rows if model == "free" else rows.loc[rows["model"] == model]
@@ -68,11 +73,12 @@ def standings(rows: pd.DataFrame, model: str) -> Standings:
     return Standings(errors.where(complete), len(own[CELL].drop_duplicates()) - len(errors))
 
 
-def against_best(rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The cells that our arm ran in: those of `CELL`, rival, the other arm with the least error there, and
-    log_ratio = log(our error / the rival's). No rows where ours or all others are missing."""
+def against_best(rows: pd.DataFrame, model: str, ours: str | None = None) -> pd.DataFrame:
+    """The cells that our arm `ours`, or else `our_arm`, ran in: those of `CELL`, rival, the arm with the least error
+    there of those that are not ours, and log_ratio = log(our error / the rival's). No rows where ours or all others
+    are missing."""
     errors = standings(rows, model).errors
-    ours, rivals = our_arm(model), [arm for arm in errors if not is_ours(str(arm))]
+    ours, rivals = ours or our_arm(model), [arm for arm in errors if not is_ours(str(arm))]
     if ours not in errors or not rivals:
         return pd.DataFrame(columns=[*CELL, "rival", "log_ratio"])
     both = errors.loc[errors[ours].notna() & errors[rivals].notna().any(axis=1)]

@@ -32,7 +32,10 @@ def unseen_section(results: Results) -> str:
 
 
 def _ahead(rows: pd.DataFrame) -> str:
-    return "\n\n".join(text for model in league.MODELS if (text := _advantage(rows, model)))
+    """Each of our arms against the best other: by family, then by rho and d."""
+    arms = [(model, ours) for model in league.MODELS for ours in league.our_arms(model)]
+    found = [(ours, cells) for model, ours in arms if len(cells := league.against_best(rows, model, ours))]
+    return "\n\n".join(part(ours, cells) for ours, cells in found for part in (_advantage, _by_rho_and_d))
 
 
 def league_block(results: Results, first: int = 5) -> str:
@@ -50,12 +53,12 @@ def _competed(rows: pd.DataFrame, model: str) -> bool:
 
 def _places(rows: pd.DataFrame, model: str, first: int | None = None) -> str:
     found = list(enumerate(league.places(rows, model), start=1))
-    ours = league.our_arm(model)
-    shown = found[:first] + [one for one in found[len(found[:first]) :] if one[1].arm == ours]
+    ours = league.our_arms(model)
+    shown = found[:first] + [one for one in found[len(found[:first]) :] if one[1].arm in ours]
     lines = [
         [
             f"{k}",
-            f"**{model_of(rows, place.arm)}**" if place.arm == ours else model_of(rows, place.arm),
+            f"**{model_of(rows, place.arm)}**" if place.arm in ours else model_of(rows, place.arm),
             interval(place.rank),
             f"{place.won}",
             interval(place.error),
@@ -69,11 +72,8 @@ def _places(rows: pd.DataFrame, model: str, first: int | None = None) -> str:
     return note + table(_HEAD, lines)
 
 
-def _advantage(rows: pd.DataFrame, model: str) -> str:
+def _advantage(ours: str, cells: pd.DataFrame) -> str:
     """A row for each family, and one for all; rivals with the number of cells in which they are the best."""
-    cells = league.against_best(rows, model)
-    if cells.empty:
-        return ""
     groups = {family: cells.loc[cells["cache"] == family] for family in distinct(cells, "cache")}
     groups["all"] = cells
     lines = []
@@ -87,4 +87,15 @@ def _advantage(rows: pd.DataFrame, model: str) -> str:
         words = ", ".join(f"{rival} {count}" for rival, count in rivals.items())
         lines.append([name, interval(by_caches), span, worst, words])
     head = ["Family", "Ours / best other, 95 % over caches", "95 % over families", "Worst cell", "Best other"]
-    return f"**{league.our_arm(model)} against the best other arm of each cell**\n\n" + table(head, lines)
+    return f"**{ours} against the best other arm of each cell**\n\n" + table(head, lines)
+
+
+def _by_rho_and_d(ours: str, cells: pd.DataFrame) -> str:
+    """Geometric means over the families, a row for each d, a column for each rho: one mean over all would hide them."""
+    radii = sorted(set(cells["rho"]))
+    lines = []
+    for d in sorted(set(cells["d"])):
+        groups = [cells.loc[(cells["d"] == d) & (cells["rho"] == rho)] for rho in radii]
+        lines.append([f"{d:g}", *(interval(league.mean_ratio(group)) if len(group) else "–" for group in groups)])
+    head = ["d", *(f"ρ = {rho:g}" for rho in radii)]
+    return f"**{ours} / best other, by d and ρ**\n\n" + table(head, lines)
