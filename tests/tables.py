@@ -15,6 +15,9 @@ FAMILIES = (
     "product",
 )
 
+# norms other than 1; tokens with log-weights, which not every construction takes
+OFF_SPHERE = ("spread_norms", "biased_logits")
+
 CONSTRUCTIONS = (
     ("uniform", {}),
     ("paired_coin", {"model": "tilted", "recursion": "halving"}),

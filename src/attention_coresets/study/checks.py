@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from attention_coresets.caches import CACHES
+from attention_coresets.caches import CACHES, is_weighted
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.base import Construction
 from attention_coresets.registry import build
@@ -36,6 +36,7 @@ def check(config: Mapping[str, Any]) -> None:
     _parameters("cache", CACHES, config["cache"])
     construct = _parameters("coreset", CORESETS, config["coreset"])
     _sinks(config, construct)
+    _weights(config, construct)
     _text(config, construct)
     _task(config)
     _body(config)
@@ -73,6 +74,15 @@ def _sinks(config: Mapping[str, Any], construct: Construction) -> None:
     if config["coreset"]["name"] == "uniform" and sinks and config["cache"].get("shuffle", False):
         raise StudyError(
             f"coreset.sinks={sinks}: keeps the first tokens, but cache.shuffle=true moves them; set cache.shuffle=false"
+        )
+
+
+def _weights(config: Mapping[str, Any], construct: Construction) -> None:
+    name, family = config["coreset"]["name"], config["cache"]["name"]
+    if is_weighted(CACHES[family]) and not construct.takes_weights:
+        raise StudyError(
+            f"coreset={name}: counts every token once, but tokens of cache={family} have weights; use a construction "
+            "that balances, such as gram_schmidt_walk"
         )
 
 
