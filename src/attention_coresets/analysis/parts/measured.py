@@ -26,7 +26,7 @@ Measure = Callable[[Results], list[Measured]]
 
 
 def exactly(value: float, rows: int) -> Estimate:
-    """A minimum over all rows: a statement about these rows and no others, so the interval is the value itself."""
+    """The least or largest of all rows: a statement about these and no others, so the interval is the value itself."""
     return Estimate(value, value, value, rows)
 
 
@@ -46,3 +46,12 @@ def least(rows: pd.DataFrame, name: str) -> list[Measured]:
     values = column(rows, name)
     where = setting(rows.iloc[int(values.argmin())].to_dict(), "arm")
     return [Measured(f"{where}, least of {len(rows)} rows", exactly(float(values.min()), len(rows)), unit="rows")]
+
+
+def largest(rows: pd.DataFrame, name: str, *first: str) -> list[Measured]:
+    """The same of the largest value; `first`: the columns that the setting begins with."""
+    if rows.empty:
+        return []
+    values = column(rows, name)
+    where = setting(rows.iloc[int(values.argmax())].to_dict(), *first)
+    return [Measured(f"{where}, largest of {len(rows)} rows", exactly(float(values.max()), len(rows)), unit="rows")]

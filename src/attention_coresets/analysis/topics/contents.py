@@ -10,11 +10,13 @@ from attention_coresets.analysis.topics.league import topic as league
 from attention_coresets.analysis.topics.optimum import topic as optimum
 from attention_coresets.analysis.topics.rates import topic as rates
 from attention_coresets.analysis.topics.real_heads import topic as real_heads
+from attention_coresets.analysis.topics.upper_bound import topic as upper_bound
 from attention_coresets.analysis.topics.worst_case import topic as worst_case
 
 # in the order of the sections of paper_repro.md
 TOPICS: tuple[Topic, ...] = (
     rates.TOPIC,
+    upper_bound.TOPIC,
     hard_instances.TOPIC,
     worst_case.TOPIC,
     optimum.TOPIC,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from attention_coresets.analysis.parts.constant import with_constants
 from attention_coresets.analysis.parts.measured import Measure, Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import SYNTHETIC, median, median_of, paired_log_ratio
@@ -19,14 +20,6 @@ def error_at(experiment: str, arm: str, cache: str, *, n: int, d: int, rho: floa
         return settings(_where(results.rows(experiment), wanted), ["n", "d", "rho", "size"], "error")
 
     return measure
-
-
-def with_constants(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with constant_sigma = m err / (sqrt(d) e^{rho sigma}), of the tilted bound, and constant_rho, with
-    e^rho."""
-    rho, sigma = column(rows, "rho"), column(rows, "sigma")
-    base = column(rows, "size") * column(rows, "error") / np.sqrt(column(rows, "d"))
-    return rows.assign(constant_sigma=base * np.exp(-rho * sigma), constant_rho=base * np.exp(-rho))
 
 
 def constant_at(

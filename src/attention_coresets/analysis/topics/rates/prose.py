@@ -32,18 +32,6 @@ def model_matters(results: Results) -> str:
     )
 
 
-def constant(results: Results) -> str:
-    """The largest constant of the tilted walk over families."""
-    found = claimed(CLAIMS, results, "constant_sigma")
-    if not found:
-        return ""
-    worst = max(found, key=lambda part: part.estimate.value)
-    return (
-        f"**The bound's constant**: m·err/(√d e^(ρσ)) of the tilted walk is at most {interval(worst.estimate)}"
-        f" (median over caches, at {worst.setting}) over {len(found)} families."
-    )
-
-
 def below_the_rate(results: Results) -> str:
     """The families whose exponent lies below the claim's tolerance, with its interval."""
     found = {family: claimed(CLAIMS, results, f"beta_walk_tilted_{family}") for family in FAMILIES}

@@ -22,7 +22,7 @@ SECTIONS: tuple[Section, ...] = (
         " plain ρ is descriptive, since σ depends on ρ.",
         tables.laws("rho_rate", "rho_rate_plain"),
     ),
-    Section("constant", "The constant", "The bound's constant over every family.", tables.constant),
+    Section("constant", "The constant", "The bound's constant over every family: medians.", tables.constant),
     Section(
         "n_independence",
         "Independence of n",
@@ -43,7 +43,7 @@ TOPIC = Topic(
         "n_independence": ("n_independence", n_independence),
     },
     plans=plans.PLANS,
-    headline=(prose.rate, prose.model_matters, prose.constant),
+    headline=(prose.rate, prose.model_matters),
     surprises=(prose.below_the_rate, prose.draws_in_d, prose.walk_in_d),
     tables={"rates": tables.rates},
 )

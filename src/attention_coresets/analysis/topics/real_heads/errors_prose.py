@@ -47,7 +47,11 @@ def explained(results: Results) -> str:
     own = here.loc[here["arm"] == WALK]
     tail = float(np.median(column(own, "heldout_max") / column(own, "heldout_p99")))
     synthetic = [part.estimate.value for part in claimed(RATES, results, "constant_sigma")]
-    beside = f", where those of m·err/(√d·e^(ρσ)) on synthetic families are {between(synthetic)}" if synthetic else ""
+    beside = (
+        f", where the largest medians of m·err/(√d·e^(ρσ)) on synthetic families are {between(synthetic)}"
+        if synthetic
+        else ""
+    )
     return (
         f"At 1/{SHARE} of the cache the walk on calibration queries errs, at held-out queries, in the mean"
         f" {_over_heuristics(here, 'heldout_mean')}, and at the 99th percentile"
