@@ -15,9 +15,9 @@ _CORESET = ["cache", "cache_params", "rho", "seed", "head", "size"]
 _SETTING = ["cache", "cache_params", "n", "d", "rho", "size"]
 
 
-def every_walk(results: Results) -> pd.DataFrame:
-    """The tilted walk's rows of all experiments with their constants, each coreset once, with its largest error."""
-    table = results.table
+def every_walk(results: Results, experiment: str | None = None) -> pd.DataFrame:
+    """The tilted walk's rows of all experiments, or of one, with constants: each coreset once, its largest error."""
+    table = results.table if experiment is None else results.rows(experiment)
     rows = table.loc[(table["arm"] == WALK) & table["error"].notna()]
     return with_constants(rows.sort_values("error", ascending=False).drop_duplicates(_CORESET).sort_index())
 
@@ -42,9 +42,9 @@ def comparable(results: Results) -> pd.DataFrame:
 
     More caches and sizes at one n than at another would make its largest constant larger by themselves.
     """
-    rows = results.rows(EXPERIMENT)
-    rows = rows.loc[(rows["arm"] == WALK) & (rows["head"] == 0)]
-    rows = with_constants(rows.assign(share=column(rows, "size") / column(rows, "n")))
+    rows = every_walk(results, EXPERIMENT)
+    rows = rows.loc[rows["head"] == 0]
+    rows = rows.assign(share=column(rows, "size") / column(rows, "n"))
     ns = rows.groupby("share")["n"].nunique()
     return rows.loc[rows["share"].isin(ns.index[ns == rows["n"].nunique()])]
 
