@@ -61,7 +61,14 @@ def _row(experiment: str, cache: str, n: int, d: int, rho: float, arm: str, seed
     sigma, radius = SIGMA.get(cache, 1.0), RADIUS.get(cache, 1.0)
     return {
         **{"experiment": experiment, "tier": "quick", "arm": arm, "cache": cache, "coreset": arm.split("_")[0]},
-        **{"cell": f"{experiment}{cache}{n}{d}{rho}{arm}{seed}", "model": model, "rho": rho, "seed": seed, "head": 0},
+        **{
+            "cell": f"{experiment}{cache}{n}{d}{rho}{arm}{seed}",
+            "model": model,
+            "rho": rho,
+            "seed": seed,
+            "draw": 0,
+            "head": 0,
+        },
         **{"n": n, "d": d, "size": size, "reached": 9, "restarts": 10, "certificate": math.nan},
         **{"sigma": sigma, "radius": radius, "exponent": rho * (sigma if model == "tilted" else radius)},
         **{"seconds_construct": 0.1, "seconds_adversary": 0.2, "layer": math.nan, "kv_head": math.nan},

@@ -24,6 +24,7 @@ def check(config: Mapping[str, Any]) -> None:
     rho, adversary = config["rho"], config["adversary"]
     _need(math.isfinite(rho) and rho > 0, "rho", rho, "a finite number above 0", "2")
     _need(config["seed"] >= 0, "seed", config["seed"], "at least 0", "0")
+    _need(config.get("draw", 0) >= 0, "draw", config.get("draw", 0), "at least 0", "1")
     _need(config["heads"] >= 1, "heads", config["heads"], "at least 1", "1")
     _sizes(config["sizes"])
     for key, example in (("restarts", "64"), ("steps", "60"), ("polish", "80")):
@@ -102,6 +103,7 @@ def _task(config: Mapping[str, Any]) -> None:
     task, recent, sizes = config.get("task", "errors"), config.get("keep_recent", 0), config["sizes"]
     _need(task in TASKS, "task", task, f"one of {', '.join(TASKS)}", "language")
     _need(recent >= 0, "keep_recent", recent, "at least 0", "32")
+    _need(task == "errors" or config.get("draw", 0) == 0, "draw", config.get("draw", 0), "0 for task=language", "0")
     if task == "errors":
         _need(recent == 0, "keep_recent", recent, "0 but for task=language", "0")
         return

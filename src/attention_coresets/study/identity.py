@@ -10,7 +10,7 @@ from attention_coresets.caches.signed_clusters import SignedClusters
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 _LATER = (("refinement", "none"), ("form", "gram"), ("rank", None))  # what all cells were before these parameters came
 # named only where a cell differs, as they came later
-_TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"))
+_TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"), ("draw", 0))
 _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
 
 

@@ -23,7 +23,15 @@ MACHINE = ("device_name", "processor", "fast_path")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
-    **{"rho": "float64", "seed": "int64", "head": "int64", "n": "int64", "d": "int64", "size": "int64"},
+    **{
+        "rho": "float64",
+        "seed": "int64",
+        "draw": "int64",
+        "head": "int64",
+        "n": "int64",
+        "d": "int64",
+        "size": "int64",
+    },
     **{"error": "float64", "reached": "int64", "restarts": "int64", "certificate": "float64"},
     **dict.fromkeys(CEILINGS, "float64"),
     **{"certified_by": "str"},
@@ -36,8 +44,8 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype", *MACHINE), "str"),
 }
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
-_WORDS = {"certified_by": "", **dict.fromkeys(MACHINE, "unknown")}
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), **_WORDS}
+_USUAL = {"certified_by": "", **dict.fromkeys(MACHINE, "unknown"), "draw": 0}
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE), math.nan), **_USUAL}
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
 
@@ -68,7 +76,7 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a table of the stated columns and types. StudyError names columns that are missing or unknown."""
     if not rows:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    frame = _completed(pd.DataFrame(list(rows)))
+    frame = completed(pd.DataFrame(list(rows)))
     if odd := set(COLUMNS) ^ set(frame.columns):
         cells = ", ".join(sorted(frame["cell"].unique())[:3]) if "cell" in frame else "unknown"
         raise StudyError(
@@ -77,9 +85,9 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Older rows completed, also where they stand beside younger ones."""
-    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame}).fillna(_WORDS)
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table with the columns that older ones lack, also where these stand beside younger ones."""
+    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame}).fillna(_USUAL)
 
 
 def merge(gathered: Sequence[Gathered], path: Path, keep: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -108,7 +116,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path} is damaged ({reason}): restore it with git or delete it and collect again") from error
-    frame = _completed(frame)
+    frame = completed(frame)
     if odd := set(frame.columns) ^ set(COLUMNS):
         raise StudyError(f"{path} has other columns ({', '.join(sorted(odd))}): delete it and collect again")
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)

@@ -11,7 +11,7 @@ from attention_coresets.analysis.stats.frames import column
 
 EXPERIMENT, WALK = "upper_bound", "walk_tilted"
 CONSTANT = "constant_sigma"
-_CORESET = ["cache", "cache_params", "rho", "seed", "head", "size"]
+_CORESET = ["cache", "cache_params", "rho", "seed", "head", "draw", "size"]
 _SETTING = ["cache", "cache_params", "n", "d", "rho", "size"]
 
 
