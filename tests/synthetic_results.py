@@ -52,7 +52,7 @@ def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.Da
             error = _error(cache, d, rho, arm, size, rng)
             rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
     rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
-    rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng)]
+    rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng), *_upper_bound(rng)]
     return pd.DataFrame(rows)
 
 
@@ -61,7 +61,14 @@ def _row(experiment: str, cache: str, n: int, d: int, rho: float, arm: str, seed
     sigma, radius = SIGMA.get(cache, 1.0), RADIUS.get(cache, 1.0)
     return {
         **{"experiment": experiment, "tier": "quick", "arm": arm, "cache": cache, "coreset": arm.split("_")[0]},
-        **{"cell": f"{experiment}{cache}{n}{d}{rho}{arm}{seed}", "model": model, "rho": rho, "seed": seed, "head": 0},
+        **{
+            "cell": f"{experiment}{cache}{n}{d}{rho}{arm}{seed}",
+            "model": model,
+            "rho": rho,
+            "seed": seed,
+            "draw": 0,
+            "head": 0,
+        },
         **{"n": n, "d": d, "size": size, "reached": 9, "restarts": 10, "certificate": math.nan},
         **{"sigma": sigma, "radius": radius, "exponent": rho * (sigma if model == "tilted" else radius)},
         **{"seconds_construct": 0.1, "seconds_adversary": 0.2, "layer": math.nan, "kv_head": math.nan},
@@ -81,6 +88,23 @@ def _error(cache: str, d: int, rho: float, arm: str, size: int, rng: np.random.G
         return min(2.0, noise * 0.4 * math.exp(0.6 * rho) / math.sqrt(size))
     x = rho * (SIGMA.get(cache, 1.0) if "tilted" in arm else RADIUS.get(cache, 1.0))
     return min(2.0, noise * 0.2 * math.sqrt(d) * math.exp(x) / size)
+
+
+def _upper_bound(rng: np.random.Generator) -> list[dict]:
+    """The constant 0.1 d^{1/4} e^{-rho / 5} of the tilted walk at every n, with ceilings at rho = 3 twice the error.
+    At n = 1024 a second cache, with more, which no comparison between n may see."""
+    rows = []
+    grid = itertools.product(("sphere", "spread_norms"), (256, 1024), (4, 16, 64), (1.0, 3.0), (0, 1), (0.125, 0.5))
+    for cache, n, d, rho, head, share in grid:
+        if (n, head) == (256, 1):
+            continue
+        size = int(share * n)
+        error = 0.1 * (1 + head) * d**0.75 * math.exp(0.8 * rho) / size * math.exp(0.02 * rng.standard_normal())
+        row = _row("upper_bound", cache, n, d, rho, "walk_tilted", 0, size) | {"head": head, "error": error}
+        if rho == 3:
+            row |= {"certificate": 2 * error, "ceiling_kernel": 2 * error, "certified_by": "kernel"}
+        rows.append(row)
+    return rows
 
 
 def _lower_bound(rng: np.random.Generator, caches: int) -> list[dict]:

@@ -16,6 +16,9 @@ FAMILIES = (
     "ragged_clusters",
 )
 
+# norms other than 1; tokens with log-weights, which not every construction takes
+OFF_SPHERE = ("spread_norms", "biased_logits")
+
 CONSTRUCTIONS = (
     ("uniform", {}),
     ("paired_coin", {"model": "tilted", "recursion": "halving"}),

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from attention_coresets import CACHES, attend, make_cache, tilt
 from attention_coresets.caches.directions import von_mises_fisher
 from attention_coresets.theory import radius
-from tables import FAMILIES, small_cache, small_parameters
+from tables import FAMILIES, OFF_SPHERE, small_cache, small_parameters
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +54,7 @@ def test_tokens_are_the_familys_own_in_another_order(family):
 
 
 def test_the_registry_holds_these_families_and_the_model():
-    assert set(CACHES) == {*FAMILIES, "model"}
+    assert set(CACHES) == {*FAMILIES, *OFF_SPHERE, "model"}
 
 
 @pytest.mark.parametrize("rho", [0.5, 1.0, 2.0])

@@ -56,13 +56,14 @@ EXPECTED = {
     "d_rate": (1, "xy", {"uniform", "walk_tilted", "walk_unweighted"}, r"α = 0\.\d\d \["),
     "rho_rate": (4, "y", {"uniform", "walk_tilted", "walk_unweighted"}, r"β = [01]\.\d\d \["),
     "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "sigma"),
+    "upper_bound": (2, "xy", set(), "ρ = 3"),
     "n_independence": (1, "xy", {"uniform", "walk_tilted"}, r"ν = -?0\.\d\d \["),
     "lower_bound": (6, "x", set(), "below the floor"),
     "lower_bound_random": (3, "x", set(), "in units of"),
     "controls": (6, "xy", {"uniform", "walk_tilted"}, "equal_keys, d = 8, ρ = 1"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
     "hardness": (4, "", set(), "n, of which n/2 are kept"),
-    "sandwich": (2, "xy", set(), "0.20 √d"),
+    "sandwich": (2, "xy", set(), r"0.2\d √d"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
     "league": (3, "", set(), "free: every arm"),
@@ -129,8 +130,11 @@ def test_sandwich_joins_the_best_construction_to_its_floor(results):
 def test_sandwich_draws_the_largest_constant_over_the_sizes_measured_alone(results):
     ax = draw("sandwich", results).axes[0]
     line = next(line for line in ax.lines if str(line.get_label()).startswith("largest constant measured (n = 2048"))
-    sizes = results.rows("constant")["size"]
-    assert list(line.get_ydata()) == [sizes.min(), sizes.max()]
+    rows = results.rows("constant")
+    assert list(line.get_ydata()) == [rows["size"].min(), rows["size"].max()]
+    rows = rows.loc[(rows["arm"] == "walk_tilted") & (rows["rho"] == 1)]
+    constants = rows["size"] * rows["error"] / (np.sqrt(rows["d"]) * math.e)
+    np.testing.assert_allclose(line.get_ydata() / line.get_xdata(), constants.max())  # of single rows, not of medians
 
 
 def test_headline_dashes_are_the_floor_of_the_sandwich(results):

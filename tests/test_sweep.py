@@ -253,3 +253,17 @@ def test_devices_agree() -> None:
         assert b["device"].startswith("cuda")
         assert b["sigma"] == pytest.approx(a["sigma"], rel=1e-9)
         assert b["error"] == pytest.approx(a["error"], rel=0.01, abs=1e-12)
+
+
+def test_a_draw_is_another_coreset_of_the_same_cache_from_the_same_starts() -> None:
+    walk = {"name": "gram_schmidt_walk", "model": "tilted", "recursion": "one_walk"}
+    plain, zero, one, other = (
+        run_cell(configuration(coreset=walk, sizes=[8], **draw)) for draw in ({}, {"draw": 0}, {"draw": 1}, {"draw": 2})
+    )
+    for name in ("error", "cell"):
+        assert [row[name] for row in plain] == [row[name] for row in zero]  # what there was before draws
+    errors = {tuple(row["error"] for row in rows) for rows in (zero, one, other)}
+    assert len(errors) == 3
+    assert len({rows[0]["cell"] for rows in (zero, one, other)}) == 3
+    assert [rows[0]["draw"] for rows in (plain, zero, one, other)] == [0, 0, 1, 2]
+    assert len({tuple(row["sigma"] for row in rows) for rows in (zero, one, other)}) == 1

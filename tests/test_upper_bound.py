@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from attention_coresets import Cache, Coreset, WeightedCache, make_cache, make_coreset, worst_query
-from attention_coresets.analysis.topics.rates.ceiling import held_to_bound, largest_shares
+from attention_coresets.analysis.topics.upper_bound.ceiling import held_to_bound, largest_shares
 from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.study.table import read_table
 from attention_coresets.theory import radius, tilt

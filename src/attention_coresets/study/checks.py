@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from attention_coresets.caches import CACHES
+from attention_coresets.caches import CACHES, is_weighted
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.base import Construction
@@ -29,6 +29,7 @@ def check(config: Mapping[str, Any]) -> None:
     rho, adversary = config["rho"], config["adversary"]
     _need(math.isfinite(rho) and rho > 0, "rho", rho, "a finite number above 0", "2")
     _need(config["seed"] >= 0, "seed", config["seed"], "at least 0", "0")
+    _need(config.get("draw", 0) >= 0, "draw", config.get("draw", 0), "at least 0", "1")
     _need(config["heads"] >= 1, "heads", config["heads"], "at least 1", "1")
     _sizes(config["sizes"])
     for key, example in (("restarts", "64"), ("steps", "60"), ("polish", "80")):
@@ -41,6 +42,7 @@ def check(config: Mapping[str, Any]) -> None:
     _parameters("cache", CACHES, config["cache"])
     construct = _parameters("coreset", CORESETS, config["coreset"])
     _sinks(config, construct)
+    _weights(config, construct)
     _text(config, construct)
     _task(config)
     _body(config)
@@ -81,6 +83,15 @@ def _sinks(config: Mapping[str, Any], construct: Construction) -> None:
         )
 
 
+def _weights(config: Mapping[str, Any], construct: Construction) -> None:
+    name, family = config["coreset"]["name"], config["cache"]["name"]
+    if is_weighted(CACHES[family]) and not construct.takes_weights:
+        raise StudyError(
+            f"coreset={name}: counts every token once, but tokens of cache={family} have weights; use a construction "
+            "that balances, such as gram_schmidt_walk"
+        )
+
+
 def _text(config: Mapping[str, Any], construct: Construction) -> None:
     """Constructions that score tokens by a model's queries or by their place in its text need a real head."""
     name, family = config["coreset"]["name"], config["cache"]["name"]
@@ -97,6 +108,8 @@ def _task(config: Mapping[str, Any]) -> None:
     task, recent, sizes = config.get("task", "errors"), config.get("keep_recent", 0), config["sizes"]
     _need(task in TASKS, "task", task, f"one of {', '.join(TASKS)}", "language")
     _need(recent >= 0, "keep_recent", recent, "at least 0", "32")
+    drawn = task == "errors" or config.get("draw", 0) == 0
+    _need(drawn, "draw", config.get("draw", 0), "0 but for task=errors", "0")
     if task != "language":
         _need(recent == 0, "keep_recent", recent, "0 but for task=language", "0")
         if task == "hardness":

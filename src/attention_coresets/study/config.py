@@ -71,11 +71,12 @@ class Paths:
 class Study:
     """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
 
-    task: `errors` of attention, head by head, `language`: how a model predicts on coresets of its whole cache, of
-    which `keep_recent` tokens are the last ones, or `hardness`: errors on the caches that a `search` from the cache's
-    heads finds. body: the queries an error is the worst of, the `ball` of radius rho or, of a real head, rho times the
-    `ellipsoid` that holds 95 % of its calibration queries. plugins: modules of one's own that register families or
-    constructions.
+    seed, draw: the cache follows the seed alone; draw 1, 2, ... give other coresets of the same cache.
+    task: `errors` of attention, head by head; `structured`: the same for signed clusters too large for their tokens;
+    `language`: how a model predicts on coresets of its whole cache, of which `keep_recent` tokens are the last ones;
+    or `hardness`: errors on the caches that a `search` from the cache's heads finds. body: the queries an error is the
+    worst of, the `ball` of radius rho or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration
+    queries. plugins: modules of one's own that register families or constructions.
     """
 
     cache: Any = MISSING
@@ -83,6 +84,7 @@ class Study:
     arm: str = "${coreset.name}"
     rho: float = 1.0
     seed: int = 0
+    draw: int = 0
     heads: int = 1
     sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
     task: str = "errors"

@@ -31,8 +31,9 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     and HEADS where the cache is no model's.
 
     `config`: resolved, as `study.config.Study`. The cache depends on `seed` and its own parameters alone, and the
-    random numbers of construction and adversary on the seed and the size: constructions are compared on the same cache,
-    from the same starts. Cache and coreset of head h are the same whatever `heads`.
+    random numbers of construction and adversary on the seed and the size, the construction's on the draw too:
+    constructions are compared on the same cache, from the same starts. Cache and coreset of head h are the same,
+    whatever `heads`.
     """
     device, dtype = device_of(config), getattr(torch, config["compute"]["dtype"])
     name, parameters = named(config["cache"])
@@ -91,8 +92,10 @@ def _construction(
     if viewed is not None:
         cache = viewed.view(cache)
 
+    draw = [config["draw"]] if config.get("draw", 0) else []  # the first has the numbers that all cells had before
+
     def build(size: int) -> Coreset:
-        generators = [_generator(config["seed"], h, _CONSTRUCTION, size) for h in range(config["heads"])]
+        generators = [_generator(config["seed"], h, _CONSTRUCTION, size, *draw) for h in range(config["heads"])]
         coreset = construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
         return coreset if viewed is None else viewed.outside(coreset, whole)
 
@@ -104,8 +107,8 @@ def attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int,
     return worst_query(cache, coreset, config["rho"], generator=generator, body=body, **config["adversary"])
 
 
-def _generator(seed: int, head: int, stream: int, size: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(seed, head, stream, size))
+def _generator(seed: int, head: int, stream: int, *numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(seed, head, stream, *numbers))
 
 
 def facts_of_heads(config: Mapping[str, Any], cache: Cache, body: QueryBody | None) -> list[dict[str, Any]]:

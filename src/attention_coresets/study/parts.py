@@ -37,6 +37,7 @@ def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
         "model": make_coreset(construction, **coreset_params).model,
         "rho": config["rho"],
         "seed": config["seed"],
+        "draw": config.get("draw", 0),
         "n": n,
         "d": d,
         # caches of older and younger rows are paired by this text

@@ -26,7 +26,15 @@ MACHINE = ("device_name", "processor", "fast_path")
 # one row per (experiment, arm, cell, size, head); errors in units of the values, times in seconds per head
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("experiment", "tier", "cell", "arm", "cache", "coreset", "model"), "str"),
-    **{"rho": "float64", "seed": "int64", "head": "int64", "n": "int64", "d": "int64", "size": "int64"},
+    **{
+        "rho": "float64",
+        "seed": "int64",
+        "draw": "int64",
+        "head": "int64",
+        "n": "int64",
+        "d": "int64",
+        "size": "int64",
+    },
     **{"error": "float64", "reached": "int64", "restarts": "int64", "certificate": "float64"},
     **dict.fromkeys(CEILINGS, "float64"),
     **{"certified_by": "str"},
@@ -42,8 +50,8 @@ COLUMNS: dict[str, str] = {
 # NaN in the rows of a task until it knows better
 UNKNOWN = [name for name, kind in COLUMNS.items() if kind == "float64" and name != "rho"]
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
-_WORDS = {"certified_by": "", "objective": "", **dict.fromkeys(MACHINE, "unknown")}
-_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE, *HARDNESS), math.nan), **_WORDS}
+_USUAL = {"certified_by": "", "objective": "", **dict.fromkeys(MACHINE, "unknown"), "draw": 0}
+_YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE, *HARDNESS), math.nan), **_USUAL}
 _GONE = "floor_iii"  # what stood in the place of floor_v
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there
 
@@ -78,7 +86,7 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows))
     if _GONE in frame and bool(frame[_GONE].isna().all()):  # where it has values, all floors were others: refused below
         frame = frame.drop(columns=_GONE)
-    frame = _completed(frame)
+    frame = completed(frame)
     if odd := set(COLUMNS) ^ set(frame.columns):
         cells = ", ".join(sorted(frame["cell"].unique())[:3]) if "cell" in frame else "unknown"
         raise StudyError(
@@ -87,9 +95,9 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Older rows completed, also where they stand beside younger ones."""
-    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame}).fillna(_WORDS)
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table with the columns that older ones lack, also where these stand beside younger ones."""
+    return frame.assign(**{name: value for name, value in _YOUNGER.items() if name not in frame}).fillna(_USUAL)
 
 
 def merge(gathered: Sequence[Gathered], path: Path, keep: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -122,7 +130,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path} is damaged ({reason}): restore it with git or delete it and collect again") from error
-    frame = _completed(frame.drop(columns=_GONE, errors="ignore"))
+    frame = completed(frame.drop(columns=_GONE, errors="ignore"))
     if odd := set(frame.columns) ^ set(COLUMNS):
         raise StudyError(f"{path} has other columns ({', '.join(sorted(odd))}): delete it and collect again")
     return frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)

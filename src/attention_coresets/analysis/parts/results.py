@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.lower_bound import FLOORS
+from attention_coresets.study.table import completed
 
 DIGITS = 10
 TIERS = ("smoke", "quick", "reduced", "full")  # weakest first
@@ -69,7 +70,7 @@ def load(folder: Path) -> Results:
             f"{path} is missing: run `python scripts/sweep.py experiment=NAME tier={folder.name}`"
             f" and `python scripts/collect.py --tier {folder.name}`"
         )
-    table = _frame(path, NEEDED, "collect again")
+    table = completed(_frame(path, NEEDED, "collect again"))
     heads = folder / "heads.parquet"
     geometry = _frame(heads, HEAD_COLUMNS, "run scripts/heads.py again") if heads.exists() else None
     return Results(folder.name, table, _fits(folder / "fits.json", path), geometry)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from attention_coresets.analysis.stats.sizes import within_regime
 
 EPSILON_MAX = 0.5
+Window = tuple[str, float, float]  # a column, the least and the largest value
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class EpsilonRule:
 @dataclass(frozen=True)
 class FitPlan:
     """One law: log `response` ("size" or "error") on `features` = (symbol, column), fitted for `each` combination of
-    columns apart (those are held fixed in a fit); the largest `held_out` is left out for the prediction score.
+    columns apart (those are held fixed in a fit); the largest `held_out` is left out for the prediction score. With
+    `window` only the rows inside it are looked at, and only where both its ends were run: a slope of a part of the
+    range.
 
     Columns beyond the table's: log_n, log_d, log_inv_epsilon, log_inv_size, and variant (the cache's parameters other
     than n, d and rho). On the error side the symbols end in _error, decay is gamma' in err ~ m^-gamma', and slope that
@@ -55,6 +58,7 @@ class FitPlan:
     held_out: str
     regime: Regime = Regime()
     epsilons: EpsilonRule = EpsilonRule()
+    window: Window | None = None
 
 
 ARM = ("arm", "cache", "variant")  # what every fit holds fixed

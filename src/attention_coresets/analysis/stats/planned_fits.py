@@ -44,10 +44,12 @@ def fit_all(table: pd.DataFrame, plans: Iterable[FitPlan], *, seed: int = 0, rep
         raise ValueError(f"the table lacks the columns {missing}; collect it again")
     records = []
     for plan in plans:
-        rows = _with_derived(table.loc[table["experiment"] == plan.experiment])
+        rows = _with_derived(_in_window(table.loc[table["experiment"] == plan.experiment], plan))
         if len(rows) == 0:
             records.append(_head(plan) | {"status": "not run"})
         for _, group in rows.groupby(list(plan.each), sort=True, dropna=False):
+            if not _reaches_both_ends(group, plan):
+                continue
             fixed = {name: _plain(group[name].iloc[0]) for name in plan.each}
             records.append(_head(plan) | {"fixed": fixed} | _law(plan, group, seed, replicates))
     return records
@@ -102,7 +104,19 @@ def _held_out(plan: FitPlan, rows: pd.DataFrame, features: dict[str, str]) -> di
 
 def _head(plan: FitPlan) -> dict:
     head = {"name": plan.name, "experiment": plan.experiment, "response": plan.response}
-    return head | {"features": dict(plan.features), "regime": asdict(plan.regime)}
+    window = {} if plan.window is None else {"window": list(plan.window)}
+    return head | {"features": dict(plan.features), "regime": asdict(plan.regime)} | window
+
+
+def _in_window(rows: pd.DataFrame, plan: FitPlan) -> pd.DataFrame:
+    if plan.window is None:
+        return rows
+    name, low, high = plan.window
+    return rows.loc[rows[name].between(low, high)]
+
+
+def _reaches_both_ends(group: pd.DataFrame, plan: FitPlan) -> bool:
+    return plan.window is None or {*plan.window[1:]} <= set(group[plan.window[0]])
 
 
 def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,16 +6,20 @@ from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
 from attention_coresets.analysis.topics.hardness import topic as hardness
+from attention_coresets.analysis.topics.joint_exponents import topic as joint_exponents
 from attention_coresets.analysis.topics.language_model import topic as language_model
 from attention_coresets.analysis.topics.league import topic as league
 from attention_coresets.analysis.topics.optimum import topic as optimum
 from attention_coresets.analysis.topics.rates import topic as rates
 from attention_coresets.analysis.topics.real_heads import topic as real_heads
+from attention_coresets.analysis.topics.upper_bound import topic as upper_bound
 from attention_coresets.analysis.topics.worst_case import topic as worst_case
 
 # in the order of the sections of paper_repro.md
 TOPICS: tuple[Topic, ...] = (
     rates.TOPIC,
+    upper_bound.TOPIC,
+    joint_exponents.TOPIC,
     hard_instances.TOPIC,
     hardness.TOPIC,
     worst_case.TOPIC,

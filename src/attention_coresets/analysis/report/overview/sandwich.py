@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, shared_legend
+from attention_coresets.analysis.parts.constant import with_constants
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.topics.hard_instances.signed_clusters import over_floor
 from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT as OPTIMUM
-from attention_coresets.analysis.topics.rates.measures import with_constants
 from attention_coresets.coresets.arms import TILTED, UNWEIGHTED
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
 
@@ -98,7 +98,7 @@ def _largest_constant(ax: Axes, rows: pd.DataFrame) -> None:
     """m = constant sqrt(d) e^rho / error over the sizes at which the constant was measured."""
     if rows.empty:
         return
-    constant = column(medians(rows, ["cache", "n", "d", "size"], ["constant_rho"]), "constant_rho").max()
+    constant = column(rows, "constant_rho").max()
     sizes = np.array([column(rows, "size").min(), column(rows, "size").max()])
     where = "; ".join(f"{name} = {', '.join(f'{value:g}' for value in distinct(rows, name))}" for name in ("n", "d"))
     label = f"largest constant measured ({where})"

@@ -10,8 +10,9 @@ from attention_coresets.analysis.parts.band import Band, about
 BANDS: dict[str, Band] = {
     # check. signed clusters: error over max(i, ii, iv, v) of the coreset's own weights, a theorem: rounding alone
     "floor": Band(1.0 - 1e-6, inf, text="≥ 1"),
-    # check. error over A sqrt(d/2) at m <= n/2, proven for equal cluster weights. Bands were fixed with a = e^rho - 1. A
-    # now has the a of the sharper query and is larger, by 1.09 at d = r = 8, rho = 1: harder here, easier for floor_factor
+    # check. error over A sqrt(d/2) at m <= n/2, proven for equal cluster weights. Bands were fixed with a = e^rho - 1;
+    # A now has the a of the sharper query and is larger, by 1.09 at d = r = 8, rho = 1: harder here, easier for
+    # floor_factor
     "floor_equal": Band(1.0, inf),
     # issue: the best arm at m = n/2 (*: 1.7 to 2.9 seen for the walk)
     "floor_factor": Band(-inf, 3.0, pilot=True),

@@ -89,7 +89,9 @@ def _shares(results: Results) -> str:
         rows = _of_all_shares(results, signs)
         cells = [column(rows.loc[rows["share"] == share], "over_iv") for share in (0.5, 0.25, 0.125)]
         words = [f"{number(float(np.median(x)))} ({number(x.max())})" for x in cells]
-        pooled = [" ".join(number(x) for x in with_share(rows, "iv", covariate).values()) for covariate in (False, True)]
+        pooled = [
+            " ".join(number(x) for x in with_share(rows, "iv", covariate).values()) for covariate in (False, True)
+        ]
         lines.append([signs, *words, *pooled])
     head = ["Signs", "m = n/2", "m = n/4", "m = n/8", "(iv) pooled, without: α β γ", "with: α β γ"]
     return note + table(head, lines)
@@ -130,7 +132,9 @@ def _factor_left(rows: pd.DataFrame, shares: list[float]) -> str:
         apart = column(part, "iv") / column(part, "v")
         lines.append([f"{share:g} n", *(f"{number(min(x))} to {number(max(x))}" for x in (best, apart))])
     head = ["m", "best arm over (v), least and most over configurations", "(iv) over (v)"]
-    return "The factor that is left between the floor for any weights and the best coreset found.\n\n" + table(head, lines)
+    return "The factor that is left between the floor for any weights and the best coreset found.\n\n" + table(
+        head, lines
+    )
 
 
 def _cell(rows: pd.DataFrame, name: str) -> str:

@@ -17,14 +17,14 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         WEIGHTS,
         "What free weights gain there",
-        "The same instances up to n = 1024 at m = n/8, n/4 and n/2, against floor (v), which holds for any weights ≥ 0.",
+        "The same instances up to n = 1024 at m = n/8, n/4 and n/2, against floor (v), which holds for any weights.",
         tables.weights,
     ),
     Section(
         LARGE,
         "The coordinate subset, up to n = 262,144",
-        "The same coordinates in every cluster: balanced, and at the sharpened centres exactly at floor (iv). Errors are"
-        " suprema over r logits a query, not over n tokens (`structured_worst`).",
+        "The same coordinates in every cluster: balanced, and at the sharpened centres exactly at floor (iv). Errors"
+        " are suprema over r logits a query, not over n tokens (`structured_worst`).",
         tables.coordinate,
     ),
 )

@@ -86,18 +86,6 @@ def _constant(caches: Sequence[str], sizes: Sequence[int], rhos: Sequence[float]
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "constant_sigma",
-        "m·err/(√d e^(ρσ)) is bounded over every family, d, n, ρ and m tried: walk_tilted, the largest of all rows",
-        "tilted",
-        "constant",
-        BANDS["constant_sigma"],
-        rates.largest_constant("walk_tilted"),
-        UPPER,
-        "O(√log(2+ρ)), at most 1.3 at ρ ≤ 3 if the constant before the root is 1",
-        "one row above 1.3, or rows that grow with n, d or ρ",
-        rates.synthetic_rows("walk_tilted"),
-    ),
     _constant(("sphere", "cap_outliers"), (128, 512), (1.0, 2.0, 3.0)),
     Claim(
         "beta_bound",

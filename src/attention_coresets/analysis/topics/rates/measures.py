@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.parts.measured import Measure, Measured, Rows, largest, setting
+from attention_coresets.analysis.parts.constant import with_constants
+from attention_coresets.analysis.parts.measured import Measure, Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import SYNTHETIC, median, median_of, paired_log_ratio
 from attention_coresets.analysis.stats.frames import column, distinct, groups, means
@@ -21,14 +22,6 @@ def error_at(experiment: str, arm: str, cache: str, *, n: int, d: int, rho: floa
     return measure
 
 
-def with_constants(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with constant_sigma = m err / (sqrt(d) e^{rho sigma}), of the tilted bound, and constant_rho, with
-    e^rho."""
-    rho, sigma = column(rows, "rho"), column(rows, "sigma")
-    base = column(rows, "size") * column(rows, "error") / np.sqrt(column(rows, "d"))
-    return rows.assign(constant_sigma=base * np.exp(-rho * sigma), constant_rho=base * np.exp(-rho))
-
-
 def constant_at(
     arm: str, caches: Iterable[str], sizes: Iterable[int], rhos: Iterable[float], *, n: int, d: int
 ) -> Measure:
@@ -38,28 +31,6 @@ def constant_at(
     def measure(results: Results) -> list[Measured]:
         rows = with_constants(_where(results.rows("constant"), wanted))
         return settings(rows, ["cache", "rho", "size"], "constant_rho", "cache")
-
-    return measure
-
-
-def synthetic_rows(arm: str) -> Rows:
-    """All rows of one arm on synthetic caches, of whatever experiment, those that experiments share once."""
-
-    def rows(results: Results) -> pd.DataFrame:
-        table = results.table
-        table = table.loc[(table["arm"] == arm) & (table["cache"] != "model") & table["sigma"].notna()]
-        return table.drop_duplicates(["cell", "size", "head"])
-
-    return rows
-
-
-def largest_constant(arm: str) -> Measure:
-    """m err / (sqrt(d) e^{rho sigma}) of each family, the largest of all rows of all experiments: a bound for all
-    caches has to hold on every one."""
-
-    def measure(results: Results) -> list[Measured]:
-        rows = with_constants(synthetic_rows(arm)(results))
-        return [part for _, family in groups(rows, ["cache"]) for part in largest(family, "constant_sigma", "cache")]
 
     return measure
 

@@ -1,6 +1,6 @@
 """Sentences with numbers on rates: for the headline, and what contradicted expectations."""
 
-from attention_coresets.analysis.parts.markdown import interval, number
+from attention_coresets.analysis.parts.markdown import interval
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import claimed, code, span
 from attention_coresets.analysis.topics.rates.claims import CLAIMS, FAMILIES
@@ -29,19 +29,6 @@ def model_matters(results: Results) -> str:
     return (
         "**The model matters** (antipodal keys, random values, ρ = 3, 512 of 2048 tokens, d = 8): error"
         f" {', '.join(words)}; only the first is a tilted coreset."
-    )
-
-
-def constant(results: Results) -> str:
-    """The largest constant of the tilted walk over all rows."""
-    found = claimed(CLAIMS, results, "constant_sigma")
-    if not found:
-        return ""
-    worst = max(found, key=lambda part: part.estimate.value)
-    rows = sum(part.estimate.caches for part in found)
-    return (
-        f"**The bound's constant**: m·err/(√d e^(ρσ)) of the tilted walk is at most {number(worst.estimate.value)}, the"
-        f" largest of {rows} rows of {len(found)} families ({worst.setting.rpartition(', ')[0]})."
     )
 
 

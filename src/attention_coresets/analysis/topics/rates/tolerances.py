@@ -26,8 +26,6 @@ BANDS: dict[str, Band] = {
     "nu": Band(-inf, 0.0),
     # issue: m err / (sqrt(d) e^rho) on sphere and cap_outliers (*: 0.01 to 0.52 seen)
     "constant_issue": Band(-inf, 0.7, pilot=True),
-    # m err / (sqrt(d) e^{rho sigma}): the bound says O(sqrt(log(2 + rho))), which is at most 1.3 for rho <= 3
-    "constant_sigma": Band(-inf, 1.3),
     # issue: antipodal, rho = 3, m = 512, n = 2048, d = 8: at most 0.01, at least 0.1 (*: 0.0016 and 0.21 seen, after
     # which neither could well fail)
     "antipodal_tilted_error": anything(pilot=True),

@@ -6,6 +6,7 @@ from attention_coresets.analysis.topics.rates.figures.constant import constant
 from attention_coresets.analysis.topics.rates.figures.d_and_n import d_rate, n_independence
 from attention_coresets.analysis.topics.rates.figures.error_vs_size import error_vs_size
 from attention_coresets.analysis.topics.rates.figures.rho import rho_rate
+from attention_coresets.analysis.topics.rates.luck import luck
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -14,20 +15,33 @@ SECTIONS: tuple[Section, ...] = (
         "How the size for an error ε grows as ε falls: 1/ε for balanced signs, 1/ε² for draws.",
         tables.laws("epsilon_rate"),
     ),
-    Section("d_rate", "Rate in d", "√d for balanced signs at fixed ρ and ε.", tables.laws("d_rate")),
+    Section(
+        "d_rate",
+        "Rate in d",
+        "How the size for an error ε grows with d, over all d and between successive ones: on benign caches no theorem"
+        " says that it is a power law. Sizes from 8d to n/4.",
+        tables.laws("d_rate", "d_local"),
+    ),
     Section(
         "rho_rate",
         "Rate in ρ",
         "β is the slope in the arm's own exponent x, ρσ (tilted) or ρR (unweighted), where theory says 1; the slope in"
-        " plain ρ is descriptive, since σ depends on ρ.",
-        tables.laws("rho_rate", "rho_rate_plain"),
+        " plain ρ is descriptive, since σ depends on ρ. Over all ρ and in two halves. Sizes from 8d to n/4.",
+        tables.laws("rho_rate", "rho_halves", "rho_rate_plain"),
     ),
-    Section("constant", "The constant", "The bound's constant over every family.", tables.constant),
+    Section("constant", "The constant", "The bound's constant over every family: medians.", tables.constant),
     Section(
         "n_independence",
         "Independence of n",
         "The size for an error ε does not grow with n.",
         tables.laws("n_independence"),
+    ),
+    Section(
+        "luck",
+        "Luck of the cache, luck of the construction",
+        "Several coresets of each cache: how much of the spread of log errors lies between caches, how much between"
+        " coresets of one cache.",
+        luck,
     ),
 )
 
@@ -43,7 +57,7 @@ TOPIC = Topic(
         "n_independence": ("n_independence", n_independence),
     },
     plans=plans.PLANS,
-    headline=(prose.rate, prose.model_matters, prose.constant),
+    headline=(prose.rate, prose.model_matters),
     surprises=(prose.below_the_rate, prose.draws_in_d, prose.walk_in_d),
     tables={"rates": tables.rates},
 )

@@ -7,9 +7,6 @@ from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import between, claimed, listed, span, tally
 from attention_coresets.analysis.stats.frames import column, groups
-from attention_coresets.analysis.topics.rates.claims import (
-    CLAIMS as RATES,  # constants of synthetic caches, beside those of heads
-)
 from attention_coresets.analysis.topics.real_heads.caches import (
     HEADS,
     HEURISTICS,
@@ -20,6 +17,7 @@ from attention_coresets.analysis.topics.real_heads.caches import (
 )
 from attention_coresets.analysis.topics.real_heads.claims import CLAIMS
 from attention_coresets.analysis.topics.real_heads.measures import pooled
+from attention_coresets.analysis.topics.upper_bound.measures import largest_by_family
 
 WALK, WEIGHTS = "query_walk", "query_exchange_weights"
 
@@ -46,8 +44,10 @@ def explained(results: Results) -> str:
         return ""
     own = here.loc[here["arm"] == WALK]
     tail = float(np.median(column(own, "heldout_max") / column(own, "heldout_p99")))
-    synthetic = [part.estimate.value for part in claimed(RATES, results, "constant_sigma")]
-    beside = f", where those of m·err/(√d·e^(ρσ)) on synthetic families are {between(synthetic)}" if synthetic else ""
+    synthetic = largest_by_family(results)
+    beside = (
+        f", where the largest m·err/(√d·e^(ρσ)) on synthetic families are {between(synthetic)}" if synthetic else ""
+    )
     return (
         f"At 1/{SHARE} of the cache the walk on calibration queries errs, at held-out queries, in the mean"
         f" {_over_heuristics(here, 'heldout_mean')}, and at the 99th percentile"

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, shared_legend
+from attention_coresets.analysis.parts.constant import with_constants
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
-from attention_coresets.analysis.topics.rates.measures import with_constants
 
 ISSUE_LIMIT = 0.7  # what m err / (sqrt(d) e^rho) of the tilted walk was asked to stay below
 

@@ -59,7 +59,7 @@ def n_independence(results: Results) -> Figure:
 
 
 def _panels(results: Results, variable: Variable) -> Figure:
-    fixed = ["cache", "rho"] if variable.x == "d" else ["cache", "d", "rho"]
+    fixed = ["cache", "n", "rho"] if variable.x == "d" else ["cache", "d", "rho"]
     panels = list(groups(results.rows(variable.experiment), fixed))
     figure, axes = panel_grid(len(panels), 3, (4.0, 2.9))
     for ax, (names, panel) in zip(axes, panels, strict=True):

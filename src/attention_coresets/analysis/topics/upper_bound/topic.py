@@ -1,0 +1,26 @@
+"""What this question adds to the study: its sections, and its claims and words by name."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.upper_bound import claims, prose, tables
+from attention_coresets.analysis.topics.upper_bound.figures import upper_bound
+from attention_coresets.analysis.topics.upper_bound.measures import EXPERIMENT
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        EXPERIMENT,
+        "The constant of every row",
+        "The upper bound at risk: the largest m·err/(√d e^(ρσ)) of the tilted walk over all rows, families off the"
+        " sphere and with biased logits among them.",
+        tables.numbers,
+    ),
+)
+
+TOPIC = Topic(
+    kind="theory",
+    claims=claims.CLAIMS,
+    checks=claims.CHECKS,
+    sections=SECTIONS,
+    figures={"upper_bound": (EXPERIMENT, upper_bound)},
+    headline=(prose.constant,),
+    tables={"upper_bound": tables.by_family},
+)
