@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from attention_coresets import Cache, Coreset, make_cache, make_coreset, worst_query
+from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.attention import attention_error
 from attention_coresets.coresets.exact.optimum import best_subset
-from attention_coresets.hardness import BestSubsets, Draws, Effort, Rate, best_of_all, search_hard_cache, weighting
-from attention_coresets.hardness.all_subsets import subset_errors
+from attention_coresets.hardness import (
+    BestSubsets,
+    Draws,
+    Effort,
+    Rate,
+    all_subsets,
+    best_of_all,
+    search_hard_cache,
+    weighting,
+)
+from attention_coresets.hardness.all_subsets import screen_all, subset_errors
 from attention_coresets.hardness.moves import log_constant, on_sphere
 from attention_coresets.hardness.pool import Pool, pool_errors
 from attention_coresets.hardness.rate import Spread, weighting_near
@@ -75,9 +85,9 @@ def test_the_best_of_all_subsets_is_the_optimum_by_mixed_integer_programming():
 def test_what_is_known_before_changes_neither_end(generator):
     cache = make_cache("sphere", n=10, d=3, seed=6)
     zero = torch.zeros(10, dtype=EVERY)
-    plain = best_of_all(cache, zero, 5, 1.0, tolerance=1e-4)
+    plain = screen_all(cache, zero, 5, 1.0, tolerance=1e-4)
     guesses = torch.stack([torch.randperm(10, generator=generator)[:5].sort().values for _ in range(3)])
-    helped = best_of_all(cache, zero, 5, 1.0, bank=plain.bank[:7], guesses=guesses, tolerance=1e-4)
+    helped = screen_all(cache, zero, 5, 1.0, bank=plain.bank[:7], guesses=guesses, tolerance=1e-4)
     assert helped.indices[0].tolist() == plain.indices[0].tolist()
     assert float(helped.errors[0]) == pytest.approx(float(plain.errors[0]), rel=1e-4)
     assert helped.proven == pytest.approx(plain.proven, rel=2e-4)
@@ -90,7 +100,7 @@ def test_no_subset_errs_by_less_than_is_proven_after_one_round():
     subsets = torch.tensor(list(combinations(range(8), 4)))
     many = Cache(*(x.expand(len(subsets), -1, -1) for x in (cache.keys, cache.values)))
     least = float(worst_query(many, Coreset(subsets), 2.0, restarts=16).error.min())
-    early = best_of_all(cache, zero, 4, 2.0, rounds=1, top=1, steps=1, tolerance=0.0)
+    early = screen_all(cache, zero, 4, 2.0, rounds=1, top=1, steps=1, tolerance=0.0)
     assert 0.5 * least < early.proven <= least + 1e-9
 
 
@@ -308,3 +318,17 @@ def test_the_objective_and_the_effort_name_a_cell():
 def test_searches_that_cannot_be_are_refused(changes, message):
     with pytest.raises(StudyError, match=message):
         check(configuration(**changes))
+
+
+def test_a_worst_query_that_the_screening_misses_is_found(monkeypatch):
+    """Blinded to all queries but one, the screening proves little, and the ascent sends it back until the ends meet."""
+    cache = make_cache("sphere", n=8, d=3, seed=9)
+    zero = torch.zeros(8, dtype=EVERY)
+    wanted = best_of_all(cache, zero, 4, 2.0)
+    monkeypatch.setattr(all_subsets, "first_queries", lambda keys, rho, count: torch.full((1, 3), 1e-3, dtype=EVERY))
+    monkeypatch.setattr(all_subsets, "climb", lambda cache, coreset, rho, q, steps: climb(cache, coreset, rho, q, 0))
+    blind = screen_all(cache, zero, 4, 2.0)
+    assert blind.proven < 0.9 * wanted.proven
+    found = best_of_all(cache, zero, 4, 2.0)
+    assert float(found.errors[0]) == pytest.approx(float(wanted.errors[0]), rel=2e-3)
+    assert found.indices[0].tolist() == wanted.indices[0].tolist()

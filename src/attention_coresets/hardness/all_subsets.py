@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.adversary.ascent import climb
+from attention_coresets.adversary.ascent import ascend, climb
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.hardness.pool import first_queries, indices_of
 
 LARGEST_N = 20  # 184,756 subsets of 10
 _TOGETHER = 2**17  # subsets x queries x values evaluated together
+_SCREENINGS = 50
 _FIRST = 64  # random queries that every bank begins with
 _SCREEN = 2  # queries after which subsets that are beaten are dropped
 _CLIMBS = 6  # of a subset, each from a query of the bank where it errs most
@@ -50,8 +51,47 @@ class BestSubset:
     bank: Float[Tensor, "q d"]
 
 
-@torch.no_grad()
 def best_of_all(
+    cache: Cache, log_weights: Float[Tensor, "n"], size: int, rho: float, *, tolerance: float = 1e-3
+) -> BestSubset:
+    """Finds the subset of `size` tokens with the least worst-case error over |q| <= rho, over all subsets.
+
+    A kept token i weighs exp(log_weights_i). `screen_all` finds the subset; an ascent from starts of its own
+    (`adversary.ascent.ascend`) then looks for a query where it errs more than was known. Where there is one the
+    screening begins anew with that query in the bank.
+
+    Cost: that of `screen_all`, two or three times.
+
+    Parameters
+    ----------
+    cache : Cache
+        One head, of at most 20 tokens.
+    log_weights : Float[Tensor, "n"]
+    size : int
+    rho : float
+    tolerance : float
+        Relative distance of the two ends, and of what either way to the worst query finds.
+
+    Raises
+    ------
+    ValueError
+        For more than 20 tokens, or a size that leaves none or all of them.
+    RuntimeError
+        Where 50 screenings leave a query unseen.
+    """
+    bank: Tensor | None = None
+    for _ in range(_SCREENINGS):
+        found = screen_all(cache, log_weights, size, rho, bank=bank, tolerance=tolerance)
+        best = found.indices[0]
+        worst = ascend(cache, Coreset(best, log_weights[best]), rho)
+        if float(worst.error) <= (1 + tolerance) * float(found.errors[0]):
+            return found
+        bank = torch.cat([worst.query.unsqueeze(0), found.bank])
+    raise RuntimeError(f"{_SCREENINGS} screenings have not found the best subset; allow a larger tolerance")
+
+
+@torch.no_grad()
+def screen_all(
     cache: Cache,
     log_weights: Float[Tensor, "n"],
     size: int,
@@ -64,33 +104,22 @@ def best_of_all(
     steps: int = 20,
     tolerance: float = 1e-3,
 ) -> BestSubset:
-    """Finds the subset of `size` tokens with the least worst-case error over |q| <= rho, over all subsets.
+    """Finds a subset of `size` tokens with the least error at a bank of queries that grows, over all subsets.
 
-    A kept token i weighs exp(log_weights_i). Ends once proven >= (1 - tolerance) errors[0], or after `rounds` rounds:
-    each climbs from the worst queries of the `top` subsets that err least at the bank, and adds where they arrive.
+    Arguments that `best_of_all` has, and errors, are as there. Ends once proven >= (1 - tolerance) errors[0], or after
+    `rounds` rounds: each climbs from the worst queries of the `top` subsets that err least at the bank, and adds where
+    they arrive. What is proven holds however early it ends.
 
     Cost: 2 n (dv + 1) S flops a query of the bank, S = binomial(n, size), less and less as subsets are dropped.
 
     Parameters
     ----------
-    cache : Cache
-        One head, of at most 20 tokens.
-    log_weights : Float[Tensor, "n"]
-    size : int
-    rho : float
     bank : Float[Tensor, "q d"], optional
         Queries to begin with beside random ones.
     guesses : Int[Tensor, "g m"], optional
         Subsets that may be good: the better the best of them, the fewer subsets are evaluated at every query.
     rounds, top, steps : int
         Rounds, subsets a round, steps of a climb.
-    tolerance : float
-        Relative distance of the two ends.
-
-    Raises
-    ------
-    ValueError
-        For more than 20 tokens, or a size that leaves none or all of them.
     """
     if not 0 < size < cache.n <= LARGEST_N:
         raise ValueError(f"all subsets are tried for 0 < size < n <= {LARGEST_N}, got size {size} of n = {cache.n}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.coresets.randomness import seed_of
-from attention_coresets.hardness.all_subsets import BestSubset, best_of_all
+from attention_coresets.hardness.all_subsets import BestSubset, screen_all
 from attention_coresets.hardness.pool import Pool, first_queries
 from attention_coresets.hardness.rate import Rate
 
@@ -61,7 +61,7 @@ class BestSubsets(Answers):
         return Answered(Pool(_mask(indices, cache.n), queries), proven)
 
     def _best(self, cache: Cache, log_weights: Tensor, old: BestSubset | None) -> BestSubset:
-        return best_of_all(
+        return screen_all(
             cache,
             log_weights,
             self.rate.size,
