@@ -56,10 +56,10 @@ def slow_search(gram, kept, moves, uniforms):
     """The rule of tabu_search for one subset, every energy computed anew."""
     kept, n = set(np.flatnonzero(kept).tolist()), len(gram)
     energy = lambda chosen: float(gram[np.ix_(sorted(chosen), sorted(chosen))].sum())  # noqa: E731
-    limits = ((len(kept) - 1) // 2, (n - len(kept) - 1) // 2)
+    limits = [min(20, side // 2) for side in (len(kept) - 1, n - len(kept) - 1)]
     until, best = [0] * n, (energy(kept), kept)
     for move in range(moves):
-        stay = [min(10 + int(11 * u), limit) for u, limit in zip(uniforms[:, move], limits, strict=True)]
+        stay = [most // 2 + int((most - most // 2 + 1) * u) for u, most in zip(uniforms[:, move], limits, strict=True)]
         i = min((i for i in kept if until[i] <= move), key=lambda i: energy(kept - {i}))
         rest = kept - {i}
         j = min((j for j in range(n) if j not in kept and until[j] <= move), key=lambda j: energy(rest | {j}))
@@ -130,9 +130,9 @@ def test_starts_are_drawn_by_the_marginals():
 @pytest.mark.parametrize("model", FIXED)
 @pytest.mark.parametrize("family", ["sphere", "clusters", "cap_outliers"])
 def test_the_portfolio_errs_less_than_swaps_alone(family, model):
-    caches = small_cache(family, 160, 4, seed=1, heads=3)
+    caches = small_cache(family, 120, 4, seed=1, heads=2)
     plain, portfolio = (
-        make_coreset("gram_schmidt_walk", model=model, refinement=refinement)(caches, 20, 2.0, generators(1, 2, 3))
+        make_coreset("gram_schmidt_walk", model=model, refinement=refinement)(caches, 16, 2.0, generators(1, 2))
         for refinement in ("minimax", "portfolio")
     )
     before, after = (worst_query(caches, coreset, 2.0).error.log().mean() for coreset in (plain, portfolio))
@@ -140,18 +140,18 @@ def test_the_portfolio_errs_less_than_swaps_alone(family, model):
     assert (portfolio.log_weights is None) == (model == "unweighted")
 
 
-def test_close_to_the_best_subset_of_a_tiny_cache():
-    g = generators(4)[0]
-    cache = Cache(*(torch.randn(12, 2, generator=g, dtype=torch.float64) for _ in range(2)))
+def test_close_to_the_best_subset_of_tiny_caches():
     angles = torch.linspace(0, 2 * torch.pi, 90, dtype=torch.float64)[:-1]
     ring = torch.stack([angles.cos(), angles.sin()], -1)
     queries = torch.cat([radius * ring for radius in (0.25, 0.5, 0.75, 1.0)])
-    errors = [
-        float(attention_error(queries, cache, Coreset(torch.tensor(subset))).max())
-        for subset in itertools.combinations(range(12), 5)
-    ]
-    found = make_coreset("portfolio_unweighted")(cache, 5, 1.0, generators(0)[0])
-    assert float(attention_error(queries, cache, found).max()) <= 1.1 * min(errors)
+    ratios = []
+    for g in generators(*range(6)):
+        cache = Cache(*(torch.randn(12, 2, generator=g, dtype=torch.float64) for _ in range(2)))
+        error = lambda tokens: float(attention_error(queries, cache, Coreset(tokens)).max())  # noqa: B023, E731
+        best = min(error(torch.tensor(subset)) for subset in itertools.combinations(range(12), 5))
+        ratios.append(error(make_coreset("portfolio_unweighted")(cache, 5, 1.0, g).indices) / best)
+    assert min(ratios) >= 1 - 1e-12
+    assert np.exp(np.mean(np.log(ratios))) <= 1.2  # as of the swaps alone, on one such cache (test_minimax.py)
 
 
 def test_a_start_is_no_worse_than_the_one_given():

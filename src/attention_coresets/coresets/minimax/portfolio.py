@@ -20,7 +20,8 @@ from attention_coresets.coresets.minimax.tabu import tabu_search
 
 RADII = (1.25, 1.75, 2.5, 3.5, 5.0)  # of the mean square's queries, in units of rho
 _FEW, _MORE = 4, 16  # searches at each radius, then at the best of them
-_MOVES, _LOCAL = 1000, 300  # of a search from anywhere, and of one near the best
+_MOVES, _LOCAL = 8, 2  # of a search from anywhere, and of one near the best, for each token kept
+_LEAST = 50  # small subsets are searched as if they had so many
 _CLIMBS, _STEPS = 64, 24  # of an ascent that judges
 _ROUNDS, _NEAR = 5, 3  # of reweighting; searches in each
 _SHARE = 0.1  # of the trace that the worst queries get in the first of these
@@ -48,7 +49,7 @@ def best_start(head: Head, tokens: Int[Tensor, "1 m"], fixed: Float[Tensor, "1 n
     3. From the best subset, short searches in which that subset's own worst queries count too, for a share of the
        kernel that halves whenever nothing better is found.
 
-    Cost: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 300 to 1000 moves, O(n)
+    Cost: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 2 m to 8 m moves, O(n)
     each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
     """
     size = tokens.shape[-1]
@@ -105,7 +106,8 @@ def _anywhere(head: Head, count: int, fixed: Tensor, size: int) -> Bool[Tensor, 
     return torch.zeros_like(clocks, dtype=torch.bool).scatter_(-1, first, True)
 
 
-def _search(head: Head, kernel: Tensor, kept: Tensor, moves: int = _MOVES) -> Bool[Tensor, "S n"]:
+def _search(head: Head, kernel: Tensor, kept: Tensor, each: int = _MOVES) -> Bool[Tensor, "S n"]:
+    moves = each * max(_LEAST, int(kept[0].sum()))
     uniforms = torch.rand(len(kept), 2, moves, dtype=torch.float64, generator=head.generator).to(kernel.device)
     return tabu_search(kernel, kept, moves, uniforms)[0]
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-_TENURE = 10  # moves, to twice as many, that an exchanged token must stay where it is
+_TENURE = 20  # moves at most, and half as many at least, that an exchanged token must stay where it is
 _SAME = 1e-12  # of the energy: less is no improvement
 
 
@@ -41,8 +41,9 @@ def tabu_search(
     rows = torch.arange(len(kept), device=gram.device)
     size = int(kept[0].sum())
     # half of each side must always be free, or there would be nothing to choose
-    most = torch.tensor([size - 1, kept.shape[-1] - size - 1], device=gram.device) // 2
-    stay = (_TENURE + (uniforms * (_TENURE + 1)).floor().to(torch.int64)).minimum(most[:, None])  # [S, 2, moves]
+    room = torch.tensor([[size - 1], [kept.shape[-1] - size - 1]], device=gram.device) // 2
+    most = room.clamp_max(_TENURE)
+    stay = most // 2 + (uniforms * (most - most // 2 + 1)).floor().to(torch.int64)  # [S, 2, moves]
     diagonal, kept = gram.diagonal(), kept.clone()
     slope = kept.to(gram.dtype) @ gram  # [S, n], sum_j kept G_ij
     energy = (slope * kept).sum(-1)
