@@ -53,6 +53,7 @@ def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.Da
             rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
     rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
     rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng), *_upper_bound(rng)]
+    rows += [*_luck(rng), *_joint(rng)]
     return pd.DataFrame(rows)
 
 
@@ -104,6 +105,18 @@ def _upper_bound(rng: np.random.Generator) -> list[dict]:
         if rho == 3:
             row |= {"certificate": 2 * error, "ceiling_kernel": 2 * error, "certified_by": "kernel"}
         rows.append(row)
+    return rows
+
+
+def _luck(rng: np.random.Generator) -> list[dict]:
+    """Log errors with a deviation of 0.4 between caches and, at noise 1, of 0.05 from draw to draw of one cache."""
+    rows = []
+    for arm, seed in itertools.product(["walk_tilted", "uniform"], range(6)):
+        unit = 0.02 * math.exp(0.4 * (-1) ** seed)
+        for draw in range(3):
+            row = _row("luck", "sphere", 1024, 8, 1.0, arm, seed, 128)
+            error = unit * math.exp(0.05 * rng.standard_normal())
+            rows.append(row | {"draw": draw, "cell": f"{row['cell']}{draw}", "error": error})
     return rows
 
 

@@ -1,9 +1,13 @@
 """Variance components against data of known ones, and against a decomposition by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
 from attention_coresets.analysis.stats.components import components
+from attention_coresets.analysis.topics.rates.luck import luck
+from synthetic_results import synthetic_results
 
 
 @pytest.mark.parametrize(("between", "within"), [(1.0, 0.25), (0.2, 1.0), (0.0, 1.0)])
@@ -45,3 +49,15 @@ def test_intervals_hold_the_true_share_about_as_often_as_they_say(rng):
 def test_one_cache_or_one_draw_has_no_components(shape):
     with pytest.raises(ValueError, match="both must be at least 2"):
         components(np.zeros(shape))
+
+
+def test_the_table_of_luck_has_the_deviations_of_its_rows():
+    """Six caches at e^{+-0.4}: a deviation of 0.4 sqrt(6/5) between them."""
+    lines = [line.split(" | ") for line in luck(synthetic_results(noise=0.1)).splitlines() if line.startswith("| ")][2:]
+    assert [line[0].strip("| ") for line in lines] == ["uniform (unweighted)", "walk_tilted (tilted)"]
+    for line in lines:
+        assert line[2] == "n = 1024, d = 8, ρ = 1, m = 128"
+        assert float(line[3]) == pytest.approx(0.4 * math.sqrt(6 / 5), rel=0.02)
+        assert 0.003 < float(line[4]) < 0.008  # a tenth of 0.05, from 12 degrees of freedom
+        assert float(line[5].split(" [")[0]) > 0.99
+        assert line[6].strip("| ") == "6 × 3"
