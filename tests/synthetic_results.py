@@ -14,7 +14,7 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.planned_fits import fit_all
 from attention_coresets.analysis.topics.contents import PLANS
 from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY
-from attention_coresets.lower_bound import FLOORS, equal_weights_floor
+from attention_coresets.lower_bound import FLOORS, any_weights_floor, equal_weights_floor
 from attention_coresets.study.table import CEILINGS, HARDNESS, HEADS, LANGUAGE
 from attention_coresets.theory import antipodal_minimum_size
 
@@ -318,3 +318,36 @@ def write_fits(folder: Path, records: list[dict]) -> None:
     """fits.json for the table that is in the folder."""
     source = hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
     (folder / "fits.json").write_text(json.dumps({"provenance": {"table_sha256": source}, "fits": records}))
+
+
+def _joint(rng: np.random.Generator) -> list[dict]:
+    """Errors in units of floor (iv): 1.05 to 2, of draws with the term that makes them errors of draws; the best
+    coreset of any weights 1.3 times floor (v)."""
+    rows = []
+    factors = {"walk_tilted": 1.4, "walk_tilted_kernel_swaps": 1.1, "herding_tilted": 1.05, "coordinate_subset": 1.02}
+    for d, r, rho in [(d, r, rho) for d in (8, 16, 32, 64) for r in (8, 16, 32) if r <= d for rho in (0.25, 0.5, 1.0)]:
+        if r < 7 * math.expm1(rho):
+            continue
+        n, a = r * d, math.expm1(rho)
+        for arm, head in itertools.product((*factors, "uniform", "kernel_halving_tilted"), range(4)):
+            factor = factors.get(arm, math.sqrt(1 + r / a**2)) * math.exp(0.01 * rng.standard_normal())
+            parts = [("lower_bound_exponents", "hadamard", n // 2)]
+            if arm == "coordinate_subset":
+                grid = itertools.product(("hadamard", "random"), (n // 8, n // 4, n // 2))
+                parts += [("lower_bound_large", signs, size) for signs, size in grid]
+            for experiment, signs, size in parts:
+                error = factor * equal_weights_floor(d, r, size, rho)
+                rows.append(_joint_row(experiment, (n, d, r, rho), arm, head, size, signs) | {"error": error})
+        for arm, head, size in itertools.product(("walk_tilted_refit", "minimax_free"), range(4), (n // 4, n // 2)):
+            factor = 1.3 + 0.1 * (arm == "walk_tilted_refit") + 0.01 * abs(rng.standard_normal())
+            row = _joint_row("lower_bound_weights", (n, d, r, rho), arm, head, size, "hadamard")
+            rows.append(row | {"error": factor * any_weights_floor(d, r, size, rho)})
+    return rows
+
+
+def _joint_row(
+    experiment: str, at: tuple[int, int, int, float], arm: str, head: int, size: int, signs: str
+) -> dict[str, object]:
+    n, d, r, rho = at
+    row = _row(experiment, "signed_clusters", n, d, rho, arm, 0, size, clusters=r, signs=signs)
+    return row | {"head": head, "cell": f"{row['cell']}{r}{signs}"}

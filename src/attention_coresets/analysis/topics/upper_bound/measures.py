@@ -23,20 +23,24 @@ def every_walk(results: Results, experiment: str | None = None) -> pd.DataFrame:
     return with_constants(rows.sort_values("error", ascending=False).drop_duplicates(_CORESET).sort_index())
 
 
+def synthetic_walks(results: Results) -> pd.DataFrame:
+    rows = every_walk(results)
+    return rows.loc[rows["cache"] != "model"]
+
+
 def largest_of_all(results: Results) -> list[Measured]:
-    """The largest constant of all these rows."""
-    return largest(every_walk(results), CONSTANT, "cache")
+    """The largest constant of all synthetic rows."""
+    return largest(synthetic_walks(results), CONSTANT, "cache")
 
 
 def largest_by_family(results: Results) -> list[float]:
     """The largest constant of each synthetic family."""
-    rows = every_walk(results)
-    return [column(group, CONSTANT).max() for names, group in groups(rows, ["cache"]) if names["cache"] != "model"]
+    return [column(group, CONSTANT).max() for _, group in groups(synthetic_walks(results), ["cache"])]
 
 
 def largest_over_proven(results: Results) -> list[Measured]:
     """The largest error over what is proven of all rows at once with probability 0.99, where that is below 2."""
-    rows = held_to_bound(results.table)
+    rows = held_to_bound(results.table.loc[results.table["cache"] != "model"])
     rows = rows.loc[column(rows, "bound") < 2]
     return largest(rows.assign(share=column(rows, "error") / column(rows, "bound")), "share", "cache")
 
