@@ -1,6 +1,7 @@
 """A tiny Llama of random weights on coresets of its context: seconds a token, and the same losses as on the CPU."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ ARMS = ("uniform", "walk_tilted", "kernel_halving_tilted")
 APART = Target(1e-3)  # nats, in float32; set before it was measured
 
 
-def tiny_llama(context: int = 4096):
+def tiny_llama(context: int = 4096) -> Any:
     """A LlamaForCausalLM of three layers with two KV heads of dimension 8, the same wherever it is made."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -19,18 +19,20 @@ CASES = (WALK, "walk, kernel swaps", "minimax, tilted", "minimax, free")
 def measure(tier: str, device: str) -> Iterator[Found]:
     """One run each after a small one: these are seconds long."""
     n, m, d = SIZES[tier]
-    for case in CASES:
-        seconds = {}
-        for where in {device, "cpu"}:
+    seconds = {}
+    # the CPU's own at last: its loops are compiled first, which can take longer than they run
+    for where, heads in ((device, 1), (device, HEADS[tier]), ("cpu", 1)):
+        for case in CASES:
             once(construct(case, 32, 8, d, 1, where))
-        for where, heads in ((device, 1), (device, HEADS[tier]), ("cpu", 1)):
             run = timed(construct(case, n, m, d, heads, where), 0.0)
             cache = make_cache(FAMILY, n=n, d=d, heads=heads, device=where)
             error = float(worst_query(cache, run.result, RHO, generator=torch.Generator().manual_seed(0)).error.max())
             measured = {"m": m, "d": d, "heads": heads, "error": error, "error_kind": "worst query"}
             yield run.row(f"{case}, {where}", n, **measured)
-            seconds[where, heads] = run.seconds
-        yield ratio(f"time of {case}, {device} / cpu, n = {n}, d = {d}", seconds[device, 1], seconds["cpu", 1])
+            seconds[case, where, heads] = run.seconds
+    for case in CASES:
+        here, there = seconds[case, device, 1], seconds[case, "cpu", 1]
+        yield ratio(f"time of {case}, {device} / cpu, n = {n}, d = {d}", here, there)
 
 
 def construct(case: str, n: int, m: int, d: int, heads: int, device: str) -> Task:
