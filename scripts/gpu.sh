@@ -65,17 +65,17 @@ pytest() { # STEP LIMIT ARGUMENTS...; other versions than ours may warn of other
 
 measure device 40
 [ "$code" -ne 3 ] || exit 2 # no CUDA device, as its line says
-pytest tests 110 tests --ignore-glob="tests/test_triton*"
+pytest tests 120 tests --ignore-glob="tests/test_triton*"
 if compgen -G "tests/test_triton*.py" >/dev/null; then
   pytest triton 40 tests/test_triton*.py
 else
   ended triton null 0 "not built: no Triton kernel is in this revision"
 fi
-measure walks 75
+measure walks 80
 measure halvings 30
 measure ascents 30
 measure certificates 40
-measure refinements 40
+measure refinements 50
 measure cells 60
 measure llama 30
 measure profiles 25
