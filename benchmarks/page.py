@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
+from benchmarks.gpu import PREFIX, predicted
 from benchmarks.records import LIMIT, Row
 from benchmarks.store import Measured, provenance, words
 from benchmarks.tables import Table, fits, markdown, ratios, rows
@@ -14,7 +15,8 @@ NOTHING = "No results yet: run `python benchmarks/run.py`."
 
 def filled(text: str, results: Sequence[Measured]) -> str:
     """The page with every block made anew."""
-    return fill(text, {name: _block(make, results) for name, make in BLOCKS.items()})
+    blocks = {name: _block(make, results) for name, make in BLOCKS.items()}
+    return fill(text, blocks | {"gpu": _on_gpu(results)})
 
 
 def _block(make: Callable[[Measured], str], results: Sequence[Measured]) -> str:
@@ -69,6 +71,23 @@ def _times(measured: Measured) -> str:
         return ""
     with_errors = [row for row in part.rows if row.error is not None and row.n == 4096]
     return _table(rows(sorted(with_errors, key=lambda row: row.error or 0.0)))
+
+
+def _on_gpu(results: Sequence[Measured]) -> str:
+    """What scripts/gpu.sh measured, or that nothing was; and what was expected."""
+    measured = _block(_gpu, results)
+    found = "Not measured: no GPU was at hand yet." if measured == NOTHING else measured
+    return f"{found}\n\n{predicted.words()}\n\n{markdown(predicted.table())}"
+
+
+def _gpu(measured: Measured) -> str:
+    """Step by step its rows and what it noted, but for profiles, which are in the results' own tables."""
+    texts = []
+    for name, part in measured.parts.items():
+        if name.startswith(PREFIX):
+            notes = "\n".join(f"- {note}" for note in part.notes if "\n" not in note)
+            texts += [f"*{name.removeprefix(PREFIX)}*", _table(rows(part.rows)), notes]
+    return "\n\n".join(text for text in texts if text)
 
 
 def _table(content: Table) -> str:

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # in place of benchmarks/ itself, whose files are read as a package
@@ -34,10 +32,7 @@ TIERS = ("smoke", "quick", "full")
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    chosen = options.part or list(_parts(options.tier))
-    if "gpu" in chosen and not torch.cuda.is_available():
-        print("run: the part gpu needs a CUDA device, and this torch finds none", file=sys.stderr)
-        return 2
+    chosen = options.part or [*PARTS, *(FULL_ONLY if options.tier == "full" else ())]
     print(f"{store.words(machine.machine())}; tier {options.tier}\n", flush=True)
     parts = {name: _run(name, options.tier, options.device) for name in chosen}
     every = [one for part in parts.values() for one in part.ratios if one.target]
@@ -47,15 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parts(tier: str) -> tuple[str, ...]:
-    """The parts of a tier, with those of the GPU where there is one."""
-    return PARTS + (FULL_ONLY if tier == "full" else ()) + (("gpu",) if torch.cuda.is_available() else ())
-
-
 def _run(name: str, tier: str, device: str) -> Part:
     start = time.perf_counter()
     measure: Callable[[str, str], Part] = import_module(f"benchmarks.{name}").measure
-    part = measure(tier, "cuda" if name == "gpu" else device)
+    part = measure(tier, device)
     part.provenance = machine.how()
     print(f"== {name} ({time.perf_counter() - start:.0f} s)")
     for one in tables_of(part):
@@ -80,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--full", dest="tier", action="store_const", const="full", default="quick")
     parser.add_argument("--tier", choices=TIERS, help="smoke shows that all runs and measures nothing")
-    parser.add_argument("--part", action="append", choices=(*PARTS, *FULL_ONLY, "gpu"), help="can be repeated")
-    parser.add_argument("--device", default="cpu", help="of the parts but gpu, which takes cuda")
+    parser.add_argument("--part", action="append", choices=(*PARTS, *FULL_ONLY), help="can be repeated")
+    parser.add_argument("--device", default="cpu", help="scripts/gpu.sh is what measures a GPU")
     parser.add_argument("--results", type=Path, default=store.RESULTS)
     parser.add_argument("--figures", type=Path, default=FIGURES)
     parser.add_argument("--page", type=Path, help="default: docs/benchmarks.md, unless --results is another folder")

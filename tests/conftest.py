@@ -1,15 +1,27 @@
-"""What every test file shares: repeatable hypothesis, seeded generators, and tests under other rounding."""
+"""What every test file shares: checked shapes, repeatable hypothesis, seeded generators, devices, other rounding.
+
+Shapes in signatures are checked where beartype is installed, and tests of sweeps run where Hydra is: a bare GPU machine
+has neither, and `pytest -m gpu` runs there.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+if find_spec("beartype"):  # before the packages are imported
+    install_import_hook(["attention_coresets", "reference"], "beartype.beartype")
 
 from attention_coresets import CACHES, CORESETS
 from rounding import OtherRounding, everywhere
+
+NEED_HYDRA = ["test_launchers.py", "test_league.py", "test_plans.py", "test_provenance.py", "test_sweep.py"]
+collect_ignore = [] if find_spec("hydra") else NEED_HYDRA
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.load_profile("repeatable")
@@ -35,6 +47,14 @@ def registries() -> Iterator[None]:
     for registry, entries in before:
         registry.clear()
         registry.update(entries)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the test's tensors are: each test of a device runs on the CPU in every suite, and on a GPU with -m gpu."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    return request.param
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

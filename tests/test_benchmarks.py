@@ -13,7 +13,6 @@ from benchmarks import (
     compress,
     constructions,
     goodpoints_peer,
-    gpu,
     halving,
     kernel,
     limits,
@@ -217,13 +216,6 @@ def test_the_stream_s_part():
     assert part.rows[0].memory < 500e6
 
 
-def test_the_gpu_s_part_runs_on_any_device():
-    part = gpu.measure("smoke", "cpu")
-    assert [one.target for one in part.ratios] == ["≤ 5", "", "≤ 10", "", "≥ 5"]
-    assert part.notes
-    assert all("walk" in note or "Self CPU" in note for note in part.notes)
-
-
 def test_without_goodpoints_rows_say_how_to_install_it(monkeypatch, no_memory_run):
     monkeypatch.setattr(goodpoints_peer, "find_spec", lambda name: None)
     for part in (one.measure("smoke", "cpu") for one in (halving, thin, compress)):
@@ -319,10 +311,3 @@ def test_the_machine_is_named_by_its_processor():
     described = {"processor": "Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz", "cores": 2, "gpu": None}
     assert machine.slug(described) == "intel-xeon-gold-6130-cpu-2-10ghz-2-cores"
     assert set(machine.machine()) == {"processor", "cores", "memory_gib", "gpu"}
-
-
-def test_the_gpu_s_part_is_refused_without_one(capsys):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert command.main(["--part", "gpu"]) == 2
-    assert "CUDA" in capsys.readouterr().err

@@ -245,16 +245,6 @@ def test_wandb_offline_needs_neither_account_nor_network(shell: Shell, monkeypat
     assert {run.name.rpartition("-")[2] for run in runs} == set(shell.cells)
 
 
-@pytest.mark.gpu
-def test_devices_agree() -> None:
-    gpu = {"device": "cuda", "dtype": "float64", "threads": None}
-    cpu, cuda = run_cell(configuration(heads=1)), run_cell(configuration(heads=1, compute=gpu))
-    for a, b in zip(cpu, cuda, strict=True):
-        assert b["device"].startswith("cuda")
-        assert b["sigma"] == pytest.approx(a["sigma"], rel=1e-9)
-        assert b["error"] == pytest.approx(a["error"], rel=0.01, abs=1e-12)
-
-
 def test_a_draw_is_another_coreset_of_the_same_cache_from_the_same_starts() -> None:
     walk = {"name": "gram_schmidt_walk", "model": "tilted", "recursion": "one_walk"}
     plain, zero, one, other = (

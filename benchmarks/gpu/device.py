@@ -1,0 +1,65 @@
+"""What the device is, what is installed beside it, which loops run, and the rates that all else is read against."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from attention_coresets.compiled import NUMBA_MISSING
+from attention_coresets.coresets.randomness import draw
+from benchmarks.gpu.journal import Found
+from benchmarks.gpu.measuring import in_turn
+from benchmarks.limits import cholesky_and_inverse, matrix_product
+from benchmarks.records import LIMIT, ratio
+from benchmarks.timing import once
+
+SIZE = {"smoke": 64, "full": 8192}
+BUDGET = {"smoke": 0.1, "full": 4.0}
+PACKAGES = ("triton", "transformers", "numpy", "pandas", "numba", "jaxtyping", "beartype", "hydra-core", "goodpoints")
+
+
+def measure(tier: str, device: str) -> Iterator[Found]:
+    """Notes, then the rates of matrix products in float64 and float32 and of a Cholesky factor with inverse."""
+    yield f"device: {_name(device)}"
+    yield f"torch {torch.__version__}, " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    yield f"loops on the CPU: {'numba' if NUMBA_MISSING is None else f'torch, numba is missing ({NUMBA_MISSING})'}"
+    yield _cuda_generator(device)
+    n = SIZE[tier]
+    tasks = {
+        "matrix product, float32": matrix_product(n, torch.float32, device),
+        "matrix product, float64": matrix_product(n, torch.float64, device),
+        "Cholesky + inverse, float64": cholesky_and_inverse(n, device),
+    }
+    for task in tasks.values():
+        once(task)
+    runs = in_turn(tasks, BUDGET[tier])
+    for name, run in runs.items():
+        yield run.row(name, n, LIMIT, operations=n**3 if name.startswith("Cholesky") else 2 * n**3)
+    single, double = (runs[f"matrix product, {dtype}"].seconds for dtype in ("float32", "float64"))
+    yield ratio("rate of float64 over that of float32 (walks and certificates need float64)", single, double)
+
+
+def _name(device: str) -> str:
+    if device == "cpu":
+        return "the CPU"
+    found = torch.cuda.get_device_properties(0)
+    return (
+        f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {found.multi_processor_count} multiprocessors, "
+        f"compute capability {found.major}.{found.minor}, CUDA {torch.version.cuda}"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _cuda_generator(device: str) -> str:
+    """What a caller hears who passes a generator of the device, where all random numbers are drawn on the CPU."""
+    try:
+        draw(torch.Generator(device), 1, 2)
+    except (RuntimeError, ValueError) as reason:
+        return f"a generator on {device}: {type(reason).__name__}: {' '.join(str(reason).split())}"
+    return f"a generator on {device}: taken"
