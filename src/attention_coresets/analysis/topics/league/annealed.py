@@ -52,4 +52,4 @@ def annealed_floor(gram: Float[np.ndarray, "n n"], size: int) -> float:
         return subsets + t * energy(t) - 0.5 * float(np.log1p(2 * t * spread).sum())
 
     unit = math.log(spread[-1])
-    return energy(math.exp(brentq(log_expected, -20 - unit, 80 - unit)))
+    return energy(float(np.exp(brentq(log_expected, -20 - unit, 80 - unit))))
