@@ -18,5 +18,5 @@ A topic: a folder with the question as its docstring and a topic.py, and a line 
 
 Topics do not import one another. Two exceptions, each one way: language_model uses the rivals, texts and shares of the
 cache of real_heads, and a sentence of real_heads sets its constant beside that of rates. What holds several topics
-against one another is in report/overview.
+against one another is in report/
 """

@@ -15,7 +15,6 @@ from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.stats.power_law import fit
 
 SYMBOLS = ("α", "β", "γ")
-THEOREM = {"α": 0.5, "β": 1.0, "γ": 1.0}
 CLUSTERS = ("seed", "head")  # one seed and head draws related instances at every d, r and rho
 
 

@@ -13,12 +13,17 @@ CONFIGURATION = ["n", "d", "clusters", "rho"]
 
 
 def designed(results: Results, experiment: str, half: bool = True) -> pd.DataFrame:
-    """The rows of an experiment, those of m = n/2 where `half`, with columns
+    """The rows of an experiment `with_floors`, those of m = n/2 where `half`."""
+    rows = with_floors(results.rows(experiment))
+    return rows.loc[2 * rows["size"] == rows["n"]] if half else rows
+
+
+def with_floors(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of signed clusters with columns
 
     clusters; signs; a = e^rho - 1 and log_a; sharp_a, the same at the sharpened query; share = m / n; iv and v, the
     floors for equal and for any weights; over_iv and over_v, the error over them. Where (v) says nothing it is NaN.
     """
-    rows = results.rows(experiment)
     d, n, rho, size = (rows[name].to_numpy() for name in ("d", "n", "rho", "size"))
     clusters = n // d
     signs = ["hadamard" if '"signs": "hadamard"' in text else "random" for text in rows["cache_params"]]
@@ -35,8 +40,7 @@ def designed(results: Results, experiment: str, half: bool = True) -> pd.DataFra
         iv=iv,
         v=np.where(v > 0, v, np.nan),
     )
-    rows = rows.assign(log_a=np.log(rows["a"]), over_iv=error / iv, over_v=error / rows["v"].to_numpy())
-    return rows.loc[2 * rows["size"] == rows["n"]] if half else rows
+    return rows.assign(log_a=np.log(rows["a"]), over_iv=error / iv, over_v=error / rows["v"].to_numpy())
 
 
 def far(rows: pd.DataFrame, ratio: float = 16.0) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from attention_coresets.analysis.topics.joint_exponents.rows import (
     decades,
     designed,
     far,
+    with_floors,
 )
 
 
@@ -144,13 +145,10 @@ def _cell(rows: pd.DataFrame, name: str) -> str:
 
 def _below_equal_weights(results: Results) -> str:
     """Rows of every experiment that err by less than (iv) of equal cluster weights, arm by arm."""
-    found: dict[str, int] = {}
-    for experiment in distinct(results.table, "experiment"):
-        rows = designed(results, experiment, half=False)
-        rows = rows.loc[(rows["cache"] == "signed_clusters") & (rows["clusters"] <= rows["d"])]
-        low = rows.loc[column(rows, "over_iv") < 1 - 1e-5]
-        for arm, count in low["arm"].value_counts().items():
-            found[str(arm)] = found.get(str(arm), 0) + int(count)
+    rows = results.table.loc[results.table["cache"] == "signed_clusters"]
+    rows = with_floors(rows.loc[(rows["n"] <= rows["d"] ** 2) & (rows["size"] < rows["n"])])
+    low = rows.loc[column(rows, "over_iv") < 1 - 1e-5]
+    found = low["arm"].value_counts().to_dict()
     words = ", ".join(f"{arm} {count}" for arm, count in sorted(found.items())) or "none"
     return (
         "Rows of all experiments on orthonormal signed clusters that err by less than (iv), which is proven for equal"

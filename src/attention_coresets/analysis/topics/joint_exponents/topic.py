@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.parts.topic import Section, Topic
 from attention_coresets.analysis.topics.joint_exponents import claims, prose, tables
-from attention_coresets.analysis.topics.joint_exponents.figures import joint_exponents
+from attention_coresets.analysis.topics.joint_exponents.figures import headline, sandwich
 from attention_coresets.analysis.topics.joint_exponents.rows import EXPONENTS, LARGE, WEIGHTS
 
 SECTIONS: tuple[Section, ...] = (
@@ -34,7 +34,7 @@ TOPIC = Topic(
     claims=claims.CLAIMS,
     checks=claims.CHECKS,
     sections=SECTIONS,
-    figures={"headline": (EXPONENTS, joint_exponents)},
+    figures={"headline": (EXPONENTS, headline), "sandwich": (WEIGHTS, sandwich)},
     headline=(prose.where_it_binds,),
     sentences={"found_joint": prose.found_joint, "found_sandwich": prose.found_sandwich},
 )

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 
 def annealed_floor(gram: Float[np.ndarray, "n n"], size: int) -> float:
@@ -52,4 +52,4 @@ def annealed_floor(gram: Float[np.ndarray, "n n"], size: int) -> float:
         return subsets + t * energy(t) - 0.5 * float(np.log1p(2 * t * spread).sum())
 
     unit = math.log(spread[-1])
-    return energy(float(np.exp(brentq(log_expected, -20 - unit, 80 - unit))))
+    return energy(math.exp(root_scalar(log_expected, bracket=(-20 - unit, 80 - unit), method="brentq").root))

@@ -1,1 +1,0 @@
-"""Figures that hold the topics against one another."""
