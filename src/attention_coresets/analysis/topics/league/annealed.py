@@ -1,6 +1,7 @@
 """How small the root mean square error of any fixed-weight subset can be expected to get: a first-moment estimate."""
 
 import math
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -52,4 +53,5 @@ def annealed_floor(gram: Float[np.ndarray, "n n"], size: int) -> float:
         return subsets + t * energy(t) - 0.5 * float(np.log1p(2 * t * spread).sum())
 
     unit = math.log(spread[-1])
-    return energy(math.exp(brentq(log_expected, -20 - unit, 80 - unit)))
+    root = cast(float, brentq(log_expected, -20 - unit, 80 - unit))
+    return energy(math.exp(root))
