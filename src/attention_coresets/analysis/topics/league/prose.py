@@ -6,20 +6,20 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import between, claimed, code, listed, span
 from attention_coresets.analysis.stats.frames import column
 from attention_coresets.analysis.topics.league.claims import CLAIMS
-from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, standings
+from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, our_arms, standings
 
 
 def ahead(results: Results) -> str:
-    """Ours over the best other of each cell, model by model."""
+    """Ours over the best other of each cell, model by model, and the portfolio's beside it."""
     words = []
-    for model in MODELS:
+    for name in (*MODELS, *(f"portfolio_{model}" for model in MODELS if len(our_arms(model)) > 1)):
         every, unseen, more = (
-            claimed(CLAIMS, results, f"league_{model}{part}") for part in ("", "_unseen", "_unseen_more")
+            claimed(CLAIMS, results, f"league_{name}{part}") for part in ("", "_unseen", "_unseen_more")
         )
         if every:
             own = f"; on families it had not met {span(unseen)}" if unseen else ""
             own += f", at more dimensions {span(more)}" if more else ""
-            words.append(f"{span(every)} ({model}{own})")
+            words.append(f"{span(every)} ({name.replace('_', ', ')}{own})")
     if not words:
         return ""
     return (
