@@ -30,7 +30,7 @@ def upper_bound(results: Results) -> Figure:
         )
         _line(ax, part, "max", "o", "largest row")
         _line(ax, part, "median", "s", "median row")
-        limit = BANDS["upper_bound_largest"].high
+        limit = BANDS["constant_sigma"].high
         ax.axhline(limit, color="black", linestyle="--", linewidth=1.1, label=f"limit of the claim, {limit:g}")
         log_axes(ax)
         ax.set_ylim(_LEAST * 0.8, 3)
