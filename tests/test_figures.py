@@ -63,7 +63,7 @@ EXPECTED = {
     "controls": (6, "xy", {"uniform", "walk_tilted"}, "equal_keys, d = 8, ρ = 1"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
     "hardness": (4, "", set(), "n, of which n/2 are kept"),
-    "sandwich": (2, "", set(), "best of all arms, m = 0.5 n"),
+    "sandwich": (2, "", set(), "error over floor|any weights over its floor"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), "error of walk_tilted"),
     "league": (3, "", set(), "free: every arm"),

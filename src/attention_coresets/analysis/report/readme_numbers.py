@@ -7,7 +7,6 @@ from attention_coresets.analysis.parts.block import OWN
 from attention_coresets.analysis.parts.markdown import interval
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.topic import Words
-from attention_coresets.analysis.parts.verdict import measured
 from attention_coresets.analysis.parts.wording import code, listed
 from attention_coresets.analysis.report.claims_page import value
 from attention_coresets.analysis.report.decided import decided, violated
@@ -39,16 +38,6 @@ def worst_of(*claims: str) -> Callable[[Results], str]:
     return block
 
 
-def least_of(check: str) -> Callable[[Results], str]:
-    """A block with the least value of a check of the code."""
-
-    def block(results: Results) -> str:
-        found = measured(next(each for each in CHECKS if each.id == check), results)
-        return value(min(found, key=lambda part: part.estimate.value)) if found else ""
-
-    return block
-
-
 def own_target(results: Results) -> str:
     """Our construction over the best other of each cell, model by model, and where the target is met."""
     outcomes = decided(results)
@@ -63,8 +52,7 @@ def own_target(results: Results) -> str:
 
 FOUND: dict[str, Words] = {
     "found_verdicts": verdicts,
-    "found_gamma": worst_of("gamma_walk_tilted"),
-    "found_floor": least_of("floor"),
+    "found_constant": worst_of("constant_sigma"),
     "found_beta": worst_of("beta_walk_tilted_antipodal"),
     "found_league_free": worst_of("league_free"),
     "found_league_fixed": worst_of("league_tilted", "league_unweighted"),
