@@ -38,6 +38,7 @@ STATED: dict[str, Cost] = {
     "nystrom": cost((1, 3, 1), (1, 1, 1)),  # some 20 solves of m equations are m^3
     "k_center": cost((1, 1, 1), (1, 0, 1)),
     "subgen": _INPUT,
+    "thinformer": cost((1, 0, 1), (1, 0, 1)),  # n log n
     "balancekv": cost((1, 1, 1), (1, 1, 1)),  # blocks of 2 m tokens
     "query_walk": cost((3, 0, 1), (2, 0, 1)),
     "query_exchange": cost((2, 3, 1), (2, 1, 1)),

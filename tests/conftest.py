@@ -20,7 +20,14 @@ if find_spec("beartype"):  # before the packages are imported
 from attention_coresets import CACHES, CORESETS
 from rounding import OtherRounding, everywhere
 
-NEED_HYDRA = ["test_launchers.py", "test_league.py", "test_plans.py", "test_provenance.py", "test_sweep.py"]
+NEED_HYDRA = [
+    "test_launchers.py",
+    "test_league.py",
+    "test_off_sphere.py",
+    "test_plans.py",
+    "test_provenance.py",
+    "test_sweep.py",
+]
 collect_ignore = [] if find_spec("hydra") else NEED_HYDRA
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=25)

@@ -129,7 +129,7 @@ KNOWN = {
     "coordinate_factor": (1.02, "reproduced"),
     "coordinate_median": (1.02, "reproduced"),
     "free_factor": (1.3, "reproduced"),
-    "constant_sigma": (0.87, "held"),
+    "constant_sigma": (0.9, "held"),
     "hardness_ceiling": (0.45 / (0.5 * math.sqrt(4 / 3)), "held"),
     "hardness_found": (0.42, "target met"),
     "ablation": (1.0, "consistent"),

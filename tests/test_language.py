@@ -89,7 +89,7 @@ def test_cells_of_errors_keep_their_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "loss"}, "task=loss: must be one of errors, language"),
+        ({"task": "loss"}, "task=loss: must be one of errors, structured, hardness, language"),
         ({"task": "errors", "keep_recent": 2}, "keep_recent=2: must be 0 but for task=language"),
         ({"keep_recent": -1}, "keep_recent=-1: must be at least 0"),
         ({"keep_recent": 12}, r"sizes=\[12, 48\]: must be above keep_recent=12"),

@@ -130,7 +130,7 @@ def test_first_page_numbers_are_computed():
     verdicts = FOUND["found_verdicts"](results)
     total, *counts = (int(count) for count in re.findall(r"\d+", verdicts.partition(";")[0]))
     assert total == len(CLAIMS) == sum(counts)
-    assert FOUND["found_verdicts"](empty) == f"{len(CLAIMS)} claims: {len(CLAIMS)} not run"
+    assert FOUND["found_verdicts"](empty).startswith(f"{len(CLAIMS)} claims: {len(CLAIMS)} not run;")
     assert 0.5 < float(FOUND["found_constant"](results)) < 1.3
     fixed = float(FOUND["found_league_fixed"](results).partition(" [")[0])
     assert fixed == pytest.approx(0.6, rel=0.02)  # 0.6 unweighted, 0.5 tilted: the larger

@@ -21,7 +21,7 @@ from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.config import register
-from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, read_table
+from attention_coresets.study.table import COLUMNS, HARDNESS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
 from tables import INSTANCE
 
@@ -106,7 +106,7 @@ def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> No
 
 def test_rows_have_the_stated_columns_and_one_row_a_size_and_head() -> None:
     rows = run_cell(configuration())
-    assert [set(row) for row in rows] == [set(COLUMNS) - {*LABELS, *HEADS, *LANGUAGE}] * 4
+    assert [set(row) for row in rows] == [set(COLUMNS) - {*LABELS, *HEADS, *LANGUAGE, *HARDNESS, "objective"}] * 4
     assert [(row["size"], row["head"]) for row in rows] == [(8, 0), (8, 1), (48, 0), (48, 1)]
     assert all(row["error"] < 1e-13 for row in rows if row["size"] == 48)
     first = rows[0]

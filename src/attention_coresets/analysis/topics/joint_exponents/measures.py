@@ -1,6 +1,7 @@
 """What the claims of the joint exponents measure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def coordinate_exponent(symbol: str) -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         rows = far(coordinate_rows(results))
-        return [_exponent(rows, symbol, False, "r ≥ 16 (e^ρ − 1)")] if len(rows) else []
+        return [_alike(_exponent(rows, symbol, False, "r ≥ 16 (e^ρ − 1)"))] if len(rows) else []
 
     return measure
 
@@ -49,6 +50,13 @@ def _exponent(rows: pd.DataFrame, symbol: str, finite: bool, label: str) -> Meas
         return Measured(label, joint(rows, finite=finite).exponents[symbol], unit=_UNIT)
     except ValueError as reason:
         return Measured(label, NOTHING, str(reason), unit=_UNIT)
+
+
+def _alike(part: Measured) -> Measured:
+    """Instances of Hadamard pairs are alike up to symmetry: without luck the value is exact, and has no interval."""
+    found = part.estimate
+    exact = found.high - found.low < 1e-6
+    return replace(part, estimate=replace(found, low=found.value, high=found.value, exact=True)) if exact else part
 
 
 def coordinate_rows(results: Results, signs: str = "hadamard") -> pd.DataFrame:
@@ -61,7 +69,7 @@ def coordinate_over_floor() -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         return [
-            Measured(setting(at), median_of(group, "over_iv"), unit=_UNIT)
+            _alike(Measured(setting(at), median_of(group, "over_iv"), unit=_UNIT))
             for at, group in groups(coordinate_rows(results), CONFIGURATION)
         ]
 
@@ -73,7 +81,7 @@ def coordinate_median() -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         rows = coordinate_rows(results)
-        return [Measured(f"{len(rows)} rows", median_of(rows, "over_iv"), unit=_UNIT)] if len(rows) else []
+        return [_alike(Measured(f"{len(rows)} rows", median_of(rows, "over_iv"), unit=_UNIT))] if len(rows) else []
 
     return measure
 

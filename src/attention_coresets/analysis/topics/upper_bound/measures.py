@@ -12,7 +12,7 @@ from attention_coresets.analysis.topics.upper_bound.ceiling import held_to_bound
 
 EXPERIMENT, WALK = "upper_bound", "walk_tilted"
 CONSTANT = "constant_sigma"
-_CORESET = ["cache", "cache_params", "rho", "seed", "head", "draw", "size"]
+_CORESET = ["cache", "cache_params", "objective", "rho", "seed", "head", "draw", "size"]
 _SETTING = ["cache", "cache_params", "n", "d", "rho", "size"]
 
 
