@@ -34,16 +34,14 @@ def _matched(rows: pd.DataFrame, optima: pd.DataFrame) -> pd.DataFrame:
     both = rows.merge(best, on=[*CACHE, "size"])
     error, floor = column(both, "error"), column(both, "best")
     ratio = np.where(floor > ROUNDING, error / np.maximum(floor, ROUNDING), np.nan)
-    sizes = [
-        _size_at(rows, cache, target) for cache, target in zip(both[CACHE].itertuples(index=False), floor, strict=True)
-    ]
-    return both.assign(error_ratio=ratio, size_ratio=np.array(sizes, dtype=float) / column(both, "size"))
+    return both.assign(error_ratio=ratio, size_ratio=_size_at(rows, both) / column(both, "size"))
 
 
-def _size_at(rows: pd.DataFrame, cache: tuple, target: float) -> float:
-    """The least measured size of this construction on this cache with error at most the target."""
-    same = (rows[CACHE] == list(cache)).all(axis=1) & (column(rows, "error") <= target + ROUNDING)
-    return float(column(rows.loc[same], "size").min()) if bool(same.any()) else np.inf
+def _size_at(rows: pd.DataFrame, both: pd.DataFrame) -> np.ndarray:
+    """For each row of `both` the least size in `rows` on the same cache with error at most `best`; infinite if none."""
+    pairs = both[[*CACHE, "best"]].assign(row=range(len(both))).merge(rows[[*CACHE, "size", "error"]], on=CACHE)
+    enough = pairs.loc[column(pairs, "error") <= column(pairs, "best") + ROUNDING]
+    return enough.groupby("row")["size"].min().reindex(range(len(both)), fill_value=np.inf).to_numpy(dtype=float)
 
 
 def over_caches(rows: pd.DataFrame) -> Estimate:
