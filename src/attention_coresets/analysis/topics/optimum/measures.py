@@ -41,7 +41,7 @@ def _size_at(rows: pd.DataFrame, both: pd.DataFrame) -> np.ndarray:
     """For each row of `both` the least size in `rows` on the same cache with error at most `best`; infinite if none."""
     pairs = both[[*CACHE, "best"]].assign(row=range(len(both))).merge(rows[[*CACHE, "size", "error"]], on=CACHE)
     enough = pairs.loc[column(pairs, "error") <= column(pairs, "best") + ROUNDING]
-    return enough.groupby("row")["size"].min().reindex(range(len(both)), fill_value=np.inf).to_numpy(dtype=float)
+    return enough.groupby("row")["size"].min().astype(float).reindex(range(len(both)), fill_value=np.inf).to_numpy()
 
 
 def over_caches(rows: pd.DataFrame) -> Estimate:
