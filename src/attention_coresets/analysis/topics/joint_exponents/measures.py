@@ -95,7 +95,7 @@ def best_over(results: Results, experiment: str, name: str, arms: Sequence[str] 
     for at, instance in groups(rows.dropna(subset=[name]), CONFIGURATION):
         found = {part["arm"]: median_of(group, name) for part, group in groups(instance, ["arm"])}
         best = min(found, key=lambda arm, found=found: found[arm].value)
-        parts.append(Measured(setting({"arm": best, **at}, "arm"), found[best], unit=_UNIT))
+        parts.append(_alike(Measured(setting({"arm": best, **at}, "arm"), found[best], unit=_UNIT)))
     return parts
 
 
