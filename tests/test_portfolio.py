@@ -140,6 +140,7 @@ def test_the_portfolio_errs_less_than_swaps_alone(family, model):
     assert (portfolio.log_weights is None) == (model == "unweighted")
 
 
+@pytest.mark.slow
 def test_close_to_the_best_subset_of_tiny_caches():
     angles = torch.linspace(0, 2 * torch.pi, 90, dtype=torch.float64)[:-1]
     ring = torch.stack([angles.cos(), angles.sin()], -1)
@@ -163,6 +164,7 @@ def test_a_start_is_no_worse_than_the_one_given():
     assert after <= 1.05 * before
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("model", FIXED)
 def test_a_head_is_the_same_in_every_batch(model):

@@ -99,7 +99,7 @@ def test_pages_round_trip(root):
     assert "walk_tilted (tilted)" in readme
 
 
-@pytest.mark.parametrize("name", ["README.md", "paper_repro.md"])
+@pytest.mark.parametrize("name", ["README.md", pytest.param("paper_repro.md", marks=pytest.mark.slow)])
 def test_check_catches_a_changed_number(root, name, capsys):
     path = root / name
     before = path.read_text()
@@ -170,7 +170,7 @@ def test_tolerances_set_after_a_run_or_a_pilot_are_marked(page):
     assert page.count("≥ 1 †") == 1
     pilots = [claim for claim in CLAIMS if claim.expected.pilot]
     assert {"floor_factor", "constant_issue", "real_rho"} < {claim.id for claim in pilots}
-    assert all(f"{claim.says} [{claim.expected} ‡]" in page or f"{claim.says} ‡" in page for claim in pilots)
+    assert all(f"{claim.says} [{claim.expected.marked}]" in page or f"{claim.says} ‡" in page for claim in pilots)
 
 
 def test_what_was_added_after_a_look_is_said_in_the_row(page):
@@ -178,7 +178,7 @@ def test_what_was_added_after_a_look_is_said_in_the_row(page):
     assert {"league_free_unseen_more", "real_loss_8"} < {claim.id for claim in added}
     for claim in added:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{claim.id}`"))
-        assert " § |" in row
+        assert " § |" in row or row.endswith("| – | – | not run |")
         assert any(
             line.startswith("§") and f"`{claim.id}`" in line and claim.added in line for line in page.split("\n")
         )
@@ -261,6 +261,7 @@ def test_committed_pages_agree_with_committed_results():
     assert report_script.main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_the_last_digits_of_the_results_decide_nothing(tmp_path):
     """Another processor's errors, alike to 1e-15: the same picks among arms that tie, intervals and statuses."""
     pages = []
