@@ -72,9 +72,10 @@ def test_a_cell_sees_norms_and_biases(family):
     assert row["sigma"] == pytest.approx(sigma, abs=1e-9)
     assert row["constant"] == pytest.approx(9 * row["error"] / (math.sqrt(2) * math.exp(2 * sigma)))
 
-    from attention_coresets.study.errors import _CONSTRUCTION, _generator
+    from attention_coresets.study.errors import _CONSTRUCTION
+    from attention_coresets.study.parts import generator_of
 
-    kept = make_coreset("gram_schmidt_walk")(cache, 9, 2.0, [_generator(3, 0, _CONSTRUCTION, 9)])
+    kept = make_coreset("gram_schmidt_walk")(cache, 9, 2.0, [generator_of(3, 0, _CONSTRUCTION, 9)])
     keys, values = cache.keys.numpy(), cache.values.numpy()
     chosen = kept.indices.numpy()
     errors = [

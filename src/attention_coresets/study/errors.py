@@ -12,13 +12,12 @@ from attention_coresets.bodies import QueryBody, ellipsoid
 from attention_coresets.caches import CACHES, make_cache, token_order
 from attention_coresets.compiled import compiled_runs
 from attention_coresets.coresets import make_coreset
-from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.geometry.coverage import total_sensitivity
 from attention_coresets.lower_bound import FLOORS, signed_clusters_bounds
 from attention_coresets.models.captured import load_head
 from attention_coresets.models.heads import RealHead, heldout_errors
 from attention_coresets.study.identity import has_floors
-from attention_coresets.study.parts import device_of, facts, named, timed
+from attention_coresets.study.parts import device_of, facts, generator_of, named, timed
 from attention_coresets.study.provenance import fast_path
 from attention_coresets.theory import radius, tilt
 
@@ -95,7 +94,7 @@ def _construction(
     draw = [config["draw"]] if config.get("draw", 0) else []  # the first has the numbers that all cells had before
 
     def build(size: int) -> Coreset:
-        generators = [_generator(config["seed"], h, _CONSTRUCTION, size, *draw) for h in range(config["heads"])]
+        generators = [generator_of(config["seed"], h, _CONSTRUCTION, size, *draw) for h in range(config["heads"])]
         coreset = construct(cache, size=size, rho=config["rho"], generator=generators, **extra)
         return coreset if viewed is None else viewed.outside(coreset, whole)
 
@@ -103,12 +102,8 @@ def _construction(
 
 
 def attack(config: Mapping[str, Any], cache: Cache, coreset: Coreset, size: int, body: QueryBody | None) -> WorstQuery:
-    generator = _generator(config["seed"], 0, _ADVERSARY, size)
+    generator = generator_of(config["seed"], 0, _ADVERSARY, size)
     return worst_query(cache, coreset, config["rho"], generator=generator, body=body, **config["adversary"])
-
-
-def _generator(seed: int, head: int, stream: int, *numbers: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(seed, head, stream, *numbers))
 
 
 def facts_of_heads(config: Mapping[str, Any], cache: Cache, body: QueryBody | None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from attention_coresets.coresets import make_coreset
+from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.study.identity import cell_hash, without_later
 from attention_coresets.study.provenance import device_name, provenance
 
@@ -50,6 +51,11 @@ def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
         "dtype": config["compute"]["dtype"],
         **provenance(),
     }
+
+
+def generator_of(seed: int, head: int, stream: int, *numbers: int) -> torch.Generator:
+    """The random numbers of one head and, say, size; `stream` sets those of constructions and adversaries apart."""
+    return torch.Generator().manual_seed(seed_of(seed, head, stream, *numbers))
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

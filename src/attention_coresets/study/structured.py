@@ -12,9 +12,8 @@ from torch import Tensor
 from attention_coresets.adversary.structured import structured_worst
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets.exact.coordinate_subset import coordinates
-from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
-from attention_coresets.study.parts import facts, named, timed
+from attention_coresets.study.parts import facts, generator_of, named, timed
 from attention_coresets.study.table import UNKNOWN
 
 _ADVERSARY = 2  # stream of random numbers, as that of cells of errors
@@ -62,7 +61,7 @@ def _errors(
             signs[head],
             weights[head],
             config["rho"],
-            generator=torch.Generator().manual_seed(seed_of(config["seed"], head, _ADVERSARY, size)),
+            generator=generator_of(config["seed"], head, _ADVERSARY, size),
             **effort,
         ).error
         for head in range(len(signs))

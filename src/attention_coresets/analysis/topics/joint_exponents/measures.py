@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
-from attention_coresets.analysis.parts.measured import Measure, Measured, exactly, setting
+from attention_coresets.analysis.parts.measured import Measure, Measured, least, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, median_of
-from attention_coresets.analysis.stats.frames import column, groups
+from attention_coresets.analysis.stats.frames import groups
 from attention_coresets.analysis.topics.joint_exponents.fits import joint
 from attention_coresets.analysis.topics.joint_exponents.rows import (
     CONFIGURATION,
@@ -59,8 +58,9 @@ def _alike(part: Measured) -> Measured:
     return replace(part, estimate=replace(found, low=found.value, high=found.value, exact=True)) if exact else part
 
 
-def coordinate_rows(results: Results, signs: str = "hadamard") -> pd.DataFrame:
-    rows = designed(results, LARGE)
+def coordinate_rows(results: Results, signs: str = "hadamard", half: bool = True) -> pd.DataFrame:
+    """The coordinate subset's rows of one kind of signs, those of m = n/2 where `half`."""
+    rows = designed(results, LARGE, half)
     return rows.loc[rows["signs"] == signs]
 
 
@@ -119,11 +119,6 @@ def least_over_v() -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, WEIGHTS, LARGE)])
-        rows = rows.dropna(subset=["over_v"])
-        if rows.empty:
-            return []
-        values = column(rows, "over_v")
-        where = setting(rows.iloc[int(np.argmin(values))].to_dict(), "arm")
-        return [Measured(f"{where}, least of {len(rows)} rows", exactly(float(values.min()), len(rows)), unit="rows")]
+        return least(rows.dropna(subset=["over_v"]), "over_v")
 
     return measure

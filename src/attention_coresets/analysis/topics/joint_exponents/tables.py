@@ -15,7 +15,6 @@ from attention_coresets.analysis.topics.joint_exponents.rows import (
     CONFIGURATION,
     EXPONENTS,
     KNOWS,
-    LARGE,
     WEIGHTS,
     decades,
     designed,
@@ -109,7 +108,7 @@ def _shares(results: Results) -> str:
     )
     lines = []
     for signs in ("hadamard", "random"):
-        rows = _of_all_shares(results, signs)
+        rows = coordinate_rows(results, signs, half=False)
         cells = [column(rows.loc[rows["share"] == share], "over_iv") for share in (0.5, 0.25, 0.125)]
         words = [f"{number(float(np.median(x)))} ({number(x.max())})" for x in cells]
         pooled = [
@@ -118,11 +117,6 @@ def _shares(results: Results) -> str:
         lines.append([signs, *words, *pooled])
     head = ["Signs", "m = n/2", "m = n/4", "m = n/8", "(iv) pooled, without: α β γ", "with: α β γ"]
     return note + table(head, lines)
-
-
-def _of_all_shares(results: Results, signs: str) -> pd.DataFrame:
-    rows = designed(results, LARGE, half=False)
-    return rows.loc[rows["signs"] == signs]
 
 
 def weights(results: Results) -> str:
