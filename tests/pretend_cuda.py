@@ -171,7 +171,7 @@ def _kind(func: Any) -> _Kind:
         waits=name in _WAITS or (name, overload) == ("repeat_interleave", "Tensor"),
         copies=name in ("_to_copy", "copy_"),
         indexes=name in ("index", "index_put", "index_put_", "_index_put_impl_"),
-        takes_scalars=torch.Tag.pointwise in func.tags or name.startswith(("index_fill", "fill")),
+        takes_scalars=torch.Tag.pointwise in func.tags or name.startswith(("index_fill", "fill", "masked_fill")),
         in_place=name.endswith("_"),
         reshapes_in_place=torch.Tag.inplace_view in func.tags,
     )
