@@ -22,6 +22,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
 _SHELLS = 32
+_ROUNDS = 6  # each takes the radius of the output from the one before; more gain little
 _OVERFLOW = 300.0  # log of what is too large to be multiplied by itself
 
 
@@ -54,7 +55,7 @@ def _about(difference: Difference, rho: float) -> Tensor:
     best = torch.full_like(z, math.inf)
     # the coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o, from
     # which follows the next
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         best = torch.minimum(best, series.bound(series.signed, output))
         output = torch.minimum(output, centred + best)
     return torch.where(z > _OVERFLOW, math.inf, best * scale)
@@ -107,7 +108,7 @@ class _Series:
         `output` ``[H]`` is the radius of the coreset's output; None leaves it out.
         """
         name = "full" if output is None else "signed"
-        alpha, square = degree_weights(moments, self.factor[..., -1], output, self.rounding[name])
-        numerator = ((self.factor.square() / alpha.unsqueeze(-1)).sum(1) * square.unsqueeze(-1)).sqrt()
+        found = degree_weights(moments, self.factor[..., -1], output, self.rounding[name])
+        numerator = ((self.factor.square() / found.alpha.unsqueeze(-1)).sum(1) * found.square.unsqueeze(-1)).sqrt()
         rest = self.rest[name] if output is None else self.rest[name] + self.rest["output"] * output
         return ((numerator + rest.unsqueeze(-1)) / self.log_floor.exp()).amax(-1)
