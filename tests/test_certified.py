@@ -32,7 +32,8 @@ def test_the_certificate_never_rises(family):
     cache = small_cache(family, n=32, heads=1)
     start = swapped(cache, 10)
     found = certified(cache, start, RHO)
-    assert found.indices.shape == start.indices.shape and len(set(found.indices[0].tolist())) == 10
+    assert found.indices.shape == start.indices.shape
+    assert len(set(found.indices[0].tolist())) == 10
     # SEARCHED: each certificate is the least of those that a search met
     assert kernel_certificate(cache, found, RHO) <= kernel_certificate(cache, start, RHO) * (1 + SEARCHED) + 1e-12
 
@@ -84,7 +85,7 @@ def test_a_head_does_not_see_its_batch():
 
 
 def test_a_weighted_token_stands_for_equal_ones():
-    """Two halves of a cache, the second twice: weights 1 and 2 in place of repeated tokens. Same ceilings throughout."""
+    """Two halves of a cache, the second twice: weights 1 and 2 in place of repeated tokens; the same ceilings."""
     cache = small_cache("sphere", n=40)
     log_weights = torch.cat([torch.zeros(20), torch.full((20,), 2.0).log()]).double()
     weighted = WeightedCache(cache.keys, cache.values, log_weights)
