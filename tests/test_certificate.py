@@ -152,7 +152,7 @@ def test_negative_weights_would_break_the_ceiling():
     e = (q * x[..., 0]).exp()
     ours = (e * weights * u[..., 0]).sum(-1) / (e * weights).sum(-1)
     error = ((e * u[..., 0]).sum(-1) / e.sum(-1) - ours).abs().max()
-    assert kernel._about(found, 1.0) < error
+    assert kernel.ceiling_about(found, 1.0) < error
 
 
 def test_an_exact_coreset_is_certified_exact():

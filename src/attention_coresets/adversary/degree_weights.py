@@ -1,47 +1,76 @@
 """Finds the weights of the degrees with which the kernel certificate is least (docs/certificates.md)."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-_ROUNDS = 40  # of the search for alpha
+POWERS = tuple(2.0 + step for step in range(40))
 _HEIGHTS = (2.0**-4, 2.0**6)  # limits of b, what the appended 1 is multiplied by, in units of max |u|
-_NEAR = (0.7, 1.0, 1.4)  # steps of b in a round
+_HEIGHT_STEP = 0.1  # of log b, towards where the product is stationary; larger steps swing in some cases
 
 
-def degree_weights(moments: Tensor, factor: Tensor, output: Tensor | None, rounding: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds weights alpha ``[H, J+1]`` of little product (sum_j factor_j^2 / alpha_j) times square, and returns both.
+@dataclass(frozen=True)
+class DegreeWeights:
+    """What a search found.
 
-    square ``[H]`` is the largest of y^T (sum_j alpha_j M_j) y over the y allowed. It is bounded by the least over b of
-    (1 + output^2 / b^2) lambda_max, with the last row and column times b.
-
-    The dual maximises the concave sum_j factor_j sqrt(<M_j, Y>) over mixtures Y of y y^T. Frank-Wolfe steps on it need
-    only the top eigenvector of the weighted sum.
+    - alpha ``[H, J+1]`` and square ``[H]``: the weights, and a bound on the form that they make; the best met
+    - mixture ``[H, e, e]``: Y of the last step, of which the forms y y^T are that are nearly the largest
     """
-    heads, rows = len(moments), torch.arange(len(moments), device=moments.device)
-    stretch = moments.new_ones(heads, 1 if output is None else len(_NEAR), moments.shape[-1])
-    lift, b = torch.ones_like(stretch[..., 0]), moments.new_ones(heads)
-    mixture = torch.eye(moments.shape[-1], dtype=moments.dtype, device=moments.device) / moments.shape[-1]
-    mixture, tiny = mixture.expand(heads, -1, -1), rounding.unsqueeze(-1).clamp_min(1e-300)
+
+    alpha: Float[Tensor, "H degrees"]
+    square: Float[Tensor, "H"]
+    mixture: Float[Tensor, "H e e"]
+
+
+def degree_weights(
+    moments: Float[Tensor, "H degrees e e"],
+    factor: Float[Tensor, "H degrees"],
+    output: Float[Tensor, "H"] | None,
+    rounding: Float[Tensor, "H"],
+    powers: Sequence[float] = POWERS,
+) -> DegreeWeights:
+    """Finds weights alpha of little product (sum_j factor_j^2 / alpha_j) times square.
+
+    square is the largest of y^T (sum_j alpha_j M_j) y over the y allowed. It is bounded, for any b, by
+    (1 + output^2 / b^2) lambda_max, with the last row and column times b; None leaves `output` and b out.
+
+    The dual maximises the concave sum_j factor_j sqrt(<M_j, Y>) over mixtures Y of y y^T; for a given Y the best alpha
+    are explicit. Many eigenvalues are nearly the largest where the coreset is good, and then the best Y is of full
+    rank, which steps towards one y y^T each reach slowly. So a step of Frank-Wolfe goes towards A^{p-1} / tr A^{p-1}
+    with A = sum_j alpha_j M_j: a p-norm of the eigenvalues stands for their maximum. `powers` are the p of the steps.
+
+    Cost: for each step and head an eigendecomposition of e rows and O(degrees e^2).
+    """
+    identity = torch.eye(moments.shape[-1], dtype=moments.dtype, device=moments.device)
+    mixture, b = (identity / len(identity)).expand(len(moments), -1, -1), torch.ones_like(rounding)
+    tiny = rounding.unsqueeze(-1).clamp_min(1e-300)
     # any alpha and any b are valid: the best met is kept, whether or not the steps have converged
-    best, kept = moments.new_full((heads,), math.inf), (torch.ones_like(factor), rounding)
-    for step in range(_ROUNDS):
-        if output is not None:
-            stretch[..., -1] = (b.unsqueeze(-1) * b.new_tensor(_NEAR)).clamp(*_HEIGHTS)
-            lift = 1 + (output.unsqueeze(-1) / stretch[..., -1]).square()
-        # for a given mixture the best weights are explicit: factor_j / sqrt(<M_j, Y>)
+    best, alpha_kept, square_kept = torch.full_like(rounding, math.inf), torch.ones_like(factor), rounding
+    for step, power in enumerate(powers):
         alpha = (factor / ((moments * mixture.unsqueeze(1)).sum((-2, -1)) + tiny).sqrt()).clamp_min(1e-300)
+        lift, stretch = torch.ones_like(b), torch.ones_like(mixture[..., 0])
+        if output is not None:
+            lift, stretch[..., -1] = 1 + (output / b).square(), b
         total = (alpha[..., None, None] * moments).sum(1)
-        values, vectors = torch.linalg.eigh(total.unsqueeze(1) * stretch.unsqueeze(-1) * stretch.unsqueeze(-2))
+        values, vectors = torch.linalg.eigh(total * stretch.unsqueeze(-1) * stretch.unsqueeze(-2))
         # the computed moments are off by `rounding` each, and so is the eigenvalue of their sum
-        slack = (alpha.sum(-1) * rounding).unsqueeze(-1) * stretch.amax(-1).square()
-        square, at = (lift * (values[..., -1].clamp_min(0) + slack)).min(-1)
+        square = lift * (values[..., -1].clamp_min(0) + alpha.sum(-1) * rounding * stretch.amax(-1).square())
         product = (factor.square() / alpha).sum(-1) * square
         better = product < best
-        best, b = torch.where(better, product, best), stretch[rows, at, -1]
-        kept = (torch.where(better.unsqueeze(-1), alpha, kept[0]), torch.where(better, square, kept[1]))
-        y = vectors[rows, at, :, -1] * stretch[rows, at] * lift[rows, at].sqrt().unsqueeze(-1)
-        # the step length of Frank-Wolfe that needs no search
-        mixture = mixture + 2 / (step + 3) * (y.unsqueeze(-1) * y.unsqueeze(-2) - mixture)
-    return kept
+        best = torch.where(better, product, best)
+        alpha_kept = torch.where(better.unsqueeze(-1), alpha, alpha_kept)
+        square_kept = torch.where(better, square, square_kept)
+        shares = (values.clamp_min(0) / values[..., -1:].clamp_min(1e-300)).clamp_max(1) ** (power - 1)
+        shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-300)  # without any moment there is no largest
+        if output is not None:
+            # the product is stationary in b where the last row has the share output^2 / (output^2 + b^2)
+            last = (vectors[..., -1, :].square() * shares).sum(-1).clamp(1e-12, 1 - 1e-12)
+            aim = (output.clamp_min(1e-300) * (1 / last - 1).sqrt()).clamp(*_HEIGHTS)
+            b = b * (aim / b) ** _HEIGHT_STEP
+        y = vectors * (stretch * lift.sqrt().unsqueeze(-1)).unsqueeze(-1)
+        mixture = mixture + 2 / (step + 4) * ((y * shares.unsqueeze(-2)) @ y.mT - mixture)
+    return DegreeWeights(alpha_kept, square_kept, mixture)

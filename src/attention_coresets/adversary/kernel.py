@@ -9,20 +9,22 @@ the kernel e^{a^2 <x,y>}, and the best ones are found here. docs/certificates.md
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.adversary.degree_weights import degree_weights
+from attention_coresets.adversary.degree_weights import POWERS, DegreeWeights, degree_weights
 from attention_coresets.adversary.difference import Difference, differences
 from attention_coresets.adversary.moments import degrees_needed, log_tail, token_moments
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
 _SHELLS = 32
-_OVERFLOW = 300.0  # log of what is too large to be multiplied by itself
+_ROUNDS = 6  # each takes the radius of the output from the one before; more gain little
+OVERFLOW = 300.0  # log of what is too large to be multiplied by itself
 
 
 def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
@@ -32,37 +34,40 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
     where the series overflows: rho max |k - mean| above 300. The law under Z, the weights of the degrees, the height b
     of the appended number and the radius of the coreset's output are optimised; the rounding of the moments is added.
 
-    Cost: about n^2 (d + 2 J (dv + 1)) flops for each of three laws. J is about 1.5 z + 15 degrees, at most 80, for
-    z = rho max |x|.
+    Cost: about n^2 (d + 2 J (dv + 1)) flops for each of three laws, on the cache's device, and 280
+    eigenproblems of dv + 1 rows on the CPU for each. J is about 1.5 z + 15 degrees, at most 80, for z = rho max |x|.
     Memory: four blocks of 8 MB and 4 J (dv + 1)^2 moments a head, whatever n.
 
     Raises ValueError for rho that is not positive.
     """
     check_rho(rho)
-    found = [_about(difference, rho) for difference in differences(cache, coreset, rho)]
-    return torch.stack(found).amin(0).reshape(cache.heads)
+    found = [ceiling_about(difference, rho) for difference in differences(cache, coreset, rho)]
+    return torch.stack(found).amin(0).reshape(cache.heads).to(cache.keys.device)
 
 
-def _about(difference: Difference, rho: float) -> Tensor:
-    """Returns the ceiling about one law ``[H]``."""
+def ceiling_about(difference: Difference, rho: float) -> Tensor:
+    """Returns the ceiling about one law ``[H]``, on the CPU."""
     scale = difference.output_radius.clamp_min(1e-300)
     difference = replace(difference, u=difference.u / scale[:, None, None])
-    z = rho * difference.reach
-    series = _Series.of(difference, rho, degrees=degrees_needed(float(z.max().clamp_max(_OVERFLOW))))
+    z, scale = torch.stack([rho * difference.reach, scale]).cpu()
+    # what follows the sums over tokens is many small eigenproblems, which a GPU would solve one after another
+    series = Series.of(difference, rho, degrees=degrees_needed(float(z.max().clamp_max(OVERFLOW))))
     output = torch.ones_like(z)
     centred = series.bound(series.full, None).clamp_max(1.0)  # |Attn(q) - mean_p(v)|
     best = torch.full_like(z, math.inf)
     # the coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o, from
     # which follows the next
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         best = torch.minimum(best, series.bound(series.signed, output))
         output = torch.minimum(output, centred + best)
-    return torch.where(z > _OVERFLOW, math.inf, best * scale)
+    return torch.where(z > OVERFLOW, math.inf, best * scale)
 
 
 @dataclass(frozen=True)
-class _Series:
+class Series:
     """Moments of degrees 0..J about one law, and what multiplies them; all over n, with keys over their reach.
+
+    Made on the tokens' device, held on the CPU:
 
     - full ``[H, J+1, dv, dv]``: moments of W_i u_i
     - signed ``[H, J+1, dv+1, dv+1]``: moments of c_i (u_i, 1)
@@ -80,7 +85,7 @@ class _Series:
     rounding: dict[str, Tensor]
 
     @staticmethod
-    def of(difference: Difference, rho: float, degrees: int) -> "_Series":
+    def of(difference: Difference, rho: float, degrees: int) -> "Series":
         """Computes the series of one difference up to `degrees`."""
         x, u, c = difference.x, difference.u, difference.c
         reach = difference.reach.clamp_min(1e-300)
@@ -88,18 +93,28 @@ class _Series:
         edges = torch.linspace(0, rho, _SHELLS + 1, dtype=x.dtype, device=x.device)
         j = torch.arange(degrees + 1, dtype=x.dtype, device=x.device)
         logs = (edges[1:] * reach[:, None]).log().unsqueeze(1) * j[:, None] - torch.lgamma(j + 1)[:, None]
-        logs = logs.clamp_max(_OVERFLOW)
-        tail = log_tail((rho * x.norm(dim=-1)).clamp_max(_OVERFLOW), j[-1]).exp()
+        logs = logs.clamp_max(OVERFLOW)
+        tail = log_tail((rho * x.norm(dim=-1)).clamp_max(OVERFLOW), j[-1]).exp()
         sizes, n = u.norm(dim=-1), x.shape[-2]
         own = sizes if difference.weights is None else sizes * difference.weights
-        rest = {
-            "full": (tail * own).mean(-1),
-            "signed": (tail * c.abs() * sizes).mean(-1),
-            "output": (tail * c.abs()).mean(-1),
-        }
         unit = 4 * (n + degrees) * (u.shape[-1] + 1) * torch.finfo(x.dtype).eps
-        rounding = {"full": unit * own.mean(-1) ** 2, "signed": unit * (c.abs() * (sizes + 1)).mean(-1) ** 2}
-        return _Series(full, signed, logs.exp(), difference.log_floor(edges[:-1], edges[1:]), rest, rounding)
+        bounds = [(tail * own).mean(-1), (tail * c.abs() * sizes).mean(-1), (tail * c.abs()).mean(-1)]
+        bounds += [unit * own.mean(-1) ** 2, unit * (c.abs() * (sizes + 1)).mean(-1) ** 2]
+        *rest, of_full, of_signed = torch.stack(bounds).cpu()
+        rest = dict(zip(("full", "signed", "output"), rest, strict=True))
+        log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
+        rounding = {"full": of_full, "signed": of_signed}
+        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
+
+    @property
+    def degrees(self) -> int:
+        """Returns J."""
+        return self.signed.shape[1] - 1
+
+    def weigh(self, moments: Tensor, output: Tensor | None, powers: Sequence[float] = POWERS) -> DegreeWeights:
+        """Finds weights of the degrees for `bound`, where the outer shell's factor is largest."""
+        rounding = self.rounding["full" if output is None else "signed"]
+        return degree_weights(moments, self.factor[..., -1], output, rounding, powers)
 
     def bound(self, moments: Tensor, output: Tensor | None) -> Tensor:
         """Bounds the quotient whose moments are given over the ball ``[H]``.
@@ -107,7 +122,7 @@ class _Series:
         `output` ``[H]`` is the radius of the coreset's output; None leaves it out.
         """
         name = "full" if output is None else "signed"
-        alpha, square = degree_weights(moments, self.factor[..., -1], output, self.rounding[name])
-        numerator = ((self.factor.square() / alpha.unsqueeze(-1)).sum(1) * square.unsqueeze(-1)).sqrt()
+        found = self.weigh(moments, output)
+        numerator = ((self.factor.square() / found.alpha.unsqueeze(-1)).sum(1) * found.square.unsqueeze(-1)).sqrt()
         rest = self.rest[name] if output is None else self.rest[name] + self.rest["output"] * output
         return ((numerator + rest.unsqueeze(-1)) / self.log_floor.exp()).amax(-1)

@@ -152,6 +152,8 @@ _ROWS = (
          axis=OWN, model="free", refinement="minimax_weights"),
     _arm("minimax_free_random_queries", "gram_schmidt_walk", "ours, random queries only (free)", FREE, "v",
          axis=OWN, model="free", refinement="minimax_random"),
+    _arm("certificate_free", "gram_schmidt_walk", "ours: exchanges for the certificate (free)", FREE, "P",
+         axis=OWN, model="free", refinement="certificate"),
     _arm("streaming_llm", "streaming_llm", "StreamingLLM (unweighted)", "#949494", "s"),
     _arm("h2o", "h2o", "H2O (unweighted)", "#8c564b", "s"),
     _arm("snapkv", "snapkv", "SnapKV (unweighted)", UNWEIGHTED, "s", window=16),

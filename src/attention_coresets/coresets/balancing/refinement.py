@@ -5,6 +5,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.coresets.base import kept_tokens
+from attention_coresets.coresets.kernel.certified import certified
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.kernel.law import Law, balancing_gram, capped_marginals
 from attention_coresets.coresets.kernel.refit import kernel_weights
@@ -20,8 +21,8 @@ _MINIMAX = {
     "minimax_weights": Minimax(exchange=False),
     "portfolio": Minimax(portfolio=True, rounds=3),
 }
-_FREE_ONLY = ("exchange", "minimax_weights")
-REFINEMENTS = ("none", "kernel_swaps", *_MINIMAX)
+_FREE_ONLY = ("exchange", "minimax_weights", "certificate")
+REFINEMENTS = ("none", "kernel_swaps", "certificate", *_MINIMAX)
 
 
 def check_refinement(model: str, refinement: str) -> None:
@@ -53,6 +54,8 @@ def refine(
     minimax_random: minimax on random queries, without ascents.
     exchange: of the free model, minimax without its rounds: what `exchange` gives.
     minimax_weights: of the free model, minimax without a change of tokens.
+    certificate: of the free model, exchanges and weights for a small kernel certificate (kernel/certified.py), from the
+        tokens of kernel_swaps on.
     portfolio: of the tilted and unweighted models, minimax from the best of many starts (minimax/portfolio.py).
 
     In the free model the tokens come from the tilted law, and get the best non-negative weights for the kernel
@@ -62,7 +65,7 @@ def refine(
     stands for (kernel/law.py), and log-weights are total.
     """
     settings, fixed, base = _MINIMAX.get(refinement), None, base_weights(cache)
-    if refinement == "kernel_swaps" or (settings and model != "free"):
+    if refinement in ("kernel_swaps", "certificate") or (settings and model != "free"):
         log_p = measure.log_p if base is None else measure.log_p + base
         marginals = capped_marginals(log_p, coreset.size)
         fixed = -marginals.clamp_min(1e-300).log()  # of every token
@@ -71,6 +74,8 @@ def refine(
     if model == "free":
         weights = kernel_weights(unit_kernel(cache.keys, cache.values, measure), coreset.indices, base)
         coreset, fixed = Coreset(coreset.indices, weights), None
+        if refinement == "certificate":
+            return certified(cache, coreset, rho)
     elif model == "unweighted" and base is None:
         coreset, fixed = Coreset(coreset.indices), None
     return minimax(cache, coreset, rho, model, fixed, generators, settings) if settings else coreset

@@ -1,0 +1,105 @@
+"""Refinement "certificate" lowers the kernel certificate, by a form that is the certificate's own."""
+
+import pytest
+import torch
+
+from attention_coresets import Cache, Coreset, WeightedCache, make_cache, make_coreset
+from attention_coresets.adversary import kernel_certificate
+from attention_coresets.adversary.difference import differences
+from attention_coresets.adversary.moments import token_moments
+from attention_coresets.coresets.kernel.certified import _Head, certified
+from tables import FAMILIES, generators, small_cache
+
+RHO = 2.0
+SEARCHED = 2e-3
+
+
+def swapped(cache, size, rho=RHO, seeds=(0,)):
+    """What the refinement begins with: tokens swapped for the kernel, weights fitted."""
+    return make_coreset("gram_schmidt_walk", model="free", refinement="kernel_swaps")(
+        cache, size, rho, generators(*seeds)
+    )
+
+
+def flat(cache, coreset):
+    return Cache(*(x.reshape(1, *x.shape[-2:]) for x in (cache.keys, cache.values))), Coreset(
+        coreset.indices.reshape(1, -1), coreset.log_weights.reshape(1, -1)
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_certificate_never_rises(family):
+    cache = small_cache(family, n=32, heads=1)
+    start = swapped(cache, 10)
+    found = certified(cache, start, RHO)
+    assert found.indices.shape == start.indices.shape
+    assert len(set(found.indices[0].tolist())) == 10
+    # SEARCHED: each certificate is the least of those that a search met
+    assert kernel_certificate(cache, found, RHO) <= kernel_certificate(cache, start, RHO) * (1 + SEARCHED) + 1e-12
+
+
+@pytest.mark.parametrize(("family", "share"), [("cap_outliers", 0.7), ("sphere", 0.95), ("clusters", 0.95)])
+def test_the_certificate_falls(family, share):
+    cache = make_cache(family, n=128, d=4, seed=3, heads=1)
+    start = swapped(cache, 32)
+    found = certified(cache, start, RHO)
+    assert kernel_certificate(cache, found, RHO) < share * kernel_certificate(cache, start, RHO)
+
+
+@pytest.fixture
+def head():
+    cache = make_cache("cap_outliers", n=40, d=3, seed=1, heads=1)
+    cache, coreset = flat(cache, swapped(cache, 9))
+    return _Head(next(iter(differences(cache, coreset, RHO))), RHO)
+
+
+@pytest.mark.rounding
+def test_moments_are_those_of_the_certificate(head, rng):
+    tokens, weights = torch.from_numpy(rng.permutation(40)[:9]), torch.from_numpy(rng.random(9))
+    weights = 40 * weights / weights.sum()
+    c = torch.ones(1, 40).double().index_put((torch.zeros(9, dtype=torch.long), tokens), -weights, accumulate=True)
+    x, u = head.law.x / head.law.reach, head.law.u / head.scale
+    wanted = token_moments(x, u, c, head.series.degrees)[1]
+    torch.testing.assert_close(head.moments(tokens, weights), wanted, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.rounding
+def test_the_form_is_that_of_the_weighted_moments(head, rng):
+    """w^T G w over weights of sum n is n^2 sum_j alpha_j <M_j, Y>, for any alpha and Y that the search finds."""
+    tokens, weights = torch.from_numpy(rng.permutation(40)[:9]), torch.from_numpy(rng.random(9))
+    weights = 40 * weights / weights.sum()
+    moments = head.moments(tokens, weights)
+    found = head.series.weigh(moments, torch.full((1,), 0.5).double(), (1.5, 2.0))
+    wanted = (found.alpha[..., None, None] * moments * found.mixture.unsqueeze(1)).sum()
+    gram = head._kernel(found)[tokens][:, tokens]
+    torch.testing.assert_close(weights @ gram @ weights / 40**2, wanted)
+
+
+def test_a_head_does_not_see_its_batch():
+    cache = small_cache("clusters", n=32, heads=2)
+    start = swapped(cache, 10, seeds=(0, 1))
+    together = certified(cache, start, RHO)
+    alone = certified(*flat(cache[1], start[1]), RHO)
+    assert torch.equal(together.indices[1], alone.indices[0])
+    torch.testing.assert_close(together.log_weights[1], alone.log_weights[0], rtol=0, atol=1e-9)
+
+
+def test_a_weighted_token_stands_for_equal_ones():
+    """Two halves of a cache, the second twice: weights 1 and 2 in place of repeated tokens; the same ceilings."""
+    cache = small_cache("sphere", n=40)
+    log_weights = torch.cat([torch.zeros(20), torch.full((20,), 2.0).log()]).double()
+    weighted = WeightedCache(cache.keys, cache.values, log_weights)
+    repeated = Cache(*(torch.cat([x, x[20:]]) for x in (cache.keys, cache.values)))
+    construct = make_coreset("gram_schmidt_walk", model="free", refinement="certificate")
+    coreset = construct(weighted, 12, RHO, *generators(0))
+    same = kernel_certificate(repeated, coreset, RHO)
+    torch.testing.assert_close(kernel_certificate(weighted, coreset, RHO), same, rtol=1e-5, atol=0)
+    start = make_coreset("gram_schmidt_walk", model="free")(weighted, 12, RHO, *generators(0))
+    assert same < kernel_certificate(weighted, start, RHO)
+
+
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_fixed_weights_are_refused(model):
+    message = f"refinement certificate fits weights, which the {model} model fixes; model must be free"
+    with pytest.raises(ValueError, match=message):
+        make_coreset("gram_schmidt_walk", model=model, refinement="certificate")
