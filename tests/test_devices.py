@@ -1,6 +1,6 @@
 """The same on a GPU as on the CPU: every family, construction, walk, ascent, certificate, stream, cell and model.
 
-The loops that a device runs are torch's: on the CPU too they run here without numba, beside a reference that has it.
+On the CPU a device's loops are torch's: they run here without numba, beside a reference that has it.
 Tolerances were set before anything was measured.
 """
 
@@ -44,8 +44,8 @@ OF_QUERIES = [name for name, kind in CORESETS.items() if kind.needs_queries or k
 
 @contextmanager
 def loops_of_a_device():
-    """The loops in torch, as on a GPU, whatever the device."""
-    with backend("torch"):
+    """A GPU's loops, whatever the device: Triton's on a GPU, and those in torch where there is none."""
+    with backend("auto" if torch.cuda.is_available() else "torch"):
         yield
 
 

@@ -16,6 +16,7 @@ from attention_coresets.coresets.base import MODELS, Construction, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.registry import check_name
+from attention_coresets.room import at_once
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Balancing(Construction):
         base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1]).to(torch.float64)
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
-        chunk = max(1, MAX_GRAM // cache.n**2)
+        chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
         parts = []
         for k, v, b, *u in zip(*(t.split(chunk) for t in (keys, values, base, *uniforms)), strict=True):
             heads = Cache(k, v) if own is None else WeightedCache(k, v, b)
