@@ -21,6 +21,7 @@ if find_spec("beartype"):  # before the packages are imported
     install_import_hook(["attention_coresets", "reference"], "beartype.beartype")
 
 from attention_coresets import CACHES, CORESETS
+from pretend_cuda import pretend_cuda
 from rounding import OtherRounding, everywhere
 
 NEED_HYDRA = [
@@ -59,12 +60,16 @@ def registries() -> Iterator[None]:
         registry.update(entries)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    """Where the test's tensors are: each test of a device runs on the CPU in every suite, and on a GPU with -m gpu."""
+@pytest.fixture(params=["pretend", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the test's tensors are: on a pretended GPU in every suite (pretend_cuda.py), on a real one with -m gpu."""
+    if request.param == "pretend":
+        with pretend_cuda():
+            yield "cuda"
+        return
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA device here")
-    return request.param
+    yield request.param
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
