@@ -102,17 +102,18 @@ def test_self_balancing_follows_its_probability(kind, c, rng):
 
 def test_the_theoretical_constant_is_nearly_a_coin(rng):
     """The largest tilt of a coin in a walk of 200 tokens at c = 30 log(n / 0.01) stays below one in a hundred."""
-    seen = []
+    gram, slopes = gram_of(rng, 200), []
 
     class Recorder(_SelfBalancing):
         compiled = property(lambda self: None, lambda self, value: None)
 
-        def chance(self, alpha, norm2, fair):
-            seen.append(super().chance(alpha, norm2, fair) - fair)
-            return fair + seen[-1]
+        def start(self, norm2, fair):
+            slopes.append(super().start(norm2, fair)[1])
+            return torch.zeros_like(fair), slopes[-1]
 
-    run(gram_of(rng, 200), np.zeros(200), rng.random(200), Recorder(30 * math.log(200 / 0.01)))
-    assert 0 < torch.cat(seen).abs().max() < 0.01
+    ends = run(gram, np.zeros(200), rng.random(200), Recorder(30 * math.log(200 / 0.01)))
+    alpha = [(gram[i] - gram[i + 1])[:i] @ ends[:i] for i in range(0, 200, 2)]
+    assert 0 < np.abs(slopes[0][0].numpy() * alpha).max() < 0.01
 
 
 def test_the_coin_keeps_one_of_each_pair(rng):

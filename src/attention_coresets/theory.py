@@ -43,6 +43,9 @@ class Tilt:
     gap: Float[Tensor, "*heads"]
 
 
+_State = tuple[Tensor, Tensor, Tensor]  # log p [H, n], the value of g and the duality gap [H]
+
+
 @dataclass(frozen=True)
 class _Tokens:
     """Keys in units of their spread ``[H, n, d]``, log-weights ``[H, n]`` and rho in these units ``[H]``."""
@@ -142,33 +145,36 @@ def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:
     # by doubling from a small one, each solution the start of the next
     doublings = max(0, math.ceil(math.log2(float(rho.max()) / _EASY_RHO)))
     for stage in range(doublings, 0, -1):
-        mu, s = _descend(replace(tokens, rho=rho / 2**stage), mu, s, 1e-3)
-    mu, s = _descend(tokens, mu, s, _TARGET_GAP)
-    log_p, _, gap = _state(tokens, mu, s)
+        mu, s, _ = _descend(replace(tokens, rho=rho / 2**stage), mu, s, 1e-3)
+    log_p, _, gap = _descend(tokens, mu, s, _TARGET_GAP)[-1]
     return log_p, gap
 
 
-def _descend(tokens: _Tokens, mu: Tensor, s: Tensor, target: float) -> tuple[Tensor, Tensor]:
+def _descend(tokens: _Tokens, mu: Tensor, s: Tensor, target: float) -> tuple[Tensor, Tensor, _State]:
     """Takes Newton steps on g until the duality gap is below target * (1 + |g|) in every head, and two more.
 
-    Takes _NEWTON_STEPS at most.
+    Takes _NEWTON_STEPS at most. Returns mu, s and the state there.
     """
-    last = _NEWTON_STEPS
+    last, state = _NEWTON_STEPS, _state(tokens, mu, s)
+    converged = bool(_within(state, target).all())
     for count in range(_NEWTON_STEPS):
-        log_p, value, gap = _state(tokens, mu, s)
-        if bool((gap <= target * (1 + value.abs())).all()):
+        if converged:
             last = min(last, count + 2)  # the gap is quadratic: two steps take sigma from 1e-6 to its rounding
         if count == last:
             break
-        step = _newton_step(tokens, mu, s, log_p.exp())
-        scale = _backtrack(tokens, mu, s, value, step)
-        mu = mu + scale[:, None] * step[:, :-1]
-        s = s + scale * step[:, -1]
-    return mu, s
+        step = _newton_step(tokens, mu, s, state[0].exp())
+        mu, s, state, converged = _backtrack(tokens, mu, s, state[1], step, target)
+    return mu, s, state
 
 
-def _state(tokens: _Tokens, mu: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns log p ``[H, n]``, the value of g and the duality gap ``[H]``, which is 0 for equal keys."""
+def _within(state: _State, target: float) -> Tensor:
+    """Tells which heads have converged ``[H]``."""
+    _, value, gap = state
+    return gap <= target * (1 + value.abs())
+
+
+def _state(tokens: _Tokens, mu: Tensor, s: Tensor) -> _State:
+    """Returns the state at (mu, s); the gap of equal keys is 0."""
     log_p, value = _g(tokens, mu, s)
     return log_p, value, torch.where(tokens.equal, torch.zeros_like(value), value - _primal(tokens, log_p))
 
@@ -196,21 +202,28 @@ def _newton_step(tokens: _Tokens, mu: Tensor, s: Tensor, p: Tensor) -> Tensor:
     # keys that are all equal leave s undetermined, and the system singular
     jitter = 1e-13 * hessian.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1e-300)
     hessian = hessian + jitter[:, None, None] * torch.eye(d + 1, dtype=x.dtype, device=x.device)
-    return -torch.linalg.solve(hessian, gradient)
+    return -torch.linalg.solve_ex(hessian, gradient).result  # of a singular one the duality gap would tell
 
 
-def _backtrack(tokens: _Tokens, mu: Tensor, s: Tensor, value: Tensor, step: Tensor) -> Tensor:
-    """Finds the largest of 1, 1/2, 1/4, ... that keeps s positive and does not raise g, head by head."""
-    scale = torch.ones_like(s)
-    for _ in range(60):
+def _backtrack(
+    tokens: _Tokens, mu: Tensor, s: Tensor, value: Tensor, step: Tensor, target: float
+) -> tuple[Tensor, Tensor, _State, bool]:
+    """Takes the largest of 1, 1/2, 1/4, ... of a step that keeps s positive and does not raise g, head by head.
+
+    Returns mu, s and the state there, and whether every head has converged.
+    """
+    scale, trials = torch.ones_like(s), 60
+    while True:
         s_new = s + scale * step[:, -1]
-        inside = s_new > 0.1 * s
-        _, new = _g(tokens, mu + scale[:, None] * step[:, :-1], torch.where(inside, s_new, s))
-        bad = ~inside | ~(new <= value + 1e-14 * value.abs())
-        if not bool(bad.any()):
-            break
+        inside, trials = s_new > 0.1 * s, trials - 1
+        there = mu + scale[:, None] * step[:, :-1], torch.where(inside, s_new, s)
+        state = _state(tokens, *there)
+        bad = ~inside | ~(state[1] <= value + 1e-14 * value.abs())
+        # both answers at once: for each the host would wait for the device
+        again, converged = torch.stack([bad.any(), _within(state, target).all()]).tolist()
+        if not again or trials == 0:
+            return *there, state, converged
         scale = torch.where(bad, scale / 2, scale)
-    return scale
 
 
 def _g(tokens: _Tokens, mu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,11 +24,12 @@ def degree_weights(moments: Tensor, factor: Tensor, output: Tensor | None, round
     lift, b = torch.ones_like(stretch[..., 0]), moments.new_ones(heads)
     mixture = torch.eye(moments.shape[-1], dtype=moments.dtype, device=moments.device) / moments.shape[-1]
     mixture, tiny = mixture.expand(heads, -1, -1), rounding.unsqueeze(-1).clamp_min(1e-300)
+    near = moments.new_tensor(_NEAR)
     # any alpha and any b are valid: the best met is kept, whether or not the steps have converged
     best, kept = moments.new_full((heads,), math.inf), (torch.ones_like(factor), rounding)
     for step in range(_ROUNDS):
         if output is not None:
-            stretch[..., -1] = (b.unsqueeze(-1) * b.new_tensor(_NEAR)).clamp(*_HEIGHTS)
+            stretch[..., -1] = (b.unsqueeze(-1) * near).clamp(*_HEIGHTS)
             lift = 1 + (output.unsqueeze(-1) / stretch[..., -1]).square()
         # for a given mixture the best weights are explicit: factor_j / sqrt(<M_j, Y>)
         alpha = (factor / ((moments * mixture.unsqueeze(1)).sum((-2, -1)) + tiny).sqrt()).clamp_min(1e-300)

@@ -63,7 +63,8 @@ class Difference:
         entropy = (self.p * log_ratio).sum(-1, keepdim=True)
         h = log_ratio - entropy
         weighted = self.x * self.p.unsqueeze(-1)
-        least = torch.linalg.eigvalsh(weighted.mT @ self.x)[:, :1].clamp_min(0)  # [H, 1]
+        # a GPU would solve a batch of small eigenproblems one after another
+        least = torch.linalg.eigvalsh((weighted.mT @ self.x).cpu())[:, :1].clamp_min(0).to(self.x.device)  # [H, 1]
         skew = (h.unsqueeze(1) @ weighted).squeeze(1).norm(dim=-1, keepdim=True)
         square = least * low.square() - 2 * high * skew + (self.p * h.square()).sum(-1, keepdim=True)
         far = high * self.x.norm(dim=-1, keepdim=True) + h.abs().unsqueeze(-1)  # [H, n, k]

@@ -32,22 +32,23 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
     where the series overflows: rho max |k - mean| above 300. The law under Z, the weights of the degrees, the height b
     of the appended number and the radius of the coreset's output are optimised; the rounding of the moments is added.
 
-    Cost: about n^2 (d + 2 J (dv + 1)) flops for each of three laws. J is about 1.5 z + 15 degrees, at most 80, for
-    z = rho max |x|.
+    Cost: about n^2 (d + 2 J (dv + 1)) flops for each of three laws, on the cache's device, and 160 times 1 to 3
+    eigenproblems of dv + 1 rows on the CPU. J is about 1.5 z + 15 degrees, at most 80, for z = rho max |x|.
     Memory: four blocks of 8 MB and 4 J (dv + 1)^2 moments a head, whatever n.
 
     Raises ValueError for rho that is not positive.
     """
     check_rho(rho)
     found = [_about(difference, rho) for difference in differences(cache, coreset, rho)]
-    return torch.stack(found).amin(0).reshape(cache.heads)
+    return torch.stack(found).amin(0).reshape(cache.heads).to(cache.keys.device)
 
 
 def _about(difference: Difference, rho: float) -> Tensor:
-    """Returns the ceiling about one law ``[H]``."""
+    """Returns the ceiling about one law ``[H]``, on the CPU."""
     scale = difference.output_radius.clamp_min(1e-300)
     difference = replace(difference, u=difference.u / scale[:, None, None])
-    z = rho * difference.reach
+    z, scale = torch.stack([rho * difference.reach, scale]).cpu()
+    # what follows the sums over tokens is many small eigenproblems, which a GPU would solve one after another
     series = _Series.of(difference, rho, degrees=degrees_needed(float(z.max().clamp_max(_OVERFLOW))))
     output = torch.ones_like(z)
     centred = series.bound(series.full, None).clamp_max(1.0)  # |Attn(q) - mean_p(v)|
@@ -63,6 +64,8 @@ def _about(difference: Difference, rho: float) -> Tensor:
 @dataclass(frozen=True)
 class _Series:
     """Moments of degrees 0..J about one law, and what multiplies them; all over n, with keys over their reach.
+
+    Made on the tokens' device, held on the CPU:
 
     - full ``[H, J+1, dv, dv]``: moments of W_i u_i
     - signed ``[H, J+1, dv+1, dv+1]``: moments of c_i (u_i, 1)
@@ -92,14 +95,14 @@ class _Series:
         tail = log_tail((rho * x.norm(dim=-1)).clamp_max(_OVERFLOW), j[-1]).exp()
         sizes, n = u.norm(dim=-1), x.shape[-2]
         own = sizes if difference.weights is None else sizes * difference.weights
-        rest = {
-            "full": (tail * own).mean(-1),
-            "signed": (tail * c.abs() * sizes).mean(-1),
-            "output": (tail * c.abs()).mean(-1),
-        }
         unit = 4 * (n + degrees) * (u.shape[-1] + 1) * torch.finfo(x.dtype).eps
-        rounding = {"full": unit * own.mean(-1) ** 2, "signed": unit * (c.abs() * (sizes + 1)).mean(-1) ** 2}
-        return _Series(full, signed, logs.exp(), difference.log_floor(edges[:-1], edges[1:]), rest, rounding)
+        bounds = [(tail * own).mean(-1), (tail * c.abs() * sizes).mean(-1), (tail * c.abs()).mean(-1)]
+        bounds += [unit * own.mean(-1) ** 2, unit * (c.abs() * (sizes + 1)).mean(-1) ** 2]
+        *rest, of_full, of_signed = torch.stack(bounds).cpu()
+        rest = dict(zip(("full", "signed", "output"), rest, strict=True))
+        log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
+        rounding = {"full": of_full, "signed": of_signed}
+        return _Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
 
     def bound(self, moments: Tensor, output: Tensor | None) -> Tensor:
         """Bounds the quotient whose moments are given over the ball ``[H]``.

@@ -29,19 +29,32 @@ def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
     """
     check_rho(rho)
     difference = next(iter(differences(cache, coreset, rho)))  # about the first law, the uniform one
-    ceilings = [_head(difference, head, rho) for head in range(len(difference.c))]
-    return torch.stack(ceilings).reshape(cache.heads)
+    c = difference.c
+    low = difference.log_floor(c.new_zeros(1), c.new_full((1,), rho)).exp()
+    sums = [_sums(difference, head, rho) for head in range(len(c))]
+    # all at once to the CPU: a GPU would solve the small eigenproblems that follow one after another
+    rows = torch.cat([low, torch.stack(sums)], dim=-1).cpu()
+    d, dv = difference.x.shape[-1], difference.u.shape[-1]
+    return torch.stack([_ceiling(row, d, dv, rho) for row in rows]).reshape(cache.heads).to(cache.keys.device)
 
 
-def _head(difference: Difference, head: int, rho: float) -> Tensor:
-    """Returns the ceiling of one head."""
+def _sums(difference: Difference, head: int, rho: float) -> Tensor:
+    """Returns what the ceiling of one head needs of its tokens, flat: max |u| and three series."""
     x, u, c = difference.x[head], difference.u[head], difference.c[head]
     ones = torch.ones_like(c)
-    one, own = ones.unsqueeze(-1), ones if difference.weights is None else difference.weights[head]
-    low = (difference.log_floor(torch.zeros(1).to(c), torch.full((1,), rho).to(c))[head, 0]).exp()
-    radius = u.norm(dim=-1).amax()
-    outward = torch.minimum(_series(x, u, own, rho) / low, radius)
-    with_values, alone = _series(x, u, c, rho) / low, _series(x, one, c, rho) / low
+    own = ones if difference.weights is None else difference.weights[head]
+    series = [_series(x, u, own, rho), _series(x, u, c, rho), _series(x, ones.unsqueeze(-1), c, rho)]
+    return torch.cat([u.norm(dim=-1).amax(keepdim=True), *series])
+
+
+def _ceiling(row: Tensor, d: int, dv: int, rho: float) -> Tensor:
+    """Returns the ceiling of one head from the floor of Z and its `_sums`."""
+    sizes = [1 + sum(d**j * width for j in range(_degrees(d, width) + 1)) for width in (dv, dv, 1)]
+    low, radius, full, signed, plain = row.split([1, 1, *sizes])
+    bounds = [_bound(part, d, width, rho) for part, width in ((full, dv), (signed, dv), (plain, 1))]
+    outward, with_values, alone = torch.stack(bounds) / low
+    radius = radius.squeeze(0)
+    outward = torch.minimum(outward, radius)
     output, best = radius, with_values + radius * alone
     # the coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o
     for _ in range(3):
@@ -50,19 +63,31 @@ def _head(difference: Difference, head: int, rho: float) -> Tensor:
     return best
 
 
+def _degrees(d: int, width: int) -> int:
+    return max(j for j in range(_DEGREES + 1) if d**j * width <= _ENTRIES)
+
+
 def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
-    """Bounds |sum_i c_i e^{<q,x_i>} u_i| / n for |q| <= rho."""
+    """Returns of sum_i c_i e^{<q,x_i>} u_i / n the tensors of the explicit degrees, flat, after a bound on the rest."""
     n, (d, width) = len(x), (x.shape[-1], u.shape[-1])
-    degrees = max(j for j in range(_DEGREES + 1) if d**j * width <= _ENTRIES)
-    total, factor, rounding = x.new_zeros(()), 1.0, 4 * n * torch.finfo(x.dtype).eps
-    for j, tensor in enumerate(_tensors(x, u * c.unsqueeze(-1) / n, degrees)):
+    degrees, rounding = _degrees(d, width), 4 * n * torch.finfo(x.dtype).eps
+    sizes, z = u.norm(dim=-1) * c.abs(), (rho * x.norm(dim=-1)).clamp_max(300)
+    rest = log_tail(z, z.new_full((), degrees)).exp() + rounding * z.exp()
+    tensors = _tensors(x, u * c.unsqueeze(-1) / n, degrees)
+    return torch.cat([(sizes * rest).mean(0, keepdim=True), *(tensor.flatten() for tensor in tensors)])
+
+
+def _bound(series: Tensor, d: int, width: int, rho: float) -> Tensor:
+    """Bounds |sum_i c_i e^{<q,x_i>} u_i| / n for |q| <= rho from its `_series`."""
+    degrees = _degrees(d, width)
+    rest, *tensors = series.split([1, *(d**j * width for j in range(degrees + 1))])
+    total, factor = rest.squeeze(0), 1.0
+    for j, tensor in enumerate(tensors):
         factor *= rho / j if j else 1.0
         # every unfolding bounds the form on the sphere from above, and which is least is not known before
         unfoldings = [tensor.reshape(d**a, -1) for a in range(j + 1)]
         total = total + factor * torch.stack([_spectral_norm(m) for m in unfoldings]).min()
-    sizes, z = u.norm(dim=-1) * c.abs(), (rho * x.norm(dim=-1)).clamp_max(300)
-    rest = log_tail(z, torch.tensor(float(degrees)).to(z)).exp() + rounding * z.exp()
-    return total + (sizes * rest).mean()
+    return total
 
 
 def _spectral_norm(matrix: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from attention_coresets.coresets.balancing.base import Balancing
@@ -31,9 +30,10 @@ class Greedy(Balancing):
 
 
 class _GreedySign(Rule):
-    compiled = ("greedy", 0.0)
+    compiled, sharp = ("greedy", 0.0), True
 
-    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
+    def start(self, norm2: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:
         # in half-lengths the ends are 2(1 - fair) up and 2 fair down: the difference of their squared discrepancies / 4
-        gain = alpha + (1 - 2 * fair) * norm2
-        return torch.where(gain.abs() <= _TIE * norm2 + _ROUNDING, fair, (gain < 0).to(fair.dtype))
+        # is alpha + (1 - 2 fair) |h f|^2; in units of a tie no smaller gain counts, and any other decides
+        tie = _TIE * norm2 + _ROUNDING
+        return (1 - 2 * fair) * norm2 / tie, 1 / tie

@@ -54,11 +54,16 @@ class _KernelHalving(Rule):
     def __init__(self, log_factor: float) -> None:
         self.log_factor = log_factor
         self.compiled = ("kernel_halving", log_factor)
-        self.variance: Tensor | float = 0.0  # the running s^2
+        self.variance: Tensor | None = None  # the running s^2 [H], on the host
 
-    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
-        a = torch.maximum((self.variance * norm2 * self.log_factor).sqrt(), norm2)
-        inverse = torch.where(a > 0, 1 / a.clamp_min(1e-300), torch.zeros_like(a))  # equal tokens: a fair coin
-        growth = 1 + (norm2 * inverse - 2) * self.variance * inverse
-        self.variance = self.variance + norm2 * growth.clamp_min(0)
-        return (fair - alpha * inverse / 2).clamp(0, 1)
+    def start(self, norm2: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:
+        # no choice changes s^2: the host, where small steps are cheap, takes all of a round's at once
+        pairs = norm2.mT.cpu()
+        s2, slopes = torch.zeros_like(pairs[0]) if self.variance is None else self.variance, []
+        for b2 in pairs:
+            a = torch.maximum((s2 * b2 * self.log_factor).sqrt(), b2)
+            inverse = a.reciprocal().nan_to_num(posinf=0.0)  # equal tokens: a fair coin
+            s2 = s2 + b2 * (1 + (b2 * inverse - 2) * (s2 * inverse)).clamp_min(0)
+            slopes.append(inverse / 2)
+        self.variance = s2
+        return torch.zeros_like(fair), torch.stack(slopes, dim=-1).to(norm2.device)

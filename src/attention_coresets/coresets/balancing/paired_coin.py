@@ -43,6 +43,3 @@ class PairedCoin(Balancing):
 
 class _Coin(Rule):
     needs_gram, compiled = False, ("coin", 0.0)
-
-    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
-        return fair

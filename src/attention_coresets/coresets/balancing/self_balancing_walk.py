@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from attention_coresets.checks import positive
@@ -47,10 +48,7 @@ class _SelfBalancing(Rule):
         self.compiled = ("self_balancing", c)
         self.longest: Tensor | None = None
 
-    def start(self, norm2: Tensor) -> None:
+    def start(self, norm2: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:
         if self.longest is None:
-            self.longest = norm2.amax(dim=-1).clamp_min(1e-300)
-
-    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
-        assert self.longest is not None, "start() comes before the first choice"
-        return (fair - alpha / (2 * self.c * self.longest)).clamp(0, 1)
+            self.longest = norm2.amax(dim=-1, keepdim=True).clamp_min(1e-300)
+        return torch.zeros_like(fair), (0.5 / (self.c * self.longest)).expand_as(norm2)

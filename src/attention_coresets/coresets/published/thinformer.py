@@ -97,8 +97,9 @@ class _Halving(Rule):
         self.log_factor = log_factor
         self.longest: Tensor | float = 0.0  # the largest |f|^2 so far
 
-    def chance(self, alpha: Tensor, norm2: Tensor, fair: Tensor) -> Tensor:
-        self.longest = norm2.clamp_min(self.longest)
-        a = (norm2 * self.longest).sqrt() * self.log_factor
+    def start(self, norm2: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:
+        longest = norm2.cummax(dim=-1).values.clamp_min(self.longest)
+        self.longest = longest[:, -1:]
+        a = (norm2 * longest).sqrt() * self.log_factor
         # a pair of equal tokens has a = 0: a fair coin
-        return (fair - alpha / (2 * a).clamp_min(1e-300)).clamp(0, 1)
+        return torch.zeros_like(fair), (2 * a).reciprocal().nan_to_num(posinf=0.0)

@@ -6,8 +6,6 @@ kept, which is halving as the rules were published. Other marginals make it pivo
 with a rule for a coin.
 """
 
-from abc import ABC, abstractmethod
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -24,27 +22,23 @@ _FREEZE = 1e-10
 _PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
 
-class Rule(ABC):
-    """How a pair picks its end; one object a walk, so that it may keep a running state."""
+class Rule:
+    """How a pair picks its end; one object a walk, so that it may keep a running state. This one is a fair coin.
+
+    Let f be the feature of i less that of j, h half the length of the pair's segment (1 from x = 0), and alpha = <h f,
+    discrepancy so far>. With "fair" the probability that keeps the mean, i goes up with probability
+
+        fair - (base + slope alpha), clipped to [0, 1].
+    """
 
     needs_gram = True
     # the rule's name and parameter in pairs_compiled.py and pairs_triton.py, where it is there
     compiled: tuple[str, float] | None = None
+    sharp = False  # True: what is added to "fair" counts as none up to 1 in size
 
-    def start(self, norm2: Float[Tensor, "H P"]) -> None:  # noqa: B027  (most rules keep no state)
-        """Prepares for a round of P pairs a head, given norm2 = |h f|^2 of each.
-
-        f is the feature of i less that of j, and h half the length of the pair's segment (1 from x = 0).
-        """
-
-    @abstractmethod
-    def chance(
-        self, alpha: Float[Tensor, "H"], norm2: Float[Tensor, "H"], fair: Float[Tensor, "H"]
-    ) -> Float[Tensor, "H"]:
-        """Returns the probability that i goes up.
-
-        alpha = <h f, discrepancy so far>; fair is the probability that keeps the mean.
-        """
+    def start(self, norm2: Float[Tensor, "H P"], fair: Float[Tensor, "H P"]) -> tuple[Tensor, Tensor]:
+        """Returns base and slope ``[H, P]`` of a round of P pairs a head, given norm2 = |h f|^2 and "fair" of each."""
+        return torch.zeros_like(fair), torch.zeros_like(norm2)
 
 
 def pair_signs(
@@ -104,25 +98,26 @@ def _round(gram: Tensor | None, x: Tensor, moved: Tensor, pairs, uniforms: Tenso
     i, j, real = pairs
     xi, xj = x.gather(-1, i), x.gather(-1, j)
     up, down = torch.minimum(1 - xi, 1 + xj), torch.minimum(1 + xi, 1 - xj)
-    half, fair = (up + down) / 2, down / (up + down)
-    # a pair that is not real has length 0, so that a rule's running state passes over it
-    half = torch.where(real, half, torch.zeros_like(half))
+    fair = down / (up + down)
     # such a rule looks at no pair before it: all of them move at once
     if gram is None or not rule.needs_gram:
         return torch.where(uniforms < fair, up, -down)
+    # a pair that is not real has length 0, so that a rule's running state passes over it
+    up, down = up * real, down * real
+    half = (up + down) / 2
     cross = _differences(gram, i, j)  # [H, P, P]
     past = (gram @ moved.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <feature, discrepancy before this round>
-    base = past.gather(-1, i) - past.gather(-1, j)
-    norm2 = half.square() * cross.diagonal(dim1=-2, dim2=-1)
-    rule.start(norm2)
-    steps = torch.zeros_like(half)
-    for t in range(half.shape[-1]):
-        # pair t sees the pairs of this round that came before it, hence a loop
-        inner = base[:, t] + (cross[:, t, :t] * steps[:, :t]).sum(-1)
-        chance = rule.chance(half[:, t] * inner, norm2[:, t], fair[:, t])
-        step = torch.where(uniforms[:, t] < chance, up[:, t], -down[:, t])
-        steps[:, t] = torch.where(real[:, t], step, torch.zeros_like(step))
-    return steps
+    inner = (past.gather(-1, i) - past.gather(-1, j)).to(x.dtype)  # <f, discrepancy so far>
+    base, slope = rule.start(half.square() * cross.diagonal(dim1=-2, dim2=-1), fair)
+    each = (y.split(1, dim=-1) for y in (base, slope * half, inner, fair - uniforms, up, -down))
+    steps = []
+    for first, factor, product, least, forth, back, row in zip(*each, cross.unbind(1), strict=True):
+        pull = torch.addcmul(first, factor, product)
+        pull = torch.nn.functional.hardshrink(pull, 1.0) if rule.sharp else pull
+        steps.append(torch.where(pull < least, forth, back))  # the uniform is below fair - pull
+        # the pairs of this round that come after this one see it, hence a loop
+        inner.addcmul_(row, steps[-1])
+    return torch.cat(steps, dim=-1)
 
 
 def _differences(gram: Tensor, i: Tensor, j: Tensor) -> Tensor:
