@@ -23,6 +23,8 @@ from attention_coresets.coresets.walks.pairs import pair_signs
 from attention_coresets.coresets.walks.walk import walk_signs
 from attention_coresets.room import at_once
 from attention_coresets.study.provenance import fast_path
+from benchmarks.gpu import predicted
+from pretend_cuda import pretend_cuda
 from tables import FAMILIES, generators, small_cache
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton, which requirements.txt has")
@@ -33,6 +35,14 @@ RULES = {
     "greedy": _GreedySign,
     "self_balancing": lambda: _SelfBalancing(0.7),
 }
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """On a pretended GPU no kernel can run."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    return request.param
 
 
 class OnGpu(torch.Tensor):
@@ -169,6 +179,35 @@ def test_the_trial_says_what_is_wrong(monkeypatch):
     compiled.triton_fault.cache_clear()
     assert "ModuleNotFoundError: import of attention_coresets.triton_trial halted" in compiled.triton_fault("cpu")
     compiled.triton_fault.cache_clear()
+
+
+@pytest.mark.parametrize("n", [64, 200, 960])
+def test_predicted_launches(monkeypatch, n):
+    """Of the host's part, on a pretended GPU; the kernels themselves are left out, and so the walk does not end."""
+    kernels = []
+
+    class Counted:
+        def __getitem__(self, grid):
+            return lambda *arrays, **constants: kernels.append(grid)
+
+    for name, kernel in (("walk_triton", "_steps"), ("pairs_triton", "_walk")):
+        monkeypatch.setattr(import_module(f"attention_coresets.coresets.walks.{name}"), kernel, Counted())
+    monkeypatch.setattr(compiled, "triton_fault", lambda device: None)
+    with pretend_cuda() as counts, backend("triton"):
+        gram, u = torch.eye(n, dtype=torch.float64).repeat(2, 1, 1).to("cuda"), uniforms(2, n).to("cuda")
+        x = torch.zeros_like(u)
+        counts.clear()
+        pair_signs(gram, x, u, RULES["kernel_halving"]())
+        halving = predicted.triton_halving("", 2, n)
+        assert (counts.launches.total() + len(kernels), counts.waits.total()) == (halving.launches, halving.waits)
+        for counted in (counts, kernels):
+            counted.clear()
+        with pytest.raises(RuntimeError, match="still fractional"):
+            walk_signs(gram, x, u)
+    expected = predicted.triton_launches(n)
+    assert counts.launches.total() + len(kernels) == expected.launches
+    assert (counts.waits.total(), counts.transfers.total()) == (expected.waits, 0)
+    assert expected.waits <= 0.1 * n
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "auto"), (torch.float64, "torch")])

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attention_coresets.coresets.walks.walk_loop import _inverse
+from attention_coresets.coresets.walks.walk_loop import alive_inverse
 
 _COMPACT = 0.8  # dead columns are dropped once fewer than this share of the columns is alive
 _TILE, _PER_WARP = 2048, 128  # numbers read at a time by a program, and by each of its warps
@@ -28,21 +28,22 @@ def walk(
     """Returns which tokens are kept, ``[H, n]``; arguments as in `walk_signs`."""
     (heads, n), alive = x.shape, x.abs() < 1 - freeze
     left = alive.sum(-1)
+    fewest, most = torch.stack(left.aminmax()).tolist()
     kept, uniforms = (x > 0).to(torch.int8), uniforms.contiguous()
-    inverse = _inverse(gram, alive, ridge)
+    inverse = alive_inverse(gram, alive, ridge, partial=fewest < n)
     sums = (inverse @ alive.to(x.dtype).unsqueeze(-1)).squeeze(-1)
     rows = torch.stack([x, torch.ones_like(x), sums, torch.zeros_like(x)], dim=1) * alive.unsqueeze(1)  # [H, 4, w]
-    token, order = torch.arange(n, device=x.device).repeat(heads, 1), place.argsort(dim=-1)
+    token, order = torch.arange(n, dtype=torch.int32, device=x.device).repeat(heads, 1), place.argsort(dim=-1).int()
     state = torch.stack([torch.zeros_like(left), torch.zeros_like(left), left], dim=-1).int()  # cursor, moves, alive
     pending = x.new_empty(heads, block, n)
     tile = min(_TILE, max(triton.next_power_of_2(n), _PER_WARP))
     shape = {"BLOCK": block, "PENDING": triton.next_power_of_2(block), "TILE": tile, "num_warps": tile // _PER_WARP}
-    for most in range(int(left.max()), 0, -block):  # alive in the head that has the most: each drops `block` a launch
-        if most < _COMPACT * rows.shape[-1]:
-            inverse, rows, token, place = _compact(inverse, rows, token, place, most)
-            pending, order = x.new_empty(heads, block, most), place.argsort(dim=-1)
+    for width in range(most, 0, -block):  # alive in the head that has the most: each drops `block` a launch
+        if width < _COMPACT * rows.shape[-1]:
+            inverse, rows, token, place = _compact(inverse, rows, token, place, width)
+            pending, order = x.new_empty(heads, block, width), place.argsort(dim=-1).int()
             state[:, 0] = 0
-        arrays = (inverse, pending, rows, token.int(), order.int(), uniforms, state, kept)
+        arrays = (inverse, pending, rows, token, order, uniforms, state, kept)
         with torch.cuda.device_of(x):  # Triton launches on the current device
             _steps[(heads,)](*arrays, rows.shape[-1], n, EXACT=exact, FREEZE=freeze, **shape)
         inverse.baddbmm_(pending.mT, pending, alpha=-1)
