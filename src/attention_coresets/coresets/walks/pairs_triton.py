@@ -22,9 +22,10 @@ def walk_pairs(gram: Tensor, x: Tensor, uniforms: Tensor, kind: str, parameter: 
     rows = torch.stack([x, torch.zeros_like(x)], dim=1)  # x, and its moves since the start
     order, number = torch.empty_like(x, dtype=torch.int32), torch.full_like(x[0, :1], parameter)
     tile = min(_TILE, max(triton.next_power_of_2(n), _PER_WARP))
+    shape = {"TILE": tile, "num_warps": tile // _PER_WARP}
     arrays = (gram.contiguous(), rows, order, uniforms.contiguous(), number)
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        _walk[(heads,)](*arrays, n, KIND=kind, FREEZE=freeze, TILE=tile, num_warps=tile // _PER_WARP)
+        _walk[(heads,)](*arrays, n, KIND=kind, FREEZE=freeze, **shape)
     return rows[:, 0] > 0
 
 
