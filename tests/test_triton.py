@@ -108,7 +108,7 @@ def test_the_walk_on_every_family(device, family):
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize(("exact", "kind", "block"), [(True, "partly frozen", 5), (False, "anywhere", 32)])
 def test_the_walk_from_any_start(device, exact, kind, block):
-    """Blocks that end within a step, heads of different numbers of alive tokens, a size that is not fixed, two tiles."""
+    """Blocks that end within a step, heads with fewer alive tokens than others, a size that is not fixed, two tiles."""
     gram, x = gram_of(small_cache("clusters", n=30, heads=2)), starts(2, 30, kind, 3)
     assert_kernels_agree(device, walked(exact, block), gram, x, uniforms(2, 30), uniforms(2, 30, 2).argsort(-1))
 
