@@ -73,22 +73,24 @@ def _pass(
     log_weights: Tensor,
     uniforms: Tensor,
 ) -> Tensor:
-    state = _State(queries @ keys.mT + log_weights, values, outputs, kept.clone(), doublings)
-    for i in uniforms.argsort().tolist():
-        if state.kept[i]:
-            j = state.best_for(i, gain)
-            if j is not None:
-                state.swap(i, j)
+    state = _State(queries @ keys.mT + log_weights, values, outputs, kept.clone(), doublings, uniforms.argsort())
+    # a token that comes in may have its turn yet: the device is asked only when all turns known of are over
+    while turns := int((state.due < len(kept)).sum()):
+        for _ in range(turns):
+            state.turn(gain)
     return state.kept
 
 
 class _State:
     """Of one head: T [b, n] the weighted tokens over the coreset's sum, N = T^2 |v - A|^2, F [b, dv] and Z [b].
 
-    T and N are kept token by token as well: a column of a wide table is many cache misses.
+    T and N are kept token by token as well: a column of a wide table is many cache misses. due [n] holds 0, 1, ...
+    where the token of that place in `order` is kept and has not had its turn, n elsewhere.
     """
 
-    def __init__(self, logits: Tensor, values: Tensor, outputs: Tensor, kept: Tensor, doublings: int) -> None:
+    def __init__(
+        self, logits: Tensor, values: Tensor, outputs: Tensor, kept: Tensor, doublings: int, order: Tensor
+    ) -> None:
         logits = logits - logits[:, kept].logsumexp(-1, keepdim=True)  # [b, n]
         self.T = logits.clamp_(_LEAST_LOG, _MOST_LOG).to(torch.float32).exp_()
         size = outputs.square().sum(-1, keepdim=True)
@@ -103,35 +105,51 @@ class _State:
         self.fast = self.F.to(torch.float32)
         self.unit = math.sqrt(float((self.F.square().sum(-1) / self.Z.square()).max().clamp_min(1e-300)))
         self.now = self._total(self.F, self.Z)
+        self.order, self.place = order, order.argsort()
+        places = torch.arange(len(order), device=order.device)
+        self.due = torch.where(kept[order], places, len(order))
 
-    def best_for(self, i: int, gain: float) -> int | None:
-        """Finds the token in place of i that leaves the least sum; None where none gains enough."""
+    def turn(self, gain: float) -> None:
+        """Gives the next token its turn; no branch asks the device, where going on costs less than its answer."""
+        turn = self.due.argmin(0, keepdim=True)
+        i = self.order.index_select(0, turn)
+        self.due.scatter_(0, turn, len(self.order))
         limit = (1 - gain) * self.now
-        T = self.T_of[i]
-        H = torch.addcmul(self.fast, T.unsqueeze(-1), self.A - self.v[i])  # F without i
-        left = (H, H.square().sum(-1), (H * self.A).sum(-1), (self.Z - T).to(torch.float32))
-        worst = (left[1] / left[3].square().clamp_min(1e-30)).topk(min(_SCREEN, len(H))).indices
-        T, N = self.T.index_select(0, worst), self.N.index_select(0, worst)
-        screen = self._sums([x[worst] for x in left], T, N, self.v)
-        bounds, tokens = screen.masked_fill_(self.kept, torch.inf).topk(min(_TRIED, len(screen)), largest=False)
-        tokens = tokens[bounds < limit]
-        if not len(tokens):
-            return None
+        T = self.T_of.index_select(0, i).mT
+        H = torch.addcmul(self.fast, T, self.A - self.v.index_select(0, i))  # F without i
+        left = (H, H.square().sum(-1), (H * self.A).sum(-1), (self.Z - T.squeeze(-1)).to(torch.float32))
+        bounds, tokens = self._screen(left)
+        fine = bounds < limit
+        if _answers(fine) and not bool(fine[0]):  # the least bound
+            return
         T, N = self.T_of.index_select(0, tokens).mT, self.N_of.index_select(0, tokens).mT
-        sums = self._sums(left, T, N, self.v[tokens])
-        least = sums.min(0)
-        return int(tokens[least.indices]) if float(least.values) < limit else None
+        sums = torch.where(fine, self._sums(left, T, N, self.v.index_select(0, tokens)), torch.inf)
+        least = sums.min(0, keepdim=True)
+        gains = least.values < limit
+        if not _answers(gains) or bool(gains):
+            self._swap(turn, i, tokens.index_select(0, least.indices), gains)
 
-    def swap(self, i: int, j: int) -> None:
-        """Takes i out and puts j in, unless float64 does not see the gain."""
+    def _screen(self, left: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Finds the best tokens outside by the queries that the removal leaves worst, and their sums there."""
+        worst = (left[1] / left[3].square().clamp_min(1e-30)).topk(min(_SCREEN, len(left[0]))).indices
+        T, N = self.T.index_select(0, worst), self.N.index_select(0, worst)
+        sums = self._sums([x.index_select(0, worst) for x in left], T, N, self.v)
+        return sums.masked_fill_(self.kept, torch.inf).topk(min(_TRIED, len(sums)), largest=False)
+
+    def _swap(self, turn: Tensor, i: Tensor, j: Tensor, gains: Tensor) -> None:
+        """Takes i out and puts j in where that `gains`, unless float64 does not see it."""
         F, Z = self.F, self.Z
         for token, sign in ((i, -1), (j, 1)):
-            T = sign * self.T_of[token].to(Z)
-            F, Z = F + T.unsqueeze(-1) * (self.values[token] - self.outputs), Z + T
+            T = sign * self.T_of.index_select(0, token).squeeze(0).to(Z)
+            F, Z = F + T.unsqueeze(-1) * (self.values.index_select(0, token) - self.outputs), Z + T
         total = self._total(F, Z)
-        if total < self.now:
-            self.F, self.Z, self.fast, self.now = F, Z, F.to(torch.float32), total
-            self.kept[i], self.kept[j] = False, True
+        swaps = gains & (total < self.now)
+        pairs = ((F, self.F), (Z, self.Z), (total, self.now), (j, i))
+        self.F, self.Z, self.now, into = (_either(swaps, new, old) for new, old in pairs)
+        self.fast = self.F.to(torch.float32)
+        self.kept.scatter_(0, i, False).scatter_(0, into, True)
+        place = self.place.index_select(0, into)
+        self.due.scatter_(0, place, torch.where(place > turn, place, len(self.order)))
 
     def _sums(self, left: Sequence[Tensor], T: Tensor, N: Tensor, values: Tensor) -> Tensor:
         """Sums over queries for each token put in, ``[n']``; left: H [b', dv], |H|^2, <H, A>, Z; T and N [b', n']."""
@@ -140,10 +158,22 @@ class _State:
         e = torch.addmm(-2 * along.unsqueeze(-1), H, values.mT, alpha=2).mul_(T).add_(N).add_(size.unsqueeze(-1))
         return self._power(e.div_((T + Z.unsqueeze(-1)).mul_(self.unit).square_())).sum(0)
 
-    def _total(self, F: Tensor, Z: Tensor) -> float:
-        return float(self._power(F.square().sum(-1) / (Z * self.unit).square()).sum())
+    def _total(self, F: Tensor, Z: Tensor) -> Tensor:
+        return self._power(F.square().sum(-1) / (Z * self.unit).square()).sum()
 
     def _power(self, e: Tensor) -> Tensor:
         for _ in range(self.doublings):
             e = e.square()
         return e
+
+
+def _answers(x: Tensor) -> bool:
+    """Tells whether a question to this tensor's device is answered at once."""
+    return x.device.type == "cpu"
+
+
+def _either(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Returns `new` where `which` ``[1]`` holds, else `old`."""
+    if _answers(which):
+        return new if bool(which) else old
+    return torch.where(which, new, old)
