@@ -13,13 +13,9 @@ Counted, by line of the package: a launch for every operation of torch that comp
 several kernels; a wait wherever the host must know a result before it goes on; a transfer from the host.
 """
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
-from types import CodeType, FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -28,81 +24,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-CUDA, _STAND_IN = torch.device("cuda", 0), torch.device("meta")
-_FREE = {  # no kernel, or one that only brings a number to the host
-    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"),
-    "_local_scalar_dense",
-}
-_WAITS = {  # the host waits for a number, a size or an error code
-    *(
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "_unique2",
-        "unique_dim",
-        "unique_consecutive",
-        "bincount",
-        "equal",
-    ),
-    *("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_lstsq", "cholesky_inverse"),
-}
+from pretend_counts import Counts, line_at_work
+from pretend_operations import CUDA, STAND_IN, Kind, OnDevice, by_mask, check_devices, kind_of, tensors_among
+
 _FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}  # data of the host, by C++ alone
-_PLACES = ("/attention_coresets/", "/benchmarks/", "/transformers/")
-
-
-@dataclass
-class Counts:
-    """What a GPU would have had to do, by the line that asked for it; and the device's limits.
-
-    `largest` is the size in bytes of the largest tensor that its memory can take. capability is that of an H100; 8.6 is
-    that of a GPU whose float64 is slow.
-    """
-
-    launches: Counter[str] = field(default_factory=Counter)
-    waits: Counter[str] = field(default_factory=Counter)
-    transfers: Counter[str] = field(default_factory=Counter)
-    largest: float = float("inf")
-    capability: tuple[int, int] = (9, 0)
-
-    def clear(self) -> None:
-        for counter in (self.launches, self.waits, self.transfers):
-            counter.clear()
-
-    def __str__(self) -> str:
-        parts = (("launches", self.launches), ("waits", self.waits), ("transfers", self.transfers))
-        lines = [f"{name}: {sum(found.values())}" for name, found in parts]
-        for (_, found), line in zip(parts, list(lines), strict=True):
-            lines += [f"  {line.split(':')[0]} {number:7d} {where}" for where, number in found.most_common(8)]
-        return "\n".join(lines)
-
-
-class OnDevice(torch.Tensor):
-    """A tensor that says it is on cuda:0; `held` has its numbers."""
-
-    held: torch.Tensor
-    device = property(lambda self: CUDA)
-    is_cuda, is_cpu, is_meta = True, False, False
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @staticmethod
-    def __new__(cls, held: torch.Tensor) -> "OnDevice":
-        shape, offset = held.shape, held.storage_offset()
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, shape, strides=held.stride(), storage_offset=offset, dtype=held.dtype, device=_STAND_IN
-        )
-        made.held = held
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        raise RuntimeError("a tensor of the pretended device outlived pretend_cuda()")
-
-    def __repr__(self) -> str:
-        return f"OnDevice({self.held!r})"
 
 
 class _Device(TorchDispatchMode):
     """Runs each operation of torch that has a tensor of the device, or makes one."""
+
+    _should_skip_dynamo = classmethod(lambda cls: False)  # nothing is compiled: spares a call an operation
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -111,11 +42,11 @@ class _Device(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         here, asked = OnDevice in types, kwargs.get("device")
-        made_here = here if asked is None else asked == _STAND_IN
+        made_here = here if asked is None else asked == STAND_IN
         if not (here or made_here):
             return func(*args, **kwargs)
-        kind, tensors = _kind(func), _tensors((*args, *kwargs.values()))
-        _check_devices(kind, args, tensors)
+        kind, tensors = kind_of(func), tensors_among((*args, *kwargs.values()))
+        check_devices(kind, args, tensors)
         self._count(kind, args, tensors, (here, made_here))
         wrapped = {id(x.held): x for x in tensors if isinstance(x, OnDevice)}
         out = func(*_each(_held, args), **{name: _each(_held, x) for name, x in kwargs.items()})
@@ -133,63 +64,17 @@ class _Device(TorchDispatchMode):
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {x.nbytes} bytes.")
         return OnDevice(x)
 
-    def _count(self, kind: "_Kind", args, tensors: list[torch.Tensor], sides: tuple[bool, bool]) -> None:
-        where, counts = _line(), self.counts
+    def _count(self, kind: Kind, args, tensors: list[torch.Tensor], sides: tuple[bool, bool]) -> None:
+        where, counts = line_at_work(), self.counts
         if kind.launches:
             counts.launches[where] += 1
         if kind.name == "copy_":
             sides = isinstance(args[1], OnDevice), isinstance(args[0], OnDevice)
         across = sides if kind.copies else (True, True)
-        if kind.waits or across == (True, False) or (kind.indexes and _by_mask(args)):
+        if kind.waits or across == (True, False) or (kind.indexes and by_mask(args)):
             counts.waits[f"{where} {kind.name}"] += 1
         if across == (False, True) or (kind.indexes and not all(isinstance(x, OnDevice) for x in tensors)):
             counts.transfers[f"{where} {kind.name}"] += 1
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What counts of an operation, by its name in ATen."""
-
-    name: str
-    launches: bool
-    waits: bool
-    copies: bool
-    indexes: bool
-    takes_scalars: bool
-    in_place: bool
-    reshapes_in_place: bool
-
-
-@cache
-def _kind(func: Any) -> _Kind:
-    name, overload = func._schema.name.partition("::")[2], func._schema.overload_name
-    alias = func._schema.returns[0].alias_info if func._schema.returns else None
-    view = alias is not None and not alias.is_write
-    return _Kind(
-        name,
-        launches=not view and name not in _FREE,
-        waits=name in _WAITS or (name, overload) == ("repeat_interleave", "Tensor"),
-        copies=name in ("_to_copy", "copy_"),
-        indexes=name in ("index", "index_put", "index_put_", "_index_put_impl_"),
-        takes_scalars=torch.Tag.pointwise in func.tags or name.startswith(("index_fill", "fill", "masked_fill")),
-        in_place=name.endswith("_"),
-        reshapes_in_place=torch.Tag.inplace_view in func.tags,
-    )
-
-
-def _check_devices(kind: _Kind, args, tensors: list[torch.Tensor]) -> None:
-    others = [x for x in tensors if not isinstance(x, OnDevice)]
-    if kind.copies or not others or len(others) == len(tensors):
-        return
-    if kind.indexes:  # indices may be the CPU's, and so may one value
-        value = args[2] if len(args) > 2 else None
-        fine = isinstance(args[0], OnDevice) and (value is None or isinstance(value, OnDevice) or not value.dim())
-    else:
-        in_place = kind.in_place and not isinstance(args[0], OnDevice)
-        fine = kind.takes_scalars and not in_place and not any(x.dim() for x in others)
-    if not fine:
-        shapes = ", ".join(f"{x.device} {tuple(x.shape)}" for x in tensors)
-        raise RuntimeError(f"Expected all tensors to be on the same device, but {kind.name} found {shapes}")
 
 
 class _Python(TorchFunctionMode):
@@ -208,15 +93,15 @@ class _Python(TorchFunctionMode):
                     "Use Tensor.cpu() to copy the tensor to host memory first."
                 )
         if func is torch.Tensor.cuda:
-            return args[0].to(_STAND_IN)
+            return args[0].to(STAND_IN)
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], OnDevice):
             args = (args[0], _indices(args[1], args[0]), *args[2:])
         if kwargs.get("generator") is not None:
             _check_generator(kwargs["generator"], kwargs.get("device"), args)
         if func in (torch.device, torch.get_device_module):
             return func(*args, **kwargs)
-        args = [_STAND_IN if _is_cuda(x) else x for x in args]
-        kwargs = {name: _STAND_IN if _is_cuda(x) else x for name, x in kwargs.items()}
+        args = [STAND_IN if _is_cuda(x) else x for x in args]
+        kwargs = {name: STAND_IN if _is_cuda(x) else x for name, x in kwargs.items()}
         return func(*args, **kwargs)
 
 
@@ -260,20 +145,11 @@ def pretend_cuda() -> Iterator[Counts]:
         "get_device_properties": properties,
         "get_device_capability": lambda device=None: counts.capability,
         "mem_get_info": lambda device=None: (2**33, 2**33),
+        "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
     }
     with patch.multiple(torch.cuda, **cuda), patch.object(torch, "Generator", OfDevice), _Python(), _Device(counts):
         yield counts
-
-
-def _tensors(inputs: Iterable[Any]) -> list[torch.Tensor]:
-    """Those among the inputs of an operation, where they may stand in lists."""
-    found = []
-    for x in inputs:
-        if isinstance(x, torch.Tensor):
-            found.append(x)
-        elif isinstance(x, list):
-            found += [part for part in x if isinstance(part, torch.Tensor)]
-    return found
 
 
 def _each(change: Callable[[Any], Any], x: Any) -> Any:
@@ -304,14 +180,14 @@ def _from_host(func, args, kwargs):
         kwargs = {"dtype": args[0].dtype} | kwargs
         func, args = torch.tensor, args[1:]
     made = func(*args, **{name: x for name, x in kwargs.items() if name != "device"})
-    return made.to(_STAND_IN) if here else made
+    return made.to(STAND_IN) if here else made
 
 
 def _indices(index: Any, x: OnDevice) -> Any:
     """Lists among the indices as tensors of the device, as torch makes them of lists."""
     if isinstance(index, tuple):
         return tuple(_indices(part, x) for part in index)
-    return torch.tensor(index).to(_STAND_IN) if isinstance(index, list) else index
+    return torch.tensor(index).to(STAND_IN) if isinstance(index, list) else index
 
 
 def _check_generator(generator: torch.Generator, device: Any, args) -> None:
@@ -319,30 +195,3 @@ def _check_generator(generator: torch.Generator, device: Any, args) -> None:
     wanted = "cuda" if here else "cpu"
     if generator.device.type != wanted:
         raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{generator.device.type}'")
-
-
-def _by_mask(args) -> bool:
-    """Whether tensors index by a mask: its entries must be counted first, unless one value goes to all of them."""
-    if not isinstance(args[1], list | tuple):
-        return False
-    masks = [x for x in args[1] if isinstance(x, torch.Tensor) and x.dtype in (torch.bool, torch.uint8)]
-    one = len(args) > 2 and args[2].numel() == 1 and len(args[1]) == 1
-    return bool(masks) and not one
-
-
-def _line() -> str:
-    """The innermost line of the package, or of who uses it, that is at work."""
-    frame: FrameType | None = sys._getframe(3)
-    while frame is not None:
-        place = _place(frame.f_code)
-        if place:
-            return f"{place}:{frame.f_lineno} {frame.f_code.co_name}"
-        frame = frame.f_back
-    return "elsewhere"
-
-
-@cache
-def _place(code: CodeType) -> str:
-    """Folder and file of what counts as at work, else nothing."""
-    name = code.co_filename
-    return "/".join(name.split("/")[-2:]) if any(place in name for place in _PLACES) else ""

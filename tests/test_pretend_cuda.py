@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretend_cuda import Counts, pretend_cuda
+from pretend_counts import Counts
+from pretend_cuda import pretend_cuda
 
 X = torch.arange(6.0, dtype=torch.float64).reshape(3, 2)
 

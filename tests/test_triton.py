@@ -21,7 +21,7 @@ from attention_coresets.coresets.balancing.self_balancing_walk import _SelfBalan
 from attention_coresets.coresets.kernel.law import balancing_gram, law
 from attention_coresets.coresets.walks.pairs import pair_signs
 from attention_coresets.coresets.walks.walk import walk_signs
-from attention_coresets.room import at_once
+from attention_coresets.devices import at_once
 from attention_coresets.study.provenance import fast_path
 from benchmarks.gpu import predicted
 from pretend_cuda import pretend_cuda

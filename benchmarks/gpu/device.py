@@ -1,12 +1,13 @@
 """What the device is, what is installed beside it, which loops run, and the rates that all else is read against."""
 
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from attention_coresets.compiled import NUMBA_MISSING, triton_fault
-from attention_coresets.coresets.randomness import draw
+from attention_coresets.devices import drawn_on_cpu
 from benchmarks.gpu.journal import Found
 from benchmarks.gpu.measuring import in_turn
 from benchmarks.limits import cholesky_and_inverse, matrix_product
@@ -61,8 +62,7 @@ def _version(package: str) -> str:
 
 def _cuda_generator(device: str) -> str:
     """What a caller hears who passes a generator of the device, where all random numbers are drawn on the CPU."""
-    try:
-        draw(torch.Generator(device), 1, 2)
-    except (RuntimeError, ValueError) as reason:
-        return f"a generator on {device}: {type(reason).__name__}: {' '.join(str(reason).split())}"
-    return f"a generator on {device}: taken"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        drawn_on_cpu(torch.Generator(device))
+    return f"a generator on {device}: {said[0].message if said else 'taken'}"

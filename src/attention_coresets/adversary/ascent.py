@@ -12,6 +12,7 @@ from attention_coresets.adversary.sides import Sides, centred, two_sides
 from attention_coresets.adversary.starts import starts
 from attention_coresets.adversary.steps import begin, judged, project, trial
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.devices import drawn_on_cpu
 from attention_coresets.theory import check_rho
 
 _MAX_LOGITS = 2**25  # queries x tokens x heads climbing together
@@ -55,7 +56,7 @@ def ascend(
     cache.check_indices(coreset.indices)
     if min(restarts, steps, polish) < 1:
         raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = torch.Generator().manual_seed(0) if generator is None else drawn_on_cpu(generator)
     # one seed for every chunk of heads: starts do not depend on the batch
     seed = int(torch.randint(2**62, (), generator=generator))
     flat, core = cache.flat(), coreset.flat()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attention_coresets.adversary.starts import RADII
 from attention_coresets.adversary.steps import begin, judged, trial
+from attention_coresets.devices import drawn_on_cpu
 from attention_coresets.theory import check_rho
 
 _AIMED, _SINGULAR, _RANDOM = 64, 8, 64  # directions that a climb may start in
@@ -81,7 +82,7 @@ def structured_worst(
     """
     check_rho(rho)
     _check(signs, weights, restarts, steps, polish)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = torch.Generator().manual_seed(0) if generator is None else drawn_on_cpu(generator)
     seed = int(torch.randint(2**62, (), generator=generator))
     heads, (r, d) = signs.shape[:-2], signs.shape[-2:]
     flat = [x.to(torch.float64).reshape(-1, r, d) for x in (signs, weights)]

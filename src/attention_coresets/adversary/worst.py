@@ -1,6 +1,7 @@
 """Finds the worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from attention_coresets.adversary.certificate import CERTIFICATES
 from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, branch_and_bound
 from attention_coresets.attention import Cache, Coreset
 from attention_coresets.bodies import QueryBody
+from attention_coresets.devices import one_line_of_memory, warn_if_slow
 
 _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n = 512
 
@@ -111,7 +113,14 @@ def worst_query(
         view, core = body.view(cache), body.inside(coreset, cache)
         options = {"restarts": restarts, "steps": steps, "polish": polish, "generator": generator}
         return _outside(worst_query(view, core, rho, **options, certify=certify, gap=gap), body)
-    found = ascend(cache, coreset, rho, restarts=restarts, steps=steps, polish=polish, generator=generator)
+    warn_if_slow(cache.keys.device)
+    with one_line_of_memory(f"worst_query on {cache.heads.numel()} heads of {cache.n} tokens", cache.keys.device):
+        effort = {"restarts": restarts, "steps": steps, "polish": polish, "generator": generator}
+        return _found(cache, coreset, rho, certify, gap, **effort)
+
+
+def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float, **effort: Any) -> WorstQuery:
+    found, restarts = ascend(cache, coreset, rho, **effort), effort["restarts"]
     if not certify:
         return WorstQuery(*found, restarts)
     ceilings = {name: certificate(cache, coreset, rho) for name, certificate in CERTIFICATES.items()}

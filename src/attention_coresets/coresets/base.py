@@ -10,7 +10,8 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.randomness import Generators, draw
+from attention_coresets.coresets.randomness import Generators, all_drawn_on_cpu, draw
+from attention_coresets.devices import one_line_of_memory, warn_if_slow
 from attention_coresets.theory import check_rho
 
 MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
@@ -126,7 +127,8 @@ class Construction(ABC):
         rho : float
             The largest norm of a query that the coreset is to answer.
         generator : torch.Generator or a sequence of them
-            One for all heads, or one a head, which makes a head independent of its batch.
+            One for all heads, or one a head, which makes a head independent of its batch. Numbers are drawn on the CPU:
+            one of another device draws the seed of a new one.
         queries, positions : Tensor, optional
             See the flags of the class. Constructions that do not need them ignore them. Without positions the tokens
             are taken to be in the order of the text.
@@ -145,7 +147,9 @@ class Construction(ABC):
         """
         check_rho(rho)
         check_size(size)
+        generator = all_drawn_on_cpu(generator)
         check_generators(generator, cache)
+        warn_if_slow(cache.keys.device)
         if not self.takes_weights:
             check_plain(cache)
         if size >= cache.n:
@@ -156,7 +160,10 @@ class Construction(ABC):
         request = Request(cache, size, rho, generator, queries, positions)
         if self.needs_positions:
             _ = request.rank  # refuses positions that do not fit
-        return self._checked(self.choose(request), cache, size)
+        heads = f"{type(self).__name__} on {cache.heads.numel()} heads of {cache.n} tokens"
+        with one_line_of_memory(heads, cache.keys.device):
+            coreset = self.choose(request)
+        return self._checked(coreset, cache, size)
 
     def _checked(self, coreset: object, cache: Cache, size: int) -> Coreset:
         """Returns the coreset, unless it breaks what the type promises."""

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_coresets.devices import drawn_on_cpu
+
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
@@ -22,6 +24,13 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
     if len(generator) != heads:
         raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
     return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])
+
+
+def all_drawn_on_cpu(generator: Generators) -> Generators:
+    """Returns generators of the CPU in place of others (`drawn_on_cpu` of devices.py)."""
+    if isinstance(generator, torch.Generator):
+        return drawn_on_cpu(generator)
+    return [drawn_on_cpu(one) for one in generator]
 
 
 def seed_of(*numbers: int) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.randomness import draw
-from attention_coresets.room import at_once
+from attention_coresets.devices import at_once, in_parts
 
 # choose(keys [H, n, d], values [H, n, dv], uniforms [H, *shape]) -> tokens [H, size] and log-weights [H, size] or None
 Choice = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -33,7 +33,7 @@ def over_heads(
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
     random = draw(request.generator, len(keys), *uniforms).to(keys.device)
     chunk = at_once(numbers, keys.device, _MAX_NUMBERS)
-    parts = [choose(*part) for part in zip(*(x.split(chunk) for x in (keys, values, random)), strict=True)]
+    parts = in_parts(lambda part: choose(keys[part], values[part], random[part]), len(keys), chunk)
     indices, order = torch.cat([tokens for tokens, _ in parts]).sort(dim=-1)
     weights = [w for _, w in parts if w is not None]
     indices = indices.reshape(*cache.heads, request.size)

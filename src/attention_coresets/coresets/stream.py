@@ -10,7 +10,7 @@ from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.base import Construction, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
-from attention_coresets.coresets.randomness import Generators
+from attention_coresets.coresets.randomness import Generators, all_drawn_on_cpu
 from attention_coresets.theory import check_rho
 
 _LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
@@ -99,7 +99,7 @@ class Stream:
         if self.memory < _LEAST * size:
             raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
         self.size, self.rho = size, rho
-        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.generator = torch.Generator().manual_seed(0) if generator is None else all_drawn_on_cpu(generator)
         self.n = 0  # tokens read
         self._buckets: list[_Bucket] = []
         self._keys: Tensor | None = None  # [*heads, 2 * size, d], of which the first self._filled are the last read

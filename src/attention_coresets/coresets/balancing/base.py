@@ -15,8 +15,8 @@ from attention_coresets.coresets.balancing.refinement import check_refinement, r
 from attention_coresets.coresets.base import MODELS, Construction, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
+from attention_coresets.devices import at_once, in_parts
 from attention_coresets.registry import check_name
-from attention_coresets.room import at_once
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,13 @@ class Balancing(Construction):
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
         chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
-        parts = []
-        for k, v, b, *u in zip(*(t.split(chunk) for t in (keys, values, base, *uniforms)), strict=True):
+
+        def of_part(part: slice) -> Coreset:
+            k, v, b, *u = (t[part] for t in (keys, values, base, *uniforms))
             heads = Cache(k, v) if own is None else WeightedCache(k, v, b)
-            parts.append(self._of_heads(heads, b, request.rho, steps, u))
-        return _joined(parts, cache)
+            return self._of_heads(heads, b, request.rho, steps, u)
+
+        return _joined(in_parts(of_part, len(keys), chunk), cache)
 
     def _of_heads(self, heads: Cache, base: Tensor, rho: float, steps: list[Round], uniforms: list[Tensor]) -> Coreset:
         """Picks the coresets of a flat batch of heads, in float64."""

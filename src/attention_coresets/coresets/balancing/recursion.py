@@ -11,7 +11,7 @@ from attention_coresets.coresets.balancing.buckets import Round, conditional_mar
 from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.kernel.law import Law
 from attention_coresets.coresets.randomness import Generators, draw
-from attention_coresets.room import at_once
+from attention_coresets.devices import at_once
 
 # signs(vectors, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept
 Signs = Callable[[Any, Tensor, Tensor], Tensor]

@@ -12,8 +12,8 @@ from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.kernel.law import SCALES, law
 from attention_coresets.coresets.randomness import draw
+from attention_coresets.devices import at_once
 from attention_coresets.registry import check_name
-from attention_coresets.room import at_once
 
 VARIANTS = ("published", "shipped")
 _LEVEL = 1e-6  # of log2: a norm this close below a power of two is one, for rounding must not part unit values

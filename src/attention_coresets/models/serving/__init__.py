@@ -3,6 +3,11 @@
 Needs transformers (the `models` extra), which the rest of the package does without: import it from here.
 """
 
+# ruff: noqa: E402
+from attention_coresets.models.requirement import check_transformers
+
+check_transformers()
+
 from attention_coresets.models.serving.compression import Layout, compress
 from attention_coresets.models.serving.context import Compressed, compressed
 from attention_coresets.models.serving.evaluation import Agreement, agreement, continuation, losses
