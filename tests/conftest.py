@@ -4,6 +4,7 @@ Shapes in signatures are checked where beartype is installed, and tests of sweep
 has neither, and `pytest -m gpu` runs there.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -14,6 +15,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported: its kernels run on the CPU, where a test asks
 if find_spec("beartype"):  # before the packages are imported
     install_import_hook(["attention_coresets", "reference"], "beartype.beartype")
 

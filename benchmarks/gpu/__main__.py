@@ -16,7 +16,18 @@ import torch
 from benchmarks import machine
 from benchmarks.gpu import journal
 
-STEPS = ("device", "walks", "halvings", "ascents", "certificates", "refinements", "cells", "llama", "profiles")
+STEPS = (
+    "device",
+    "kernels",
+    "walks",
+    "halvings",
+    "ascents",
+    "certificates",
+    "refinements",
+    "cells",
+    "llama",
+    "profiles",
+)
 TIERS = ("smoke", "full")
 NO_DEVICE = 3  # exit code
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from attention_coresets.compiled import NUMBA_MISSING
+from attention_coresets.compiled import NUMBA_MISSING, triton_fault
 from attention_coresets.devices import drawn_on_cpu
 from benchmarks.gpu.journal import Found
 from benchmarks.gpu.measuring import in_turn
@@ -24,6 +24,9 @@ def measure(tier: str, device: str) -> Iterator[Found]:
     yield f"device: {_name(device)}"
     yield f"torch {torch.__version__}, " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     yield f"loops on the CPU: {'numba' if NUMBA_MISSING is None else f'torch, numba is missing ({NUMBA_MISSING})'}"
+    if device != "cpu":
+        fault = triton_fault(device)
+        yield f"loops on {device}: {'Triton' if fault is None else f'torch, Triton does not run ({fault})'}"
     yield _cuda_generator(device)
     n = SIZE[tier]
     tasks = {

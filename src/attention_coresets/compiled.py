@@ -1,18 +1,23 @@
-"""Finds the loops that numba compiles, and says in one line where they are missed.
+"""Finds the loops that numba compiles for the CPU and Triton for a GPU, and says in one line where they are missed.
 
 `compiled_module` gives a module that needs numba. `runs_compiled` says whether its loop runs on a tensor, or torch's in
-its place. Where that is for want of numba, the first such loop of a process warns, and no other. A process that works
-on a GPU alone hears nothing.
+its place. `triton_kernels` gives a module of Triton kernels where they run on a tensor. Where one of the two is wanted
+and cannot be had, the first such loop of a process warns, and no other. A process that works on a GPU alone hears
+nothing of numba.
 """
 
 import importlib
+import os
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import TypeGuard, TypeVar
 
+import torch
 from torch import Tensor
 
 from attention_coresets.registry import check_name
@@ -21,7 +26,7 @@ T = TypeVar("T")
 
 
 class SlowLoopWarning(RuntimeWarning):
-    """A loop ran in torch on the CPU because numba cannot be imported."""
+    """A loop ran in torch because numba cannot be imported, or because Triton does not run on the GPU."""
 
 
 def _missing() -> str | None:
@@ -34,10 +39,12 @@ def _missing() -> str | None:
 
 
 NUMBA_MISSING = _missing()
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "torch", "triton")
 _backend = "auto"
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # what Triton itself goes by
 _LOCK = threading.Lock()  # loops run side by side in threads
-_runs, _said = 0, False
+_runs: Counter[str] = Counter()
+_said: set[str] = set()
 
 
 def compiled_module(name: str) -> ModuleType | None:
@@ -57,22 +64,54 @@ def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:
     if x.device.type != "cpu" or _backend == "torch":
         return False
     if loop is None:
-        _say_once()
+        if NUMBA_MISSING is not None:
+            reason, remedy = f"numba cannot be imported ({NUMBA_MISSING})", 'pip install "attention-coresets[fast]"'
+            _say_once(f"{reason}: loops on the CPU run in torch, to the same results but slower; {remedy}")
         return False
-    global _runs
     with _LOCK:
-        _runs += 1
+        _runs["numba"] += 1
     return True
+
+
+def triton_kernels(name: str, x: Tensor) -> ModuleType | None:
+    """Returns the module of Triton kernels of that name where they run on `x`, None where torch's or numba's loops do.
+
+    They run in float64 on a CUDA device, unless within `backend("torch")`. Where TRITON_INTERPRET=1 has them
+    interpreted, they run on any device, but within `backend("triton")` alone. Ask right before they run: this call
+    counts loops. Warns SlowLoopWarning, once a process, where Triton does not run on the GPU.
+    """
+    wanted = _backend == "triton" if _INTERPRETED else _backend != "torch" and x.is_cuda
+    if not wanted or x.dtype != torch.float64:
+        return None
+    if fault := triton_fault(str(x.device)):
+        reason = f"Triton does not run on {x.device} ({fault})"
+        _say_once(f"{reason}: its loops run in torch, to the same results but slower")
+        return None
+    with _LOCK:
+        _runs["triton"] += 1
+    return importlib.import_module(name)
+
+
+@cache
+def triton_fault(device: str) -> str | None:
+    """Says why the smallest Triton kernel does not run on `device`, None where it does; tried once a process."""
+    try:
+        importlib.import_module("attention_coresets.triton_trial").run(device)
+    except Exception as error:  # not installed, no C compiler for its launcher, no driver, an unknown GPU
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Chooses what runs the loops on the CPU within the context, in all threads of the process.
+    """Chooses what runs the loops within the context, in all threads of the process.
 
     Parameters
     ----------
     name : str
-        "auto", numba where it is there, as usual; or "torch", which gives the same results, slower.
+        "auto", numba on the CPU and Triton on a GPU where they are there, as usual. "torch", which gives the same
+        results, slower. "triton", as "auto", and its kernels on the CPU too where TRITON_INTERPRET=1 was set before the
+        process began: for tests.
 
     Raises
     ------
@@ -88,25 +127,18 @@ def backend(name: str) -> Iterator[None]:
         _backend = before
 
 
-def compiled_runs() -> int:
-    """Returns how many compiled loops any thread of this process has begun.
+def compiled_runs() -> Counter[str]:
+    """Returns how many loops of "numba" and of "triton" any thread of this process has begun.
 
-    A loop ran meanwhile where the number has grown.
+    A loop ran meanwhile where a number has grown.
     """
-    return _runs
-
-
-def _say_once() -> None:
-    global _said
-    if NUMBA_MISSING is None:
-        return
     with _LOCK:
-        if _said:
+        return _runs.copy()
+
+
+def _say_once(line: str) -> None:
+    with _LOCK:
+        if line in _said:
             return
-        warnings.warn(
-            f"numba cannot be imported ({NUMBA_MISSING}): loops on the CPU run in torch, to the same results but"
-            ' slower; pip install "attention-coresets[fast]"',
-            SlowLoopWarning,
-            stacklevel=3,
-        )
-        _said = True
+        warnings.warn(line, SlowLoopWarning, stacklevel=3)
+        _said.add(line)

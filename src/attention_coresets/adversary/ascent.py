@@ -122,7 +122,7 @@ def _climb_heads(
     # a climb that was not polished counts with its float32 error
     ends = error.to(torch.float64).scatter(-1, best, final)
     reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
-    return top.values, polished[torch.arange(len(polished)), top.indices], reached
+    return top.values, polished[torch.arange(len(polished), device=polished.device), top.indices], reached
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ two sides' mean keys differ by.
 the ceiling stays of second order at the sphere, where most maxima lie.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +48,8 @@ def ceilings(
     full, core = _moments(raw, center), _moments(raw_kept, center)
     difference = full.attention - core.attention
     error = difference.norm(dim=-1)
-    linear = _largest(difference, full.slope - core.slope, low - point, high - point, point, problem.rho)
+    step = low - point, high - point
+    linear = _largest(difference, full.slope - core.slope, *step, point, problem.rho, problem.cube)
     rest = _rest(problem, p, p_kept, full, core, _reach(problem.keys, center, h), h)
     m = linear + _form(_curvature(full, core).norm(dim=-1), h) / 2 + rest
     m = m.nan_to_num(nan=torch.inf)  # numbers out of range: the hull answers
@@ -85,17 +85,15 @@ def _moments(raw: Tensor, center: Tensor) -> _Moments:
     return _Moments(attention.squeeze(1), slope, curve, first[..., -1], second[..., -1])
 
 
-def _largest(start: Tensor, slope: Tensor, low: Tensor, high: Tensor, point: Tensor, rho: float) -> Tensor:
+def _largest(
+    start: Tensor, slope: Tensor, low: Tensor, high: Tensor, point: Tensor, rho: float, cube: tuple[Tensor, Tensor]
+) -> Tensor:
     """Returns max |start + s slope| over low <= s <= high with <point, s> <= (rho^2 - |point|^2) / 2, which the ball
     implies.
 
     A convex function is largest at a corner: one that the cut leaves, or where the cut crosses an edge.
     """
-    d = low.shape[1]
-    which = torch.tensor(list(itertools.product((False, True), repeat=d)), device=low.device)
-    edges = torch.tensor(
-        [(i, i | bit) for i in range(2**d) for bit in (1 << k for k in range(d)) if not i & bit], device=low.device
-    )
+    which, edges = cube
     corners = torch.where(which, high.unsqueeze(1), low.unsqueeze(1))  # [B, 2^d, d]
     images = start.unsqueeze(1) + corners @ slope  # [B, 2^d, dv]
     room = (rho**2 - point.square().sum(-1)) / 2

@@ -101,10 +101,10 @@ class Series:
         bounds = [(tail * own).mean(-1), (tail * c.abs() * sizes).mean(-1), (tail * c.abs()).mean(-1)]
         bounds += [unit * own.mean(-1) ** 2, unit * (c.abs() * (sizes + 1)).mean(-1) ** 2]
         *rest, of_full, of_signed = torch.stack(bounds).cpu()
-        rest = dict(zip(("full", "signed", "output"), rest, strict=True))
+        parts = {"full": rest[0], "signed": rest[1], "output": rest[2]}
         log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
         rounding = {"full": of_full, "signed": of_signed}
-        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
+        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, parts, rounding)
 
     @property
     def degrees(self) -> int:

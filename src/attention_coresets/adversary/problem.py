@@ -1,6 +1,8 @@
 """Makes one head of a cache and its coreset ready for branch and bound."""
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +60,14 @@ class Problem:
             rounding=EPS * (radius * (2 * cache.n + 256 * (1 + logits)) + 16 * value_size),
             base=base,
         )
+
+    @cached_property
+    def cube(self) -> tuple[Tensor, Tensor]:
+        """Returns which ends each corner of a box has ``[2^d, d]``, and the corners that each edge joins ``[e, 2]``."""
+        d, device = self.keys.shape[1], self.keys.device
+        ends = list(itertools.product((False, True), repeat=d))
+        edges = [(i, i | bit) for i in range(2**d) for bit in (1 << k for k in range(d)) if not i & bit]
+        return torch.tensor(ends, device=device), torch.tensor(edges, device=device)
 
 
 def _features(keys: Tensor, values: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Search:
         """Removes the `count` boxes of largest ceiling from the list and returns them."""
         # the upper bound is the largest ceiling of the list: only splitting that box can lower it
         order = self.ceiling.topk(min(count, len(self.ceiling))).indices
-        rest = torch.ones_like(self.ceiling, dtype=torch.bool).index_fill_(0, order, False)
+        rest = torch.ones_like(self.ceiling, dtype=torch.bool).index_fill_(0, order, False).nonzero().squeeze(-1)
         taken = self.low[order], self.high[order], self.ceiling[order]
         self.low, self.high, self.ceiling = self.low[rest], self.high[rest], self.ceiling[rest]
         return taken
@@ -70,6 +70,7 @@ class Search:
         """Returns the boxes that meet the ball, shrunk, with the lesser of their own ceiling and their parent's."""
         self.nodes += len(low)
         low, high, meets = contracted(low, high, self.problem.rho)
+        meets = meets.nonzero().squeeze(-1)
         low, high, ceiling = low[meets], high[meets], ceiling[meets]
         size = max(1, min(_BOXES, _LOGITS // len(self.problem.keys)))
         own = [self._ceilings(a, b) for a, b in zip(low.split(size), high.split(size), strict=True)]
@@ -78,8 +79,8 @@ class Search:
     def _ceilings(self, low: Tensor, high: Tensor) -> Tensor:
         """Bounds boxes, and keeps the largest error met on the way."""
         point, error, ceiling = ceilings(self.problem, low, high)
-        if len(error) and float(error.max()) > self.lower:
-            self.lower, self.query = float(error.max()), point[error.argmax()]
+        if len(error) and (largest := float(error.max())) > self.lower:
+            self.lower, self.query = largest, point.index_select(0, error.argmax(0, keepdim=True)).squeeze(0)
         return ceiling
 
     def _close(self, low: Tensor, high: Tensor, ceiling: Tensor) -> None:
@@ -87,8 +88,10 @@ class Search:
         low, high = torch.cat([self.low, low]), torch.cat([self.high, high])
         ceiling = torch.cat([self.ceiling, ceiling])
         open_ = ceiling > self.lower + self.gap
-        self.closed = max([self.closed, *ceiling[~open_].tolist()])
-        self.low, self.high, self.ceiling = low[open_], high[open_], ceiling[open_]
+        if len(ceiling):
+            self.closed = max(self.closed, float(ceiling.masked_fill(open_, -math.inf).max()))
+        left = open_.nonzero().squeeze(-1)
+        self.low, self.high, self.ceiling = low[left], high[left], ceiling[left]
 
 
 def _halved(low: Tensor, high: Tensor, ceiling: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor]:

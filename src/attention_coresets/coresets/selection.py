@@ -9,11 +9,11 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.randomness import draw
-from attention_coresets.devices import in_parts
+from attention_coresets.devices import at_once, in_parts
 
 # choose(keys [H, n, d], values [H, n, dv], uniforms [H, *shape]) -> tokens [H, size] and log-weights [H, size] or None
 Choice = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-_MAX_NUMBERS = 2**27  # of the working memory of the heads that are worked on together
+_MAX_NUMBERS = 2**27  # of the working memory of the heads that are worked on together on the CPU
 FLOOR = -30.0  # nats: the least weight that is kept, in units of the head's largest
 
 
@@ -32,7 +32,7 @@ def over_heads(
     cache = request.cache
     keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
     random = draw(request.generator, len(keys), *uniforms).to(keys.device)
-    chunk = max(1, _MAX_NUMBERS // numbers)
+    chunk = at_once(numbers, keys.device, _MAX_NUMBERS)
     parts = in_parts(lambda part: choose(keys[part], values[part], random[part]), len(keys), chunk)
     indices, order = torch.cat([tokens for tokens, _ in parts]).sort(dim=-1)
     weights = [w for _, w in parts if w is not None]

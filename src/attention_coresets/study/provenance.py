@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
-def fast_path(before: int) -> str:
-    """ "numba" if a compiled loop ran, in any thread of this process, since `compiled_runs()` was `before`.
+def fast_path(before: Counter[str]) -> str:
+    """ "triton" or "numba" if such a loop ran, in any thread of this process, since `compiled_runs()` was `before`.
 
-    "torch" if none did: numba is missing, the work is on a GPU, or nothing in it has a compiled version.
+    "triton" where both did, for then the construction ran on a GPU. "torch" if none did: what compiles them is missing,
+    or nothing in the work has a compiled version.
     """
-    return "numba" if compiled_runs() > before else "torch"
+    grown = compiled_runs() - before
+    return next((name for name in ("triton", "numba") if grown[name]), "torch")
 
 
 def same_code(revision: str) -> bool:

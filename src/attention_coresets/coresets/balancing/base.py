@@ -15,7 +15,7 @@ from attention_coresets.coresets.balancing.refinement import check_refinement, r
 from attention_coresets.coresets.base import MODELS, Construction, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
-from attention_coresets.devices import in_parts
+from attention_coresets.devices import at_once, in_parts
 from attention_coresets.registry import check_name
 
 
@@ -82,7 +82,7 @@ class Balancing(Construction):
         base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1]).to(torch.float64)
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
-        chunk = max(1, MAX_GRAM // cache.n**2)
+        chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
 
         def of_part(part: slice) -> Coreset:
             k, v, b, *u = (t[part] for t in (keys, values, base, *uniforms))

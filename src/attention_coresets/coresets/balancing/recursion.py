@@ -11,12 +11,13 @@ from attention_coresets.coresets.balancing.buckets import Round, conditional_mar
 from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.kernel.law import Law
 from attention_coresets.coresets.randomness import Generators, draw
+from attention_coresets.devices import at_once
 
 # signs(vectors, x [H, n], uniforms [H, 2, n]): which of the n tokens are kept
 Signs = Callable[[Any, Tensor, Tensor], Tensor]
 # vectors(keys, values, log_weights, law, uniforms [H, 2, n]): what the rule balances, in the form that it reads
 Vectors = Callable[[Tensor, Tensor, Tensor, Law, Tensor], Any]
-MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together
+MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together on the CPU
 _BUCKET_GRAM = 2**23  # and of the buckets: fewer, for they come from memory and go to cache
 
 
@@ -102,7 +103,7 @@ def _walk_buckets(
     marginals = conditional_marginals(tokens.measure.log_p[heads.unsqueeze(-1), indices] - log_pi, real, targets)
     log_pi = log_pi + marginals.clamp_min(1e-300).log()
     log_pi = torch.where(real, log_pi, log_pi[:, :1])  # what fills a bucket up is its first token once more
-    chunk = max(1, (MAX_GRAM if buckets == 1 else _BUCKET_GRAM) // width**2)
+    chunk = at_once(width**2, indices.device, MAX_GRAM if buckets == 1 else _BUCKET_GRAM)
     split = (t.split(chunk) for t in (heads, indices, log_pi, marginals, uniforms))
     kept = torch.cat([walk.kept(tokens.bucket(i, h), lp, m, u) for h, i, lp, m, u in zip(*split, strict=True)])
     if not bool((kept.sum(-1) == targets).all()):

@@ -66,8 +66,8 @@ def _climb(keys: Tensor, own: Tensor, rho: float, tolerance: float) -> tuple[Ten
     left = torch.arange(len(own), device=own.device)
     found, gaps = value.clone(), _gap(q, slope, rho)
     for _ in range(_STEPS):
-        going = gaps[left] > tolerance
-        if not bool(going.any()):
+        going = (gaps[left] > tolerance).nonzero().squeeze(-1)
+        if len(going) == 0:
             break
         left, q, value, slope, length = (x[going] for x in (left, q, value, slope, length))
         trial = _project(q + length.unsqueeze(-1) * slope, rho)

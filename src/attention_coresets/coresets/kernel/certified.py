@@ -51,6 +51,8 @@ def certified(cache: Cache, coreset: Coreset, rho: float) -> Coreset:
         Of the same size, of the model "free".
     """
     laws = list(differences(cache, coreset, rho))
+    if coreset.log_weights is None:
+        raise ValueError("a coreset of fitted weights is refined, and this one has none")
     ceilings, best = torch.stack([ceiling_about(law, rho) for law in laws]).min(0)
     chosen = [
         _Head(_head(laws[which], h), rho).search(coreset.indices[h], coreset.log_weights[h], float(ceilings[h]))

@@ -29,26 +29,28 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
     aim = target / size[:, None]  # the problem in units of the matrix's level and the target's size
     u = torch.ones_like(aim) / matrix.abs().sum(-1).amax(-1, keepdim=True)
     z = torch.ones_like(aim)
-    done = torch.zeros_like(size, dtype=torch.bool)
+    done, failed = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.int32)
     for _ in range(_STEPS):
         dual = _product(matrix, u) - aim - z
         done = done | (torch.maximum(dual.abs(), u * z).amax(-1) <= _TOLERANCE)
-        if bool(done.all()):
+        # both answers at once: for each the host would wait for the device
+        finished, refused = torch.stack([done.all(), failed.any()]).tolist()
+        if refused:
+            raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
+        if finished:
             return u * (size / level)[:, None]
-        du, dz = _direction(matrix, u, z, dual)
+        du, dz, failed = _direction(matrix, u, z, dual)
         length = torch.where(done, 0.0, (_SHORT * torch.minimum(_reach(u, du), _reach(z, dz))).clamp_max(1.0))
         u, z = u + length[:, None] * du, z + length[:, None] * dz
     raise RuntimeError(f"non-negative least squares did not converge in {_STEPS} steps")
 
 
-def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds the Newton step for G u - target = z, u z = mu.
+def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the Newton step for G u - target = z, u z = mu, and which heads have no such step.
 
     It is tried with mu = 0 first, which says what mu to take and mends the error of the second order.
     """
     factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
-    if bool(failed.any()):
-        raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
 
     def solve(products: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the steps after which u z changes by `products`, to first order."""
@@ -59,7 +61,7 @@ def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tens
     length = torch.minimum(_reach(u, du), _reach(z, dz)).clamp_max(1.0).unsqueeze(-1)
     mean = (u * z).mean(-1, keepdim=True)
     ahead = ((u + length * du) * (z + length * dz)).mean(-1, keepdim=True)
-    return solve((ahead / mean) ** 3 * mean - u * z - du * dz)
+    return *solve((ahead / mean) ** 3 * mean - u * z - du * dz), failed
 
 
 def _reach(x: Tensor, step: Tensor) -> Tensor:

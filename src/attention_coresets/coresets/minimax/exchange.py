@@ -11,7 +11,7 @@ compiled = compiled_module("attention_coresets.coresets.minimax.exchange_compile
 
 _RIDGE = 1e-9  # of the mean diagonal: duplicates share their weight
 _TRIES = 64  # additions that are looked at, best first, for one that keeps every weight positive
-_PAIRS, _CHUNK = 4096, 512  # exchanges, likewise; so many at once
+_PAIRS, _CHUNK = 4096, 64  # exchanges, likewise; so many at once
 _REFACTOR = 32  # moves between two factorizations: rank-one updates collect rounding errors
 _LEAST_ROOM = 1e-12  # of the mean diagonal
 _FLOOR = 1e-13  # of the largest weight: what a token gets that no positive weight makes useful
@@ -61,17 +61,19 @@ def exchange(
     Int[Tensor, "H m"], Float[Tensor, "H m"]
         Tokens, sorted, and weights with c^T w = 1.
     """
+    levels = gram.diagonal(dim1=-2, dim2=-1).mean(-1).tolist()
     found = [
-        _exchange(g, c, start, len(start) if moves is None else moves, gain)
-        for g, c, start in zip(gram, total, tokens, strict=True)
+        _exchange(g, level, c, start, len(start) if moves is None else moves, gain)
+        for g, level, c, start in zip(gram, levels, total, tokens, strict=True)
     ]
     chosen, weights = (torch.stack(part) for part in zip(*found, strict=True))
     order = chosen.argsort(dim=-1)
     return chosen.gather(-1, order), weights.gather(-1, order)
 
 
-def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: float) -> tuple[Tensor, Tensor]:
-    level = gram.diagonal().mean()
+def _exchange(
+    gram: Tensor, level: float, total: Tensor, tokens: Tensor, moves: int, gain: float
+) -> tuple[Tensor, Tensor]:
     if not level > 0:  # no error at all, whatever the weights
         return tokens, torch.full_like(total[tokens], 1 / max(float(total[tokens].sum()), 1e-300))
     # a copy, for the ridge is added in place; in this unit all thresholds are relative
@@ -100,32 +102,38 @@ class _Support:
         self.gram, self.total = gram, total
         self.diagonal = gram.diagonal()
         self.tokens, self.used = tokens.clone(), torch.ones_like(tokens, dtype=torch.bool)
+        self.empty: set[int] = set()  # the slots that are not used, as the host knows them
         self.inside = torch.zeros_like(total, dtype=torch.bool)
         self.inside[tokens] = True
         self.factor()
 
     def factor(self) -> None:
         """Computes P and all that follows from it anew."""
-        slots = self.used.nonzero().squeeze(-1)
-        rows = self.gram[self.tokens[slots]]  # [used, n]
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(rows[:, self.tokens[slots]]))
-        m, n = len(self.tokens), len(self.total)
-        self.P, self.M = self.total.new_zeros(m, m), self.total.new_zeros(m, n)
-        # empty slots keep rows of 0, so that all shapes stay and updates need no mask
-        self.P[slots[:, None], slots] = inverse
-        self.M[slots] = inverse @ rows
-        self.w = self.total.new_zeros(m)
-        self.w[slots] = inverse @ self.total[self.tokens[slots]]
-        self.s = (rows * self.M[slots]).sum(0)
-        self.r = self.total - self.w[slots] @ rows
+        rows, both = self.gram[self.tokens], self.used & self.used.unsqueeze(-1)  # [m, n], [m, m]
+        # empty slots are rows of the identity, so that the others keep their inverse
+        inner = torch.where(both, rows[:, self.tokens], torch.diag_embed((~self.used).to(rows.dtype)))
+        # and rows of 0 in the end, so that all shapes stay and updates need no mask
+        factor, self.failed = torch.linalg.cholesky_ex(inner)
+        self.P = torch.cholesky_inverse(factor).mul_(both)
+        self.M = self.P @ rows
+        self.w = self.P @ self.total[self.tokens]
+        self.s = (rows * self.M).sum(0)
+        self.r = self.total - self.w @ rows
 
     def repair(self) -> None:
         """Takes out tokens without positive weight, one by one, then puts in others while one can."""
-        while bool((self.used & (self.w <= 0)).any()):
+        while True:
+            bad = self.used & (self.w <= 0)
             # the most negative in units of its own spread, w_i^2 / P_ii being what it is worth
-            worth = self.w / self.P.diagonal().clamp_min(1e-300).sqrt()
-            self.remove(int(torch.where(self.used & (self.w <= 0), worth, torch.inf).argmin()))
-        for slot in (~self.used).nonzero().squeeze(-1).tolist():
+            worth = torch.where(bad, self.w / self.P.diagonal().clamp_min(1e-300).sqrt(), torch.inf)
+            # all answers at once: for each the host would wait for the device
+            found, worst, failed = torch.stack([bad.any(), worth.argmin(), self.failed]).tolist()
+            if failed:
+                raise RuntimeError("the kept tokens' Gram matrix is not positive definite; it may hold NaN")
+            if not found:
+                break
+            self.remove(worst)
+        for slot in sorted(self.empty):
             if not self.fill(slot):
                 break
 
@@ -133,25 +141,25 @@ class _Support:
         """Makes the best addition that keeps every weight positive; returns False where there is none."""
         room = self.diagonal - self.s
         allowed = (self.r > 0) & ~self.inside & (room > _LEAST_ROOM)
-        worth = torch.where(allowed, self.r.square() / room, -torch.inf)
-        # an addition moves the other weights too: take the best that leaves them positive
-        for j in worth.topk(min(_TRIES, len(worth))).indices.tolist():
-            if worth[j] == -torch.inf:
-                return False
-            step = self.r[j] / room[j]
-            if bool(((self.w - step * self.M[:, j])[self.used] > 0).all()):
-                self.insert(slot, j)
-                return True
-        return False
+        # an addition moves the other weights too: of the best few the first that leaves them positive
+        best = torch.where(allowed, self.r.square() / room, -torch.inf).topk(min(_TRIES, len(room)))
+        j = best.indices
+        after = self.w.unsqueeze(-1) - self.r[j] / room[j] * self.M[:, j]  # [m, tries]
+        fine = (best.values > -torch.inf) & ((after > 0) | ~self.used.unsqueeze(-1)).all(0)
+        first = fine.to(torch.uint8).argmax(0, keepdim=True)
+        found, token = torch.cat([fine[first], j[first]]).tolist()
+        if found:
+            self.insert(slot, token)
+        return bool(found)
 
     def swap(self, gain: float) -> bool:
         """Makes the best exchange that keeps every weight positive; returns False where none gains `gain` of tau."""
-        least = gain * float(self.w @ self.total[self.tokens])
+        least = gain * (self.w @ self.total[self.tokens])
         if runs_compiled(compiled, self.P):
             P, M, w, r, s, used, inside, diagonal = (
                 x.numpy() for x in (self.P, self.M, self.w, self.r, self.s, self.used, self.inside, self.diagonal)
             )
-            i, j = compiled.best_pair(P, M, w, r, diagonal - s, used, inside, _LEAST_ROOM, least, _PAIRS)
+            i, j = compiled.best_pair(P, M, w, r, diagonal - s, used, inside, _LEAST_ROOM, float(least), _PAIRS)
         else:
             i, j = self._best_pair(least)
         if i < 0:
@@ -160,7 +168,7 @@ class _Support:
         self.insert(i, j)
         return True
 
-    def _best_pair(self, least: float) -> tuple[int, int]:
+    def _best_pair(self, least: Tensor) -> tuple[int, int]:
         """Finds what `compiled.best_pair` finds: slot and token, -1 where none gains `least`."""
         spread = self.P.diagonal().clamp_min(1e-300)  # [m]
         residual = torch.addcmul(self.r, (self.w / spread).unsqueeze(-1), self.M)  # [m, n], r without token i
@@ -171,13 +179,16 @@ class _Support:
         net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1))
         best = net.flatten().topk(min(_PAIRS, net.numel()))
         # gains are compared first, for whether weights stay positive costs O(m) a pair
-        pairs = best.indices[best.values > least]
-        for some in pairs.split(_CHUNK):
-            i, j = some // len(self.total), some % len(self.total)
-            fine = self._stay_positive(i, j, step[i, j], spread)
-            if bool(fine.any()):
-                first = int(fine.to(torch.uint8).argmax())
-                return int(i[first]), int(j[first])
+        for values, pairs in zip(best.values.split(_CHUNK), best.indices.split(_CHUNK), strict=True):
+            i, j = pairs // len(self.total), pairs % len(self.total)
+            gains = values > least
+            fine = gains & self._stay_positive(i, j, step[i, j], spread)
+            first = fine.to(torch.uint8).argmax(0, keepdim=True)
+            found, more, slot, token = torch.cat([fine[first], gains[-1:], i[first], j[first]]).tolist()
+            if found:
+                return slot, token
+            if not more:
+                break
         return -1, -1
 
     def _stay_positive(self, i: Tensor, j: Tensor, step: Tensor, spread: Tensor) -> Tensor:
@@ -190,7 +201,7 @@ class _Support:
 
     def remove(self, i: int) -> None:
         """Empties slot i."""
-        if not self.used[i]:
+        if i in self.empty:
             return
         p, row, w, spread = self.P[:, i].clone(), self.M[i].clone(), self.w[i].clone(), self.P[i, i].clone()
         self.s.sub_(row.square() / spread)
@@ -202,14 +213,14 @@ class _Support:
             x.zero_()
         self.w[i] = 0.0
         self.used[i] = False
-        self.inside[self.tokens[i]] = False
+        self.inside[self.tokens[i : i + 1]] = False  # a slice: the host need not know the token
+        self.empty.add(i)
 
     def insert(self, i: int, j: int) -> None:
         """Puts token j into the empty slot i."""
         u = self.M[:, j].clone()
         room = self.diagonal[j] - self.s[j]
-        slots = self.used.nonzero().squeeze(-1)
-        row = u[slots] @ self.gram[self.tokens[slots]] - self.gram[j]  # [n]
+        row = u @ self.gram[self.tokens] - self.gram[j]  # [n]
         step = self.r[j] / room
         # with -1 at its own slot one rank-one update also fills the new row and column
         u[i] = -1.0
@@ -219,13 +230,15 @@ class _Support:
         self.M.addr_(u / room, row)
         self.w.sub_(u * step)
         self.tokens[i], self.used[i], self.inside[j] = j, True, True
+        self.empty.discard(i)
 
     def filled(self) -> tuple[Tensor, Tensor]:
         """Returns tokens and weights of all m slots; empty ones take the first tokens outside."""
         # anew, so that no rounding of the updates is in what is returned
         self.factor()
         self.repair()
-        empty = (~self.used).nonzero().squeeze(-1)
-        self.tokens[empty] = (~self.inside).nonzero().squeeze(-1)[: len(empty)]
+        outside = self.inside.to(torch.uint8).argsort(stable=True)
+        rank = (~self.used).cumsum(0) - 1  # of each empty slot among them
+        tokens = torch.where(self.used, self.tokens, outside[rank.clamp_min(0)])
         w = self.w.clamp_min(_FLOOR * self.w.max())
-        return self.tokens, w / (w @ self.total[self.tokens])
+        return tokens, w / (w @ self.total[tokens])

@@ -51,20 +51,22 @@ def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tens
     """Fits one head: logits [b, m], values [m, dv], wanted [b, dv], log-weights x [m]."""
     damping = 1e-3
     state = _state(logits, values, wanted, x, power)
+    value = float(state[0])
     for _ in range(steps):
         gradient, hessian = _derivatives(state, values, power)
-        value = float(state[0])
         while damping <= _MOST_DAMPING:
             trial = x - _solve(hessian, gradient, damping)
             trial = trial.clamp_min(trial.max() + _FLOOR)
             new = _state(logits, values, wanted, trial, power)
-            if float(new[0]) < value:
+            reached = float(new[0])
+            if reached < value:
                 break
             damping *= 10
         else:
             return x
+        gained, value = value - reached, reached
         x, state, damping = trial, new, damping / 10
-        if value - float(new[0]) < _LEAST_GAIN:
+        if gained < _LEAST_GAIN:
             break
     return x
 

@@ -12,13 +12,14 @@ from attention_coresets.checks import one_of, positive
 from attention_coresets.coresets.base import Construction, Request
 from attention_coresets.coresets.kernel.law import SCALES, law
 from attention_coresets.coresets.randomness import draw
+from attention_coresets.devices import at_once
 from attention_coresets.registry import check_name
 
 VARIANTS = ("published", "shipped")
 _LEVEL = 1e-6  # of log2: a norm this close below a power of two is one, for rounding must not part unit values
 _DELTA = 0.01  # failure probability of the theoretical c
 _LIFT = 1e-8 + 0.025  # what the shipped code adds to <v_i, v_j>, for the softmax denominator
-_MAX_GRAM = 2**27  # numbers in the Gram matrices of the blocks walked together
+_MAX_GRAM = 2**27  # numbers in the Gram matrices of the blocks walked together on the CPU
 _MAX_EXPONENT = 300.0
 
 
@@ -141,9 +142,8 @@ def _by_blocks(walk, x: Tensor, v: Tensor, u: Tensor, size: int) -> Bool[Tensor,
     parts = []
     for piece, length in ((slice(0, full), size), (slice(full, None), x.shape[1] - full)):
         if x[:, piece].shape[1]:
-            rows = [
-                t[:, piece].reshape(-1, length, *t.shape[2:]).split(max(1, _MAX_GRAM // length**2)) for t in (x, v, u)
-            ]
+            chunk = at_once(length**2, x.device, _MAX_GRAM)
+            rows = [t[:, piece].reshape(-1, length, *t.shape[2:]).split(chunk) for t in (x, v, u)]
             parts.append(torch.cat([walk(*row) for row in zip(*rows, strict=True)]).reshape(len(x), -1))
     return torch.cat(parts, dim=-1)
 

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attention_coresets.compiled import compiled_module, runs_compiled
+from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
 from attention_coresets.coresets.kernel.law import kernel_panel
 
 # None without numba: the torch loop below does the same
 pairs_compiled = compiled_module("attention_coresets.coresets.walks.pairs_compiled")
+_KERNELS = "attention_coresets.coresets.walks.pairs_triton"
 
 Features = tuple[Tensor, Tensor, Tensor]  # what kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
@@ -31,7 +32,8 @@ class Rule:
     """
 
     needs_gram = True
-    compiled: tuple[str, float] | None = None  # the rule's name and parameter in pairs_compiled.py, where it is there
+    # the rule's name and parameter in pairs_compiled.py and pairs_triton.py, where it is there
+    compiled: tuple[str, float] | None = None
     sharp = False  # True: what is added to "fair" counts as none up to 1 in size
 
     def start(self, norm2: Float[Tensor, "H P"], fair: Float[Tensor, "H P"]) -> tuple[Tensor, Tensor]:
@@ -47,9 +49,13 @@ def pair_signs(
     A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
 
     Cost: O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all, one uniform a choice. On the CPU
-    with numba the pairs are compiled, and from x = 0 half of the Gram matrix is read, once. There, given features of at
-    least 1024 tokens in its place, it is formed a panel at a time and never whole: O(n) memory.
+    with numba and on a GPU with Triton the pairs are compiled, and from x = 0 half of the Gram matrix is read, once. On
+    the CPU, given features of at least 1024 tokens in its place, it is formed a panel at a time and never whole: O(n)
+    memory.
     """
+    # a rule that reads no Gram matrix moves all pairs of a round at once: torch's operations are enough
+    if rule.compiled and rule.needs_gram and (kernels := triton_kernels(_KERNELS, x)):
+        return kernels.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
     if rule.compiled and runs_compiled(pairs_compiled, x):
         if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
             return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attention_coresets.compiled import compiled_module, runs_compiled
+from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
 from attention_coresets.coresets.walks.walk_loop import WalkLoop
 
 _fast = compiled_module("attention_coresets.coresets.walks.walk_blocked")
 # None without numba: the torch loop does the same, at a third of the speed
 blocked_walk = _fast.blocked_walk if _fast else None
+_KERNELS = "attention_coresets.coresets.walks.walk_triton"
 BLOCK = 96
 FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 
@@ -36,7 +37,8 @@ def walk_signs(
     [-1, 1]^n, with the probabilities that keep the mean. It uses one uniform.
 
     Cost: for one head on the CPU, n^3 flops for the inverse and n^3 / 3 for the downdates, in place. Without numba or
-    on another device 2 n^3 and 2 n^3 / 3, with at most 3 n x n matrices at once.
+    on a GPU 2 n^3 and 2 n^3 / 3, with at most 4 n x n matrices at once. On a GPU with Triton, where the dtype is
+    float64, a launch takes `block` steps of all heads.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def walk_signs(
     """
     if place is None:
         place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
+    if kernels := triton_kernels(_KERNELS, gram):
+        return kernels.walk(gram, x, uniforms, place, ridge, exact, block, FREEZE)
     if not runs_compiled(blocked_walk, gram):
         return WalkLoop(gram, x, place, ridge, exact, block, FREEZE).run(uniforms)
     return each_head(

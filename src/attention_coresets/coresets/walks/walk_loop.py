@@ -30,7 +30,7 @@ class WalkLoop:
         self.moves = torch.zeros_like(self.heads)  # of each head so far: one uniform each
         self.free = torch.ones_like(self.heads, dtype=torch.bool)  # [H, 1], no frozen token waits to be dropped
         # u minimises u^T A u with u_p = 1 where u is along column p of A^-1: so the walk keeps an inverse, not A
-        self.inverse = _inverse(gram, alive, ridge, partial=fewest < x.shape[-1])
+        self.inverse = alive_inverse(gram, alive, ridge, partial=fewest < x.shape[-1])
         self.pending = x.new_zeros(x.shape[0], block, x.shape[-1])  # rows w: the inverse is less sum of w w^T
         self.place = place.masked_fill(~alive, _dead(place))
         self.pivot = self.place.argmin(-1, keepdim=True)
@@ -150,7 +150,7 @@ def reach(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return (size - shift).amin(-1, keepdim=True), (size + shift).amin(-1, keepdim=True)
 
 
-def _inverse(gram: Tensor, alive: Tensor, ridge: float, partial: bool) -> Tensor:
+def alive_inverse(gram: Tensor, alive: Tensor, ridge: float, partial: bool) -> Tensor:
     """Inverts the alive part of `gram` plus the ridge; where `partial`, the frozen part is set to the identity."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     # the ridge is in units of the alive diagonal: frozen tokens must not change a walk they take no part in
