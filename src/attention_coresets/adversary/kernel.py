@@ -99,7 +99,7 @@ class _Series:
         bounds = [(tail * own).mean(-1), (tail * c.abs() * sizes).mean(-1), (tail * c.abs()).mean(-1)]
         bounds += [unit * own.mean(-1) ** 2, unit * (c.abs() * (sizes + 1)).mean(-1) ** 2]
         *rest, of_full, of_signed = torch.stack(bounds).cpu()
-        rest = dict(zip(("full", "signed", "output"), rest, strict=True))
+        rest: dict[str, Tensor] = dict(zip(("full", "signed", "output"), rest, strict=True))
         log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
         rounding = {"full": of_full, "signed": of_signed}
         return _Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
