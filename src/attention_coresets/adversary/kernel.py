@@ -100,11 +100,11 @@ class Series:
         unit = 4 * (n + degrees) * (u.shape[-1] + 1) * torch.finfo(x.dtype).eps
         bounds = [(tail * own).mean(-1), (tail * c.abs() * sizes).mean(-1), (tail * c.abs()).mean(-1)]
         bounds += [unit * own.mean(-1) ** 2, unit * (c.abs() * (sizes + 1)).mean(-1) ** 2]
-        *rest, of_full, of_signed = torch.stack(bounds).cpu()
-        parts = {"full": rest[0], "signed": rest[1], "output": rest[2]}
+        tail_full, tail_signed, tail_output, of_full, of_signed = torch.stack(bounds).cpu()
+        rest = {"full": tail_full, "signed": tail_signed, "output": tail_output}
         log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
         rounding = {"full": of_full, "signed": of_signed}
-        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, parts, rounding)
+        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
 
     @property
     def degrees(self) -> int:
