@@ -25,6 +25,7 @@ _SHELLS = 32
 _OVERFLOW = 300.0  # log of what is too large to be multiplied by itself
 
 
+@torch.no_grad()
 def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
@@ -38,7 +39,7 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 
     Raises ValueError for rho that is not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     found = [_about(difference, rho) for difference in differences(cache, coreset, rho)]
     return torch.stack(found).amin(0).reshape(cache.heads)
 

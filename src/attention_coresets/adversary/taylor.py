@@ -14,6 +14,7 @@ _POWERS = 2**20  # entries of the tensor powers held at once
 _DEGREES = 6
 
 
+@torch.no_grad()
 def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
@@ -27,7 +28,7 @@ def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 
     Raises ValueError for rho that is not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     difference = next(iter(differences(cache, coreset, rho)))  # about the first law, the uniform one
     ceilings = [_head(difference, head, rho) for head in range(len(difference.c))]
     return torch.stack(ceilings).reshape(cache.heads)
@@ -38,7 +39,7 @@ def _head(difference: Difference, head: int, rho: float) -> Tensor:
     x, u, c = difference.x[head], difference.u[head], difference.c[head]
     ones = torch.ones_like(c)
     one, own = ones.unsqueeze(-1), ones if difference.weights is None else difference.weights[head]
-    low = (difference.log_floor(torch.zeros(1).to(c), torch.full((1,), rho).to(c))[head, 0]).exp()
+    low = (difference.log_floor(c.new_zeros(1), c.new_full((1,), rho))[head, 0]).exp()
     radius = u.norm(dim=-1).amax()
     outward = torch.minimum(_series(x, u, own, rho) / low, radius)
     with_values, alone = _series(x, u, c, rho) / low, _series(x, one, c, rho) / low
@@ -61,7 +62,7 @@ def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
         unfoldings = [tensor.reshape(d**a, -1) for a in range(j + 1)]
         total = total + factor * torch.stack([_spectral_norm(m) for m in unfoldings]).min()
     sizes, z = u.norm(dim=-1) * c.abs(), (rho * x.norm(dim=-1)).clamp_max(300)
-    rest = log_tail(z, torch.tensor(float(degrees)).to(z)).exp() + rounding * z.exp()
+    rest = log_tail(z, z.new_tensor(float(degrees))).exp() + rounding * z.exp()
     return total + (sizes * rest).mean()
 
 

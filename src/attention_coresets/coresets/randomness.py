@@ -1,16 +1,14 @@
 """Draws uniform random numbers up front, so that a construction is a pure function of its input and these."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-Generators = torch.Generator | Sequence[torch.Generator]
+from attention_coresets.inputs import Generators
 
 
 def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
-    """Draws float64 uniforms ``[heads, *shape]`` on the CPU, head after head.
+    """Draws float64 uniforms ``[heads, *shape]`` on the CPU, head after head, by generators of any device.
 
     One generator: head h gets the same numbers in every batch of more than h heads. A sequence: one generator a head,
     so that each head is the same whatever it is batched with.
@@ -21,7 +19,7 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
         generator = [generator] * heads
     if len(generator) != heads:
         raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
-    return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])
+    return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g, device=g.device).cpu() for g in generator])
 
 
 def seed_of(*numbers: int) -> int:

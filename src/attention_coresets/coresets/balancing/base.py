@@ -77,8 +77,8 @@ class Balancing(Construction):
         A WeightedCache starts from pi = 1 / weight, and gets log-weights in every model.
         """
         cache, own = request.cache, base_weights(request.cache)
-        keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
-        base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1]).to(torch.float64)
+        keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
+        base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1])
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
         chunk = max(1, MAX_GRAM // cache.n**2)
@@ -103,4 +103,4 @@ def _joined(parts: list[Coreset], cache: Cache) -> Coreset:
     indices = torch.cat([part.indices for part in parts])
     shape = (*cache.heads, indices.shape[-1])
     weights = [part.log_weights for part in parts if part.log_weights is not None]
-    return Coreset(indices.reshape(shape), torch.cat(weights).to(cache.keys.dtype).reshape(shape) if weights else None)
+    return Coreset(indices.reshape(shape), torch.cat(weights).reshape(shape) if weights else None)

@@ -92,7 +92,12 @@ class GramSchmidtWalk(Balancing):
             )
         shape = (self.rank // each, keys.shape[-1])
         draws = [torch.randn(shape, dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])]
-        return random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+        features = random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+        if not bool(features.isfinite().all()):
+            raise ValueError(
+                "random features overflow for keys and rho this large; take form=gram or form=pivoted_cholesky"
+            )
+        return features
 
 
 def _places(uniforms: Tensor) -> Tensor:

@@ -89,6 +89,17 @@ def _exchange(gram: Tensor, total: Tensor, tokens: Tensor, moves: int, gain: flo
     return support.filled()
 
 
+def _factor(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """Finds the Cholesky factor, with more of a ridge where the errors are rounding alone and so no true moments."""
+    ridge = _RIDGE * gram.diagonal().abs().amax()
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    while bool(failed):
+        gram = gram + torch.diag_embed(ridge.expand(len(gram)))
+        ridge = 10 * ridge
+        factor, failed = torch.linalg.cholesky_ex(gram)
+    return factor
+
+
 class _Support:
     """A subset S of tokens in m slots, some perhaps empty, and what an exchange of one of them needs.
 
@@ -108,7 +119,7 @@ class _Support:
         """Computes P and all that follows from it anew."""
         slots = self.used.nonzero().squeeze(-1)
         rows = self.gram[self.tokens[slots]]  # [used, n]
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(rows[:, self.tokens[slots]]))
+        inverse = torch.cholesky_inverse(_factor(rows[:, self.tokens[slots]]))
         m, n = len(self.tokens), len(self.total)
         self.P, self.M = self.total.new_zeros(m, m), self.total.new_zeros(m, n)
         # empty slots keep rows of 0, so that all shapes stay and updates need no mask

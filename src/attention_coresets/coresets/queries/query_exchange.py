@@ -57,7 +57,7 @@ class QueryExchange(Construction):
             for weights, values in zip(*found, strict=True)  # one by one: the moments are n x n
         ]
         indices, log_weights = (torch.stack(part).reshape(shape) for part in zip(*chosen, strict=True))
-        return Coreset(indices, log_weights.to(request.cache.keys.dtype))
+        return Coreset(indices, log_weights)
 
     def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
         start = gram[0].diagonal().sort(descending=True, stable=True).indices[:size].sort().values

@@ -84,7 +84,7 @@ class QueryWalk(Construction):
             kept = kernel_swaps(weighted, kept, (weighted @ marginals.unsqueeze(-1)).squeeze(-1))
         indices = kept_tokens(kept, size)
         shape = (*cache.heads, size)
-        return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).to(cache.keys.dtype).reshape(shape))
+        return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).reshape(shape))
 
 
 def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
