@@ -28,7 +28,8 @@ class Cache:
     ----------
     keys : Float[Tensor, "*heads n d"]
         float64, float32, bfloat16 or float16, on any device, in any strides; NumPy arrays are copied to tensors.
-        Whatever is computed of 16 bits is computed and kept in at least 32. Keys may have any norm; constructions take them up to 1e15.
+        Whatever is computed of 16 bits is computed and kept in at least 32. Keys may have any norm; constructions take
+        entries of up to 1e15.
     values : Float[Tensor, "*heads n dv"]
         In the dtype and on the device of the keys.
 
@@ -213,10 +214,10 @@ class Coreset:
 
 
 def attend(
-    queries: Float[Tensor, "*heads b d"],
-    keys: Float[Tensor, "*heads n d"],
-    values: Float[Tensor, "*heads n dv"],
-    log_weights: Float[Tensor, "*heads n"] | None = None,
+    queries: Float[Array, "*heads b d"],
+    keys: Float[Array, "*heads n d"],
+    values: Float[Array, "*heads n dv"],
+    log_weights: Float[Array, "*heads n"] | None = None,
 ) -> Float[Tensor, "*heads b dv"]:
     """Computes attention: the softmax over tokens of <q, k_i> + log_weights_i, applied to the values.
 
@@ -236,12 +237,13 @@ def attend(
     -------
     Float[Tensor, "*heads b dv"]
     """
-    given = (queries, keys, values) if log_weights is None else (queries, keys, values, log_weights)
-    queries, keys, values, *rest = promoted(*given)
-    logits = queries @ keys.mT  # [*heads, b, n]
+    given = {"queries": queries, "keys": keys, "values": values}
+    given |= {} if log_weights is None else {"log_weights": log_weights}
+    q, k, v, *rest = promoted(*(tensor(name, x) for name, x in given.items()))
+    logits = q @ k.mT  # [*heads, b, n]
     if rest:
         logits = logits + rest[0].unsqueeze(-2)
-    return logits.softmax(dim=-1) @ values
+    return logits.softmax(dim=-1) @ v
 
 
 def attention_error(

@@ -80,9 +80,9 @@ def exact_unit(values: Float[Tensor, "*heads n dv"]) -> Float[Tensor, "*heads 1 
     A division by it loses nothing, so that values of 1e200 or 1e-200 are worked on as others are.
     """
     largest = values.detach().abs().amax(dim=(-2, -1), keepdim=True)
-    exponent = torch.frexp(largest).exponent
-    beyond = exponent - exponent.clamp(-_CALM, _CALM)
-    return torch.full_like(largest, 2.0).pow(torch.where(largest > 0, beyond, 0))
+    exponent = torch.frexp(largest).exponent - 1
+    extreme = (largest > 0) & (exponent.abs() > _CALM)
+    return torch.full_like(largest, 2.0).pow(torch.where(extreme, exponent, 0))
 
 
 def generators_of(seeds: Seeds) -> Generators:

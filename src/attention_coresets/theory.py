@@ -106,11 +106,12 @@ def tilt(keys: Float[Array, "*heads n d"], rho: float, log_weights: Float[Array,
     spread = x.norm(dim=-1).amax(dim=-1)  # [H]
     equal = spread <= 1e-12 * (1 + origin.norm(dim=-1).squeeze(-1))
     unit = torch.where(equal, torch.ones_like(spread), spread)
-    if float((rho * unit).max()) > _LARGEST_REACH:
+    reach = rho * float(torch.where(equal, 0.0, spread).max())
+    if reach > _LARGEST_REACH:
         raise ValueError(
-            f"rho times the largest distance of a key from the mean is {float((rho * unit).max()):.0e} nats, and the tilt is "
-            f"found up to {_LARGEST_REACH:.0e}; e^(rho sigma) overflows from 710 on, and bounds with it say nothing: take "
-            "a smaller rho, or a construction that is unweighted"
+            f"rho times the largest distance of a key from their mean is {reach:.0e} nats, and the tilt is found "
+            f"up to {_LARGEST_REACH:.0e}; from 710 on e^(rho sigma) overflows, and bounds with it say nothing: take a "
+            "smaller rho, or an unweighted construction"
         )
     # in units of the spread the problem keeps its form with rho' = rho * spread
     x = torch.where(equal[:, None, None], torch.zeros_like(x), x / unit[:, None, None])
@@ -269,7 +270,6 @@ def check_rho(rho: float) -> float:
     if not (math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a positive finite number, got {rho}")
     if not 1 / _LARGEST_RHO <= rho <= _LARGEST_RHO:
-        raise ValueError(
-            f"rho must lie between {1 / _LARGEST_RHO:.0e} and {_LARGEST_RHO:.0e}, got {rho}; scale the keys"
-        )
+        limits = f"{1 / _LARGEST_RHO:.0e} and {_LARGEST_RHO:.0e}"
+        raise ValueError(f"rho must lie between {limits}, got {rho}; scale the keys instead")
     return rho

@@ -13,6 +13,7 @@ from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.walks.feature_walk import feature_signs
 from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
 from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.inputs import exact_unit
 from attention_coresets.registry import check_name
 
 FORMS = ("gram", "pivoted_cholesky", "random_features")
@@ -93,11 +94,7 @@ class GramSchmidtWalk(Balancing):
         shape = (self.rank // each, keys.shape[-1])
         draws = [torch.randn(shape, dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])]
         features = random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
-        if not bool(features.isfinite().all()):
-            raise ValueError(
-                "random features overflow for keys and rho this large; take form=gram or form=pivoted_cholesky"
-            )
-        return features
+        return features / exact_unit(features)  # a large rho makes them as small as 1e-150; the walk has no unit
 
 
 def _places(uniforms: Tensor) -> Tensor:
