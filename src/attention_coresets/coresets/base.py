@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,13 @@ from attention_coresets.inputs import (
 from attention_coresets.theory import check_rho
 
 MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
+
+
+class Cost(NamedTuple):
+    """Roughly what a coreset of one head takes: float64 numbers held at once beside the cache, and flops."""
+
+    numbers: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,13 @@ class Construction(ABC):
         `log_weights` are float64, or None in the model "unweighted". Random numbers come from
         `request.generator` alone, best by `randomness.draw`, so that a head is the same in every batch.
         """
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the cost of `size` of n tokens in R^d, by which sweeps refuse what would never end.
+
+        Here that of a rule that looks at all tokens once for each token kept.
+        """
+        return Cost(4 * n * d, 4 * n * size * d)
 
     def __call__(
         self,

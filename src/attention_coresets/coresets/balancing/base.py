@@ -12,7 +12,7 @@ from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.balancing.buckets import RECURSIONS, Round, rounds
 from attention_coresets.coresets.balancing.recursion import MAX_GRAM, Tokens, Walk, all_uniforms, run_rounds
 from attention_coresets.coresets.balancing.refinement import check_refinement, refine
-from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.registry import check_name
@@ -63,6 +63,13 @@ class Balancing(Construction):
     def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Any:
         """Makes what `signs` balances, of keys ``[H, n, d]``: here the factors of Gram matrices (kernel_panel)."""
         return balancing_features(keys, values, log_weights, law)
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the kernel's rows one by one, and whole Gram matrices where a refinement works on them."""
+        steps = rounds(n, size, self.recursion)
+        pairs = sum(step.buckets * step.width**2 for step in steps)
+        whole = n**2 if self.refinement != "none" or self.model == "free" else 0
+        return Cost(4 * n * d + 3 * whole, 4 * d * (pairs + whole))
 
     def choose(self, request: Request) -> Coreset:
         """Picks `size` tokens of every head by rounds of `signs`, and refines them.

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from attention_coresets.checks import positive
 from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.balancing.buckets import rounds
+from attention_coresets.coresets.base import Cost
 from attention_coresets.coresets.kernel.law import Law, balancing_gram
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.walks.feature_walk import feature_signs
@@ -55,6 +57,15 @@ class GramSchmidtWalk(Balancing):
             if self.rank is None:
                 raise ValueError(f"form {self.form} needs a rank, the number of features; rank=256 is a good start")
             positive(rank=self.rank)
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Adds the walk to what all balancing takes: on Gram matrices, or on features."""
+        numbers, flops = super().cost(n, size, d)
+        for step in rounds(n, size, self.recursion):
+            columns = step.width if self.rank is None else self.rank
+            numbers = max(numbers, 3 * step.width * columns)
+            flops += step.buckets * step.width * columns * max(columns, step.width)
+        return Cost(numbers, flops)
 
     def signs(self, vectors: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
         if self.form != "gram":

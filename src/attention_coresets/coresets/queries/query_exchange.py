@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.queries.calibration import Calibration, calibration, error_moment
 
@@ -48,6 +48,10 @@ class QueryExchange(Construction):
 
     def __post_init__(self) -> None:
         not_negative(moves=self.moves)
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the error's quadratic form, first weights and exchanges."""
+        return Cost(3 * n**2 + 8 * size * n, 4 * n**2 * d + size**2 * (size + n) + self.moves * size * n)
 
     def choose(self, request: Request) -> Coreset:
         shape = (*request.cache.heads, request.size)

@@ -8,7 +8,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.agreement import Agreement, of_refinement
-from attention_coresets.coresets.base import Construction, Request, kept_tokens
+from attention_coresets.coresets.base import Construction, Cost, Request, kept_tokens
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.coresets.queries.calibration import MARGINALS, calibration, gram, log_sensitivities
@@ -63,6 +63,10 @@ class QueryWalk(Construction):
     def agreement(self) -> Agreement:
         """Tells how far two runs may differ by rounding."""
         return of_refinement(self.model, self.refinement)
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the walk on the n x n kernel."""
+        return Cost(3 * n**2, n**3 + 4 * n**2 * d)
 
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
