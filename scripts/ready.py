@@ -1,6 +1,7 @@
 """Comes first in every script: says in one line what is not set up, and lets output be printed in any locale."""
 
 import importlib.util
+import io
 import sys
 
 _SETUP = "in the repository run: bash scripts/setup.sh && source .venv/bin/activate"
@@ -14,7 +15,7 @@ def check(modules=("torch", "pandas", "hydra", "attention_coresets")):
     if absent:
         sys.exit(f"error: {sys.executable} has no {', '.join(absent)}; {_SETUP}")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no rho gets \u03c1, not a crash
 
 
