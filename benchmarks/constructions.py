@@ -134,7 +134,10 @@ def _room(arm: Arm, n: int) -> bool:
     info = Path("/proc/meminfo")
     if not info.exists():
         return n <= 2**13
-    free = next(int(x.split()[1]) for x in info.read_text().splitlines() if x.startswith("MemAvailable")) * 1024
+    free = (
+        next(int(x.split()[1]) for x in info.read_text(encoding="utf-8").splitlines() if x.startswith("MemAvailable"))
+        * 1024
+    )
     return 4 * 8 * n * n <= free / 2
 
 

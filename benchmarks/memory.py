@@ -51,7 +51,7 @@ class _Child:
     """The process that measures, and where it complains."""
 
     def __init__(self) -> None:
-        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
+        self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (open as long as the process)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.memory"],
             stdin=subprocess.PIPE,
@@ -108,14 +108,14 @@ def peak(task: Task) -> int | None:
 def _reset() -> bool:
     """Sets the recorded peak of the resident set to the present; False where the system has no such switch."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True
 
 
 def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 

@@ -63,7 +63,9 @@ def _write(parts: dict[str, Part], options: argparse.Namespace) -> None:
     kept_elsewhere = options.results.resolve() != store.RESULTS
     target = options.page or (None if kept_elsewhere else page.PAGE)
     if target is not None:
-        target.write_text(page.filled(target.read_text(), store.load_all(options.results)))
+        target.write_text(
+            page.filled(target.read_text(encoding="utf-8"), store.load_all(options.results)), encoding="utf-8"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,7 +40,7 @@ def save(folder: Path, measured: Measured) -> Path:
 def load(path: Path) -> Measured:
     """The results in one file; ValueError, naming it, where it is damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         parts = {name: Part.from_dict(part) for name, part in content["parts"].items()}
         return Measured(path.name.split(".")[0], content["machine"], content["tier"], parts)
     except (KeyError, TypeError, ValueError) as reason:

@@ -34,7 +34,7 @@ def read(cache: Cache, construct, size: int) -> Reading:
     """Stream `cache` in blocks."""
     stream, held = Stream(construct, size, RHO), 0
     before = _resident("VmRSS")
-    with open("/proc/self/clear_refs", "w") as peak:
+    with open("/proc/self/clear_refs", "w", encoding="utf-8") as peak:
         peak.write("5")
     start, processor = time.perf_counter(), time.process_time()
     for keys, values in zip(cache.keys.split(BLOCK), cache.values.split(BLOCK), strict=True):
@@ -47,7 +47,7 @@ def read(cache: Cache, construct, size: int) -> Reading:
 
 def _resident(field: str) -> float:
     """MB of this process's memory, now (VmRSS) or at its peak (VmHWM)."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(field)) * 1024 / 1e6
 
 

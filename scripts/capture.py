@@ -6,6 +6,8 @@ there: layers already captured are verified and listed, not computed again. One 
 two cores at 4096 + 1024 tokens. gemma3-270m needs requirements-gemma.txt and captures its full-attention layers.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import sys
 import time

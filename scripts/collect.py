@@ -6,6 +6,8 @@ The table holds exactly the cells of each experiment's present grid. Experiments
 the rows they have in the table; --rebuild drops them. Exit code 1 where cells are missing, after the table is written.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -7,6 +7,8 @@ A figure whose experiment is not in the table is skipped, and said so.
 Exit code 2 where the table is missing or damaged.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import sys
 from pathlib import Path
@@ -32,8 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
             missing = HEADS_FILE if experiment == HEADS_FILE else f"rows of experiment={experiment}"
             print(f"{name}: skipped, tier {options.tier} has no {missing}")
             continue
-        with style():
-            png, _ = save(draw(name, results), options.figures / options.tier, name)
+        try:
+            with style():
+                png, _ = save(draw(name, results), options.figures / options.tier, name)
+        except OSError as reason:
+            print(f"figures: cannot write to {options.figures}: {reason.strerror}; make it writable", file=sys.stderr)
+            return 2
         print(f"{name}: {options.tier}/{png.name} ({png.stat().st_size / 1000:.0f} kB)")
     return 0
 

@@ -6,6 +6,8 @@ Prints the laws as a table. An experiment without results is reported as "not ru
 where the table is missing or damaged. Takes about a second a law.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import hashlib
 import json

@@ -7,6 +7,8 @@ tier: conf/heads.yaml. One row a (text, layer, KV head); columns as attention_co
 head of 4096 tokens a core.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import multiprocessing
 import os
@@ -42,7 +44,6 @@ def main() -> int:
     path = arguments.results / arguments.tier / "heads.parquet"
     try:
         table = measure_heads(arguments.tier, arguments.workers)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
     except (ValueError, RuntimeError, OSError, StudyError) as error:

@@ -52,7 +52,7 @@ def run(work: Path, options: argparse.Namespace) -> int:
             print(f"unchanged code fails {bad[0]['by']}: run `cover` again", file=sys.stderr)
             return 1
         for count, found in enumerate(pool.imap_unordered(execute, trials), 1):
-            with (work / "results.jsonl").open("a") as file:
+            with (work / "results.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found, ensure_ascii=False) + "\n")
             print(f"{count}/{len(trials)} {found['seconds']:5.1f} s  {described(found)}", flush=True)
         killers = tuple({line["by"] for line in read(work) if "::" in line["by"]})
@@ -64,7 +64,7 @@ def run(work: Path, options: argparse.Namespace) -> int:
 def drawn(work: Path, options: argparse.Namespace) -> list[Trial]:
     """What is still to be run of the sample."""
     base, reach = work / "base", Reach(work)
-    everything = [m for file in core(base) for m in mutants_of(file, (base / file).read_text())]
+    everything = [m for file in core(base) for m in mutants_of(file, (base / file).read_text(encoding="utf-8"))]
     sample = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))
     done = {line["id"] for line in read(work)}
     trials = [Trial(m, *reach.chosen(m, options.budget), options.limit) for m in sample if m.id not in done]
@@ -75,7 +75,7 @@ def drawn(work: Path, options: argparse.Namespace) -> list[Trial]:
 def read(work: Path) -> list[dict]:
     """The lines of results.jsonl."""
     results = work / "results.jsonl"
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
 def report(work: Path) -> int:

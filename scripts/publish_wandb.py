@@ -2,11 +2,14 @@
 
 python scripts/publish_wandb.py [--tier reduced] [--experiment NAME ...] [--project attention-coresets]
 
-One run a cell (group = experiment, id = cell): its error and constant by size. One run "dashboard": tables of cells,
-exponents and claims; charts of error against size for each experiment and of the exponents; the figures.
+One run a cell (group = experiment, the cell in its configuration): its error and constant by size. One run "dashboard":
+tables of cells, exponents and claims; charts of error against size for each experiment and of the exponents; the
+figures.
 Offline by default, no account needed: files go to outputs/wandb. See them with `wandb leet outputs/wandb`, or upload
 them with `wandb login` and `wandb sync outputs/wandb/offline-run-*`. WANDB_MODE=online publishes at once.
 """
+
+import ready  # noqa: F401, I001  (first: it says what is not set up)
 
 import argparse
 import sys
@@ -49,6 +52,11 @@ def main() -> int:
         print(f"publish_wandb: {reason}", file=sys.stderr)
         return 2
     table = results.table.loc[results.table["experiment"].isin(wanted)]
+    try:
+        options.outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"publish_wandb: cannot write to {options.outputs}: {error.strerror}; make it writable", file=sys.stderr)
+        return 2
     cells = publish_cells(table, options.tier, options.project, options.outputs)
     publish_dashboard(results, table, options.project, options.outputs)
     print(f"{cells} cell runs and 1 dashboard run in {options.outputs / 'wandb'}")

@@ -9,6 +9,8 @@ inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exi
 violate a check of the code; 2, and nothing written, where results are missing or damaged.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from attention_coresets.analysis.report.blocks import page_blocks
 from attention_coresets.analysis.report.decided import violated
 from attention_coresets.analysis.report.paper_repro import paper_repro
 from attention_coresets.analysis.report.typed_numbers import LIST, complaints
-from attention_coresets.files import replacing
+from attention_coresets.study.store import NotWrittenError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
@@ -28,6 +30,8 @@ ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
+        if not (options.root / "README.md").exists():
+            raise ResultsError(f"{options.root} holds no README.md: give the repository as --root")
         tiers = _tiers(options.results)
         pages = _pages(tiers, options.root)
     except (ResultsError, ValueError) as reason:
@@ -36,16 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     broken = [f"check {name} is violated at tier {tier.tier}" for tier in tiers for name in violated(tier)]
     for line in broken:
         print(f"report: {line}", file=sys.stderr)
-    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if options.check:
         wrong = [f"{path.name} differs from the results; run `python scripts/report.py`" for path in stale]
         wrong += typed_by_hand(options.root)
         for line in wrong:
             print(f"report: {line}", file=sys.stderr)
         return 1 if wrong or broken else 0
-    for path in stale:
-        with replacing(path) as part:  # an interrupted run leaves the page of the run before
-            part.write_text(pages[path])
+    try:
+        for path in stale:
+            write_atomically(path, pages[path])  # an interrupted run leaves the page of the run before
+    except NotWrittenError as reason:
+        print(f"report: {reason}", file=sys.stderr)
+        return 2
     print("\n".join(f"{path.name}: {'written' if path in stale else 'up to date'}" for path in pages))
     return 1 if broken else 0
 
@@ -60,15 +67,19 @@ def _tiers(results: Path) -> list[Results]:
 def _pages(tiers: list[Results], root: Path) -> dict[Path, str]:
     """What each page should hold."""
     blocks = page_blocks(tiers)
-    filled = {path: fill(path.read_text(), blocks) for name, path in _by_hand(root).items() if name != ELSEWHERE}
+    filled = {
+        path: fill(path.read_text(encoding="utf-8"), blocks)
+        for name, path in _by_hand(root).items()
+        if name != ELSEWHERE
+    }
     return {root / "paper_repro.md": paper_repro(tiers)} | filled
 
 
 def typed_by_hand(root: Path) -> list[str]:
     """A line for each line of README.md or docs/ that states a number by hand which is not listed."""
     listed = root / LIST
-    pages = {name: path.read_text() for name, path in _by_hand(root).items()}
-    return complaints(pages, listed.read_text() if listed.exists() else "")
+    pages = {name: path.read_text(encoding="utf-8") for name, path in _by_hand(root).items()}
+    return complaints(pages, listed.read_text(encoding="utf-8") if listed.exists() else "")
 
 
 def _by_hand(root: Path) -> dict[str, Path]:

@@ -8,6 +8,8 @@ python scripts/sweep.py plugins=[my_module] coreset=top_norm rho=1              
 Finished cells go to results/cells; `python scripts/collect.py` makes the table of them.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import os
 import sys
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -48,6 +49,14 @@ def generator() -> torch.Generator:
 def rng() -> np.random.Generator:
     """A fresh NumPy generator, the same in every test."""
     return np.random.default_rng(20260501)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As the library runs outside the tests: no shape annotation is checked before the code is reached."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

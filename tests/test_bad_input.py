@@ -1,6 +1,7 @@
 """Bad input: one clear line with the value, the limit and the remedy; exit code 1; nothing computed, nothing lost."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -54,6 +55,16 @@ REFUSED = {
     "compute.device=tpu": ("compute.device=tpu", "auto, cpu, cuda"),
     "compute.dtype=float16": ("compute.dtype=float16", "float64, float32"),
     "compute.threads=0": ("compute.threads=0", "at least 1"),
+    "compute.max_gb=0": ("compute.max_gb=0", "above 0"),
+    "cache=model cache.d=4": ("cache=model", "d = 4", "heads of dimension 64", "leave d out"),
+    "cache=model cache.layer=30": ("cache=model", "layers 0 to 29", "layer = 30"),
+    "cache=model cache.kv_head=3": ("cache=model", "KV heads 0 to 2", "kv_head = 3"),
+    "cache=model cache.n=9000": ("cache=model", "n + queries = 10024", "8192 positions", "ask for fewer"),
+    "cache.n=10000000 coreset=gram_schmidt_walk": ("cache.n=10000000", "GB of memory", "raise compute.max_gb"),
+    "cache.n=10000000 arm=walk_tilted compute.max_gb=1e9": ("hours on one core", "limit of 24", "compute.max_hours"),
+    "cache.n=100000000 arm=uniform": ("cache.n=100000000 with coreset=uniform", "GB of memory", "smaller cache.n"),
+    "coreset=optimum cache.n=40": ("cache.n=40", "at most 32", "coreset=optimum"),
+    "coreset=optimum cache.n=12 cache.d=5": ("cache.d=5", "at most 4", "coreset=optimum"),
     "paths.results=/dev/null": ("cannot write to /dev/null/cells", "run again"),
 }
 
@@ -75,27 +86,64 @@ def test_refused_in_one_line_before_any_work(shell: Shell, arguments: str) -> No
     assert not shell.cells
 
 
-def test_damaged_cell_is_named_and_left_alone(shell: Shell) -> None:
+DAMAGES = {
+    "half": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "a list": lambda whole: b"[1, 2]",
+    "no text": lambda whole: b"\xff\xfe" + whole,
+    "no rows": lambda whole: json.dumps({**json.loads(whole), "rows": []}).encode(),
+    "another cell": lambda whole: whole.replace(b'"seed": 0', b'"seed": 5'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cell_is_set_aside_named_and_computed_again(shell: Shell, damage: str) -> None:
     assert shell.sweep(*SMALL).code == 0
     (path,) = (shell.results / "cells").glob("*.json")
-    whole = path.read_text()
-    path.write_text(whole[: len(whole) // 2])
+    whole = path.read_bytes()
+    path.write_bytes(DAMAGES[damage](whole))
     outcome = shell.sweep(*SMALL)
-    assert outcome.code == 1
+    assert outcome.code == 0
     assert str(path) in outcome.err
-    assert "delete it" in outcome.err
-    assert path.exists()
-    path.unlink()
-    assert shell.sweep(*SMALL).code == 0
+    assert f"is kept as {path.name}.damaged" in outcome.err
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == DAMAGES[damage](whole)
+    assert _numbers(path.read_bytes()) == _numbers(whole)
+    assert "damaged" not in shell.sweep(*SMALL).err
 
 
-def test_damaged_cell_stops_sweep_and_collect(shell: Shell) -> None:
+def _numbers(cell: bytes) -> list:
+    return [(row["size"], row["error"], row["sigma"]) for row in json.loads(cell)["rows"]]
+
+
+def test_one_damaged_cell_of_a_sweep_is_computed_again_alone(shell: Shell) -> None:
     assert shell.probe().code == 0
+    before = shell.cells
     first = sorted((shell.results / "cells").glob("*.json"))[0]
     first.write_text("{")
-    for outcome in (shell.probe(), shell.collect("--tier", "smoke")):
-        assert outcome.code == 1
-        assert str(first) in outcome.err
+    collected = shell.collect("--tier", "smoke")
+    assert collected.code == 1
+    assert str(first) in collected.err
+    assert "a sweep sets it aside and computes it anew" in collected.err
+    outcome = shell.probe()
+    assert outcome.summary == "1 computed, 5 already done, 0 failed"
+    assert str(first) in outcome.err
+    assert {cell: time for cell, time in shell.cells.items() if cell != first.stem}.items() <= before.items()
+    assert shell.collect("--tier", "smoke").code == 0
+
+
+def test_a_damaged_grid_is_set_aside(shell: Shell) -> None:
+    assert shell.probe().code == 0
+    grid = shell.results / "cells" / "index" / "smoke" / "probe.json"
+    grid.write_text("{")
+    assert str(grid) in shell.collect("--tier", "smoke").err
+    outcome = shell.probe("seed=0")
+    assert outcome.code == 0
+    assert f"is kept as {grid.name}.damaged" in outcome.err
+
+
+def test_a_limit_can_be_raised(shell: Shell) -> None:
+    assert "compute.max_hours" in shell.sweep(*SMALL, "compute.max_hours=1e-9").err
+    assert shell.sweep(*SMALL, "compute.max_hours=1").code == 0
 
 
 def test_nothing_to_collect(shell: Shell) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import re
 
-import jaxtyping
 import pytest
 import torch
 
@@ -40,14 +39,6 @@ def test_a_cache_without_finite_numbers(bad, part):
     arrays = {"keys": KEYS.clone(), "values": VALUES.clone()}
     arrays[part][3, 1] = bad
     refuses(f"{part} hold NaN or Inf; clean the cache before building a coreset", Cache, **arrays)
-
-
-@pytest.fixture
-def unchecked():
-    """As the library runs outside the tests: no shape annotation is checked before the code is reached."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -114,7 +114,7 @@ def test_rows_come_back_as_they_were(store: Store) -> None:
 def test_damaged_cell_is_refused(store: Store, content: str) -> None:
     path = store.write(CONFIG, [row(cell_hash(CONFIG))])
     path.write_text(json.dumps({"config": changed("rho", 9.0), "rows": [1]}) if content == "tampered" else content)
-    with pytest.raises(StudyError, match=r"is damaged .*delete it and run the sweep again") as caught:
+    with pytest.raises(StudyError, match=r"is damaged .*a sweep sets it aside and computes it anew") as caught:
         store.read(cell_hash(CONFIG))
     assert str(path) in str(caught.value)
 

@@ -69,7 +69,7 @@ def test_labels_are_file_names() -> None:
 
 @pytest.mark.parametrize("path", options("experiment"), ids=lambda path: path.stem)
 def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Path) -> None:
-    opening = re.match(r"(#.*\n)+", path.read_text())
+    opening = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert opening is not None
     for part in ("# @package _global_", f"python scripts/sweep.py experiment={path.stem}", "# Time"):
         assert part in opening[0]

@@ -65,7 +65,9 @@ def _table(path: Path, options: argparse.Namespace) -> int:
     written = store.save(options.results, store.Measured(machine.slug(described), described, options.tier, parts))
     print(f"\nwritten: {written}")
     if options.tier == "full" and options.results.resolve() == store.RESULTS:
-        page.PAGE.write_text(page.filled(page.PAGE.read_text(), store.load_all(store.RESULTS)))
+        page.PAGE.write_text(
+            page.filled(page.PAGE.read_text(encoding="utf-8"), store.load_all(store.RESULTS)), encoding="utf-8"
+        )
     return 0
 
 

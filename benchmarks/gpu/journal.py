@@ -20,7 +20,7 @@ def path_of(folder: Path, tier: str) -> Path:
 
 def write(path: Path, step: str, kind: str, content: Any) -> None:
     """Appends one line; a number that JSON does not know is refused."""
-    with path.open("a") as journal:
+    with path.open("a", encoding="utf-8") as journal:
         journal.write(json.dumps({"step": step, "kind": kind, "content": content}, allow_nan=False) + "\n")
 
 
@@ -34,7 +34,7 @@ def record(path: Path, step: str, found: Found) -> None:
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The journal's lines; the last one may be half written, where the machine was taken away, and is left out."""
-    text = path.read_text().splitlines()
+    text = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(text, 1):
         try:
             yield json.loads(line)

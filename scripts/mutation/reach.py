@@ -32,7 +32,7 @@ def cover(root: Path, work: Path, workers: int, tests: list[str]) -> int:
         raise SystemExit(f"{work} holds something else: give an empty folder as --work")
     shutil.rmtree(work, ignore_errors=True)
     command = ["git", "ls-files", "-coz", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True).stdout
     for name in listed.split("\0"):
         if name and (root / name).is_file():  # not what was deleted
             (base / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,13 @@ def cover(root: Path, work: Path, workers: int, tests: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "--durations=0", "--durations-min=0"]
     command += [f"--cov={PACKAGE}", "--cov-context=test", "--cov-report=", *tests]
     command += ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
-    done = subprocess.run(command, cwd=base, env=environment(base), stdout=subprocess.PIPE, text=True, check=False)
-    (work / "cover.log").write_text(done.stdout)
-    (work / "cover.json").write_text(json.dumps({"seconds": seconds_of(done.stdout), "lines": lines_of(base)}))
+    done = subprocess.run(
+        command, cwd=base, env=environment(base), stdout=subprocess.PIPE, encoding="utf-8", check=False
+    )
+    (work / "cover.log").write_text(done.stdout, encoding="utf-8")
+    (work / "cover.json").write_text(
+        json.dumps({"seconds": seconds_of(done.stdout), "lines": lines_of(base)}), encoding="utf-8"
+    )
     print(done.stdout.splitlines()[-1])
     return 0
 
@@ -74,11 +78,11 @@ class Reach:
     """The tests that reach a mutant, by what `cover` left in work."""
 
     def __init__(self, work: Path) -> None:
-        content = json.loads((work / "cover.json").read_text())
+        content = json.loads((work / "cover.json").read_text(encoding="utf-8"))
         self.seconds: dict[str, float] = content["seconds"]
         self.lines = {file: {int(k): v for k, v in by_line.items()} for file, by_line in content["lines"].items()}
         files = {str(path.relative_to(work / "base")): path for path in (work / "base" / "src").rglob("*.py")}
-        self.texts = {name: path.read_text() for name, path in files.items()}
+        self.texts = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
         self.trees = {name: ast.parse(text) for name, text in self.texts.items()}
 
     def chosen(self, mutant: Mutant, budget: float) -> tuple[tuple[str, ...], int]:

@@ -87,7 +87,7 @@ def outcome(trial: Trial) -> tuple[str, str]:
                 os.waitpid(child, 0)
                 return "killed", TIME_LIMIT
             time.sleep(0.02)
-        output = (Path(scratch) / "log").read_text(errors="replace")
+        output = (Path(scratch) / "log").read_text(errors="replace", encoding="utf-8")
     if ended[1] == 0:
         return "survived", ""
     named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
@@ -106,7 +106,7 @@ def run_pytest(trial: Trial, scratch: Path) -> None:
         os.chdir(_copy)
         os.environ.update(environment(_copy))
         sys.path[0] = str(_copy / "src")
-        if trial.mutant and "numba" in (_copy / trial.mutant.file).read_text():
+        if trial.mutant and "numba" in (_copy / trial.mutant.file).read_text(encoding="utf-8"):
             _own_compiled_loops(scratch)
         _no_shrinking()
         import pytest

@@ -2,7 +2,10 @@
 does.
 """
 
+import torch as _torch
+
 from attention_coresets import models as _models  # noqa: F401  (registers the family "model")
+from attention_coresets.adversary import Enclosure as _Enclosure
 from attention_coresets.adversary import WorstQuery, structured_worst, worst_query
 from attention_coresets.attention import Cache, Coreset, WeightedCache, attend, attention_error
 from attention_coresets.bodies import QueryBody, ellipsoid, minimum_ellipsoid
@@ -18,6 +21,11 @@ from attention_coresets.coresets import (
     register_construction,
 )
 from attention_coresets.theory import Tilt, tilt
+
+# torch.load takes these, as it is: its default refuses classes that it was not told of
+_torch.serialization.add_safe_globals(
+    [Cache, Coreset, HeldCoreset, QueryBody, Tilt, WeightedCache, WorstQuery, _Enclosure]
+)
 
 __all__ = [
     "CACHES",

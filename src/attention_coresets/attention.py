@@ -7,6 +7,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attention_coresets.inputs import (
+    FLOATS,
+    Array,
+    check_finite,
+    check_key_size,
+    exact_unit,
+    least_float32,
+    promoted,
+    tensor,
+    whole_numbers,
+)
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -15,7 +27,9 @@ class Cache:
     Parameters
     ----------
     keys : Float[Tensor, "*heads n d"]
-        In any floating dtype, on any device.
+        float64, float32, bfloat16 or float16, on any device, in any strides; NumPy arrays are copied to tensors.
+        Whatever is computed of 16 bits is computed and kept in at least 32. Keys may have any norm; constructions take
+        entries of up to 1e15.
     values : Float[Tensor, "*heads n dv"]
         In the dtype and on the device of the keys.
 
@@ -29,14 +43,20 @@ class Cache:
     values: Float[Tensor, "*heads n dv"]
 
     def __post_init__(self) -> None:
+        for name in ("keys", "values"):
+            object.__setattr__(self, name, tensor(name, getattr(self, name)))
+        if self.keys.dim() < 2:
+            raise ValueError(f"keys must have shape [*heads, n, d], got {tuple(self.keys.shape)}: one row a token")
         if self.keys.shape[:-1] != self.values.shape[:-1]:
             raise ValueError(
                 f"keys {tuple(self.keys.shape)} and values {tuple(self.values.shape)} must agree but for the last axis"
             )
         if 0 in self.keys.shape or 0 in self.values.shape:
             raise ValueError(f"a cache needs at least one token and dimension, got keys {tuple(self.keys.shape)}")
-        if self.keys.dtype != self.values.dtype or not self.keys.is_floating_point():
+        if self.keys.dtype != self.values.dtype or self.keys.dtype not in FLOATS:
             raise ValueError(f"keys and values need one floating dtype, got {self.keys.dtype} and {self.values.dtype}")
+        if self.keys.device != self.values.device:
+            raise ValueError(f"keys are on {self.keys.device}, values on {self.values.device}; move one with .to")
         for name, x in (("keys", self.keys), ("values", self.values)):
             if not bool(x.isfinite().all()):
                 raise ValueError(f"{name} hold NaN or Inf; clean the cache before building a coreset")
@@ -74,6 +94,8 @@ class Cache:
 
     def check_indices(self, indices: Int[Tensor, "..."]) -> None:
         """Raises ValueError unless `indices` has this cache's heads and holds tokens of it."""
+        if indices.device != self.keys.device:
+            raise ValueError(f"coreset indices are on {indices.device}, the cache on {self.keys.device}; move one")
         if indices.shape[:-1] != self.heads:
             raise ValueError(f"coreset heads {tuple(indices.shape[:-1])} must be the cache's {tuple(self.heads)}")
         if not bool(((indices >= 0) & (indices < self.n)).all()):
@@ -97,6 +119,7 @@ class WeightedCache(Cache):
     keys : Float[Tensor, "*heads n d"]
     values : Float[Tensor, "*heads n dv"]
     log_weights : Float[Tensor, "*heads n"]
+        Kept in at least float32, whatever the dtype of the keys.
 
     Raises
     ------
@@ -108,6 +131,7 @@ class WeightedCache(Cache):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "log_weights", _log_weights(self.log_weights))
         if self.log_weights.shape != self.keys.shape[:-1]:
             raise ValueError(
                 f"log_weights {tuple(self.log_weights.shape)} must be one a token, {tuple(self.keys.shape[:-1])}"
@@ -120,8 +144,10 @@ class WeightedCache(Cache):
         return WeightedCache(self.keys[head], self.values[head], self.log_weights[head])
 
     def to(self, *args, **kwargs) -> "WeightedCache":
-        """Returns the same on another device or in another dtype, log-weights too."""
-        return WeightedCache(*(x.to(*args, **kwargs) for x in (self.keys, self.values, self.log_weights)))
+        """Returns the same on another device or in another dtype, log-weights too, but these in at least float32."""
+        plain = super().to(*args, **kwargs)
+        log_weights = self.log_weights.to(plain.keys.device, least_float32(plain.keys.dtype))
+        return WeightedCache(plain.keys, plain.values, log_weights)
 
     def flat(self) -> "WeightedCache":
         """Returns the same with one axis of heads."""
@@ -141,9 +167,9 @@ class Coreset:
     Parameters
     ----------
     indices : Int[Tensor, "*heads m"]
-        Positions in the cache, increasing.
+        Positions in the cache, increasing; kept as int64. NumPy arrays are copied to tensors.
     log_weights : Float[Tensor, "*heads m"], optional
-        None: all zero.
+        Kept in at least float32. None: all zero.
 
     Raises
     ------
@@ -155,6 +181,11 @@ class Coreset:
     log_weights: Float[Tensor, "*heads m"] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", whole_numbers("coreset indices", self.indices).contiguous())
+        if self.log_weights is not None:
+            object.__setattr__(self, "log_weights", _log_weights(self.log_weights).contiguous())
+        if self.indices.dim() < 1:
+            raise ValueError("coreset indices must have shape [*heads, m], got one number without axes")
         if self.log_weights is not None and self.log_weights.shape != self.indices.shape:
             raise ValueError(
                 f"log_weights {tuple(self.log_weights.shape)} must match indices {tuple(self.indices.shape)}"
@@ -183,14 +214,14 @@ class Coreset:
 
 
 def attend(
-    queries: Float[Tensor, "*heads b d"],
-    keys: Float[Tensor, "*heads n d"],
-    values: Float[Tensor, "*heads n dv"],
-    log_weights: Float[Tensor, "*heads n"] | None = None,
+    queries: Float[Array, "*heads b d"],
+    keys: Float[Array, "*heads n d"],
+    values: Float[Array, "*heads n dv"],
+    log_weights: Float[Array, "*heads n"] | None = None,
 ) -> Float[Tensor, "*heads b dv"]:
     """Computes attention: the softmax over tokens of <q, k_i> + log_weights_i, applied to the values.
 
-    There is no factor 1/sqrt(d).
+    There is no factor 1/sqrt(d). All is computed and returned in the widest dtype given, float32 at least.
 
     Cost: O(b n (d + dv)) time and O(b n) memory a head.
 
@@ -206,18 +237,23 @@ def attend(
     -------
     Float[Tensor, "*heads b dv"]
     """
-    logits = queries @ keys.mT  # [*heads, b, n]
-    if log_weights is not None:
-        logits = logits + log_weights.unsqueeze(-2)
-    return logits.softmax(dim=-1) @ values
+    given = {"queries": queries, "keys": keys, "values": values}
+    given |= {} if log_weights is None else {"log_weights": log_weights}
+    q, k, v, *rest = promoted(*(tensor(name, x) for name, x in given.items()))
+    logits = q @ k.mT  # [*heads, b, n]
+    if rest:
+        logits = logits + rest[0].unsqueeze(-2)
+    return logits.softmax(dim=-1) @ v
 
 
 def attention_error(
-    queries: Float[Tensor, "*heads b d"], cache: Cache, coreset: Coreset, max_logits: int = 2**26
+    queries: Float[Array, "*heads b d"], cache: Cache, coreset: Coreset, max_logits: int = 2**26
 ) -> Float[Tensor, "*heads b"]:
     """Measures the Euclidean distance between attention over a cache and over its coreset, query by query.
 
     Attention over a `WeightedCache` uses its log-weights. Attention over the coreset uses the coreset's own only.
+    All is computed in the wider dtype of queries and cache, float32 at least: float64 queries of a bfloat16 cache give
+    the error of these very bits. It may be differentiated.
 
     Cost: O(b (n + m) (d + dv)) time a head.
 
@@ -239,20 +275,42 @@ def attention_error(
     ValueError
         Where queries, cache and coreset do not fit each other, or queries hold NaN or Inf.
     """
-    if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
+    queries = tensor("queries", queries)
+    if queries.dim() < 2 or queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
         wanted = (*cache.heads, "b", cache.d)
         raise ValueError(f"queries {tuple(queries.shape)} must have shape {wanted} for this cache")
-    if not bool(queries.isfinite().all()):
-        raise ValueError("queries hold NaN or Inf")
+    check_finite(queries=queries)
+    dtype = least_float32(queries.dtype, cache.keys.dtype)
+    queries, cache = queries.to(cache.keys.device, dtype), cache.to(dtype)
+    unit = exact_unit(cache.values)
     keys, values = cache.take(coreset.indices)
-    base = base_weights(cache)
-    if base is not None:
-        base = (base - base.amax(dim=-1, keepdim=True)).to(cache.keys)
+    base, weights = base_weights(cache), coreset.log_weights
+    base = None if base is None else (base - base.amax(dim=-1, keepdim=True)).to(dtype)
+    weights = None if weights is None else weights.to(dtype)
     errors = [
-        (attend(q, cache.keys, cache.values, base) - attend(q, keys, values, coreset.log_weights)).norm(dim=-1)
+        (attend(q, cache.keys, cache.values / unit, base) - attend(q, keys, values / unit, weights)).norm(dim=-1)
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
     ]
-    return torch.cat(errors, dim=-1)
+    return torch.cat(errors, dim=-1) * unit.squeeze(-1)
+
+
+def numbers(cache: Cache, dtype: torch.dtype = torch.float32) -> Cache:
+    """Returns the cache cut off from autograd, in its dtype or in `dtype` where that is wider."""
+    cache = cache.to(least_float32(cache.keys.dtype, dtype))
+    keys, values, base = cache.keys.detach(), cache.values.detach(), base_weights(cache)
+    return Cache(keys, values) if base is None else WeightedCache(keys, values, base.detach())
+
+
+def calm(cache: Cache, dtype: torch.dtype = torch.float32) -> tuple[Cache, Float[Tensor, "*heads 1 1"]]:
+    """Returns `numbers` with values over `exact_unit`, and that unit.
+
+    Raises ValueError for keys whose squares would overflow.
+    """
+    check_key_size(cache.keys)
+    cache = numbers(cache, dtype)
+    unit, base = exact_unit(cache.values), base_weights(cache)
+    keys, values = cache.keys, cache.values / unit
+    return Cache(keys, values) if base is None else WeightedCache(keys, values, base), unit
 
 
 def attention_weights(
@@ -266,6 +324,7 @@ def attention_weights(
 
     Cost: O(group b n d) time and O(group b n) memory a head.
     """
+    queries, keys = promoted(queries, keys)
     logits = queries @ keys.unsqueeze(-3).mT
     if rank is not None:
         logits = logits.masked_fill(~seen(rank, queries.shape[-2]).unsqueeze(-3), -torch.inf)
@@ -281,6 +340,14 @@ def seen(rank: Int[Tensor, "*heads n"], count: int) -> Bool[Tensor, "*heads coun
     if count > n:
         raise ValueError(f"{count} queries of a cache of {n} tokens; pass those of its last {n} positions at most")
     return rank.unsqueeze(-2) <= torch.arange(n - count, n, device=rank.device).unsqueeze(-1)
+
+
+def _log_weights(x: Array) -> Float[Tensor, "..."]:
+    """Returns log-weights in at least float32; ValueError unless they are floating numbers."""
+    x = tensor("log_weights", x)
+    if x.dtype not in FLOATS:
+        raise ValueError(f"log_weights must be floating numbers, got {x.dtype}; convert by .to(torch.float32)")
+    return promoted(x)[0]
 
 
 def _blocks(queries: Tensor, rows: int) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.checks import positive
 from attention_coresets.geometry.loewner import enclosing_weights
+from attention_coresets.inputs import FLOATS, Array, check_finite, least_float32, tensor
 
 _IN_SPAN = 1e-5  # of its own size: how far a query may lie from center + span(axes)
 _RANK = 1e-7  # of the largest: singular values below it are no direction of the queries
@@ -47,6 +48,8 @@ class QueryBody:
     axes: Float[Tensor, "*heads d r"]
 
     def __post_init__(self) -> None:
+        for name in ("center", "axes"):
+            object.__setattr__(self, name, tensor(name, getattr(self, name)))
         if (
             self.axes.dim() != self.center.dim() + 1
             or self.axes.shape[:-1] != self.center.shape
@@ -55,7 +58,7 @@ class QueryBody:
             raise ValueError(
                 f"axes {tuple(self.axes.shape)} must be [*heads, d, r] beside a center {tuple(self.center.shape)}"
             )
-        if self.center.dtype != self.axes.dtype or not self.center.is_floating_point():
+        if self.center.dtype != self.axes.dtype or self.center.dtype not in FLOATS:
             raise ValueError(f"center and axes need one floating dtype, got {self.center.dtype} and {self.axes.dtype}")
         for name, x in (("center", self.center), ("axes", self.axes)):
             if not bool(x.isfinite().all()):
@@ -78,14 +81,15 @@ class QueryBody:
         """Returns the cache as queries u see it: keys axes^T k_i, with <center, k_i> added to the log-weights.
 
         The largest log-weight is taken off all of them, which changes nothing. Computed in float64 and returned in the
-        dtype of the cache. Raises ValueError where body and cache do not fit each other.
+        dtype of the cache, in float32 at least. Raises ValueError where body and cache do not fit each other.
 
         Cost: O(n d r) a head.
         """
         self._check(cache)
         keys, log_weights = cache.keys.to(torch.float64), self._log_weights(cache)
         log_weights = log_weights - log_weights.amax(dim=-1, keepdim=True)
-        return WeightedCache((keys @ self.axes.to(keys)).to(cache.keys), cache.values, log_weights.to(cache.keys))
+        dtype = least_float32(cache.keys.dtype)
+        return WeightedCache(*(x.to(dtype) for x in (keys @ self.axes.to(keys), cache.values, log_weights)))
 
     def inside(self, coreset: Coreset, cache: Cache) -> Coreset:
         """Turns a coreset of `cache` into one of its view, in float64: adds to its log-weights what `view` adds."""
@@ -93,22 +97,25 @@ class QueryBody:
         return Coreset(coreset.indices, shift if coreset.log_weights is None else coreset.log_weights + shift)
 
     def outside(self, coreset: Coreset, cache: Cache) -> Coreset:
-        """Turns a coreset of the view into one of `cache`, in its dtype: takes off what `view` adds."""
+        """Turns a coreset of the view into one of `cache`, in its dtype or float32: takes off what `view` adds."""
         shift = self._shift(cache, coreset)
         weights = -shift if coreset.log_weights is None else coreset.log_weights - shift
-        return Coreset(coreset.indices, weights.to(cache.keys))
+        return Coreset(coreset.indices, weights.to(least_float32(cache.keys.dtype)))
 
-    def queries(self, u: Float[Tensor, "*heads b r"]) -> Float[Tensor, "*heads b d"]:
-        """Returns the queries center + axes u, in the dtype of u."""
+    def queries(self, u: Float[Array, "*heads b r"]) -> Float[Tensor, "*heads b d"]:
+        """Returns the queries center + axes u, in the dtype of u, float32 at least."""
+        u = tensor("u", u)
+        u = u.to(least_float32(u.dtype))
         return (self.center.unsqueeze(-2).to(u) + u @ self.axes.to(u).mT).contiguous()
 
-    def radii(self, queries: Float[Tensor, "*heads b d"]) -> Float[Tensor, "*heads b"]:
+    def radii(self, queries: Float[Array, "*heads b d"]) -> Float[Tensor, "*heads b"]:
         """Finds the least rho whose body holds each query, by least squares in float64.
 
         It is infinite for a query q off center + span(axes), by more than 1e-5 of |q| + |center|.
 
         Cost: O(b d r) a head.
         """
+        queries = tensor("queries", queries)
         axes, center = self.axes.to(torch.float64), self.center.to(torch.float64).unsqueeze(-2)
         apart = queries.to(axes) - center
         u = apart @ torch.linalg.pinv(axes).mT
@@ -140,7 +147,7 @@ class QueryBody:
         return (keys.to(torch.float64) @ self.center.to(torch.float64).unsqueeze(-1)).squeeze(-1)
 
 
-def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridge: float = 0.01) -> QueryBody:
+def ellipsoid(queries: Float[Array, "*heads b d"], coverage: float = 0.95, ridge: float = 0.01) -> QueryBody:
     """Fits a body to sample queries: their mean as centre, the principal axes of their covariance S as axes.
 
     The shape is (1 - ridge) S + ridge tr(S) / d I, with I the identity. The ridge keeps directions in which the b
@@ -166,7 +173,7 @@ def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridg
     ValueError
         For a coverage or a ridge out of range, no queries, NaN or Inf.
     """
-    _check_queries(queries)
+    queries = _checked(queries)
     if not 0 < coverage <= 1 or not 0 <= ridge <= 1:
         raise ValueError(f"coverage must lie in (0, 1] and ridge in [0, 1], got {coverage} and {ridge}")
     q = queries.to(torch.float64)
@@ -184,7 +191,7 @@ def ellipsoid(queries: Float[Tensor, "*heads b d"], coverage: float = 0.95, ridg
     return QueryBody(center, axes * held[..., None, None])
 
 
-def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0.01) -> QueryBody:
+def minimum_ellipsoid(queries: Float[Array, "*heads b d"], tolerance: float = 0.01) -> QueryBody:
     """Finds an ellipsoid that holds all queries at rho = 1 and is close to the smallest one (Loewner-John).
 
     The geometric mean of its semi-axes is at most 1 + tolerance times the least possible. So with r semi-axes its
@@ -211,7 +218,7 @@ def minimum_ellipsoid(queries: Float[Tensor, "*heads b d"], tolerance: float = 0
     RuntimeError
         Where the tolerance is not reached.
     """
-    _check_queries(queries)
+    queries = _checked(queries)
     positive(tolerance=tolerance)
     found = [_minimum(q, tolerance) for q in queries.reshape(-1, *queries.shape[-2:]).to(torch.float64)]
     r = max(1, *(axes.shape[-1] for _, axes in found))
@@ -241,8 +248,9 @@ def _minimum(queries: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     return mean + center @ back, back.mT @ root * radius
 
 
-def _check_queries(queries: Tensor) -> None:
+def _checked(queries: Array) -> Tensor:
+    queries = tensor("queries", queries).detach()
     if queries.dim() < 2 or 0 in queries.shape:
         raise ValueError(f"queries {tuple(queries.shape)} must have shape [*heads, b, d] with b and d at least 1")
-    if not bool(queries.isfinite().all()):
-        raise ValueError("queries hold NaN or Inf")
+    check_finite(queries=queries)
+    return queries

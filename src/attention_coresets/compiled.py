@@ -6,8 +6,11 @@ and cannot be had, the first such loop of a process warns, and no other. A proce
 nothing of numba.
 """
 
+import atexit
 import importlib
 import os
+import shutil
+import tempfile
 import threading
 import warnings
 from collections import Counter
@@ -50,9 +53,25 @@ _said: set[str] = set()
 def compiled_module(name: str) -> ModuleType | None:
     """Returns the module of that name, which needs numba; None where numba cannot be imported.
 
-    Any other failure is raised.
+    Where numba has nowhere to keep what it compiles, for neither the package nor the user's home can be written to, it
+    gets a folder that goes with the process. Any other failure is raised.
     """
-    return None if NUMBA_MISSING else importlib.import_module(name)
+    if NUMBA_MISSING:
+        return None
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+    _cache_for_this_process()
+    return importlib.import_module(name)
+
+
+def _cache_for_this_process() -> None:
+    folder = tempfile.mkdtemp(prefix="attention-coresets-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # the variable too: numba reads it again whenever the environment has changed
+    os.environ["NUMBA_CACHE_DIR"] = importlib.import_module("numba").config.CACHE_DIR = folder
 
 
 def runs_compiled(loop: T | None, x: Tensor) -> TypeGuard[T]:

@@ -42,6 +42,7 @@ class Layout:
     coordinate: Int[Tensor, "*heads n"]
 
 
+@torch.no_grad()
 def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds:
     """Computes the bounds (i), (ii), (iv), (v) of docs/lower_bound.md on sup over |q| <= rho of the error, float64.
 
@@ -55,7 +56,7 @@ def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds
     Raises ValueError for rho <= 0, a cache that is not of this kind, or centres that are not orthonormal, as those of
     more than d clusters.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     cache.check_indices(coreset.indices)
     layout = signed_clusters_layout(cache)
     check_orthonormal(layout.centers)

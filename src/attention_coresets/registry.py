@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from attention_coresets.checks import number, whole
+
 # of each class that a user's module has added: a digest of that module's text, so that results of an older text are
 # not taken for its own
 _SOURCES: dict[type, str] = {}
@@ -16,10 +18,18 @@ _SOURCES: dict[type, str] = {}
 def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
     """Builds the registered dataclass `name`; ValueError names an unknown name or parameter and the nearest known."""
     check_name(name, registry, kind)
-    known = [f.name for f in fields(registry[name])]
+    known = {field.name: field.type for field in fields(registry[name])}
     for parameter in parameters:
         check_name(parameter, known, f"parameter of {kind} {name!r}")
-    return registry[name](**parameters)
+    return registry[name](**{key: _typed(key, known[key], value) for key, value in parameters.items()})
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """Returns a number of Python where the field has one, of NumPy's or a tensor's; ValueError where it is none."""
+    if value is None and kind in (int | None, float | None):
+        return None
+    check = whole if kind in (int, int | None) else number if kind in (float, float | None) else None
+    return value if check is None else check(name, value)
 
 
 def add(registry: dict[str, type], kind: str, name: str, parameters: type) -> None:

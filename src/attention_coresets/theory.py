@@ -7,10 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attention_coresets.checks import number
+from attention_coresets.inputs import Array, check_key_size, tensor
+
 GAP_LIMIT = 1e-6  # nats; a tilt whose duality gap stays above it is refused
 _TARGET_GAP = 1e-11
 _NEWTON_STEPS = 200
 _LEAST_SIGMA = 1e-12  # of `tilt_step`
+_LARGEST_EXPONENT = 709.0  # e^709 is a float, e^710 none
+_LARGEST_REACH = 1e5  # nats; beyond, float64 cannot tell a gap of 1e-6
+_LARGEST_RHO = 1e30  # its square is finite in float32
 _EASY_RHO = 16.0  # in units of the keys' spread: up to here Newton's method converges from anywhere
 
 
@@ -57,13 +63,14 @@ class _Tokens:
     equal: Tensor  # [H], heads whose keys are all equal
 
 
-def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tensor, "*heads n"] | None = None) -> Tilt:
+def tilt(keys: Float[Array, "*heads n d"], rho: float, log_weights: Float[Array, "*heads n"] | None = None) -> Tilt:
     """Maximises the concave H(p) + rho sigma(p) over laws p on the tokens, for every head at once.
 
     H is the entropy and sigma(p)^2 = sum p_i |k_i - mu_p|^2, with mu_p the mean key. The maximiser is the softmax at
     the minimiser (mu, s) of the convex g(mu, s) = log sum exp(rho |k_i - mu|^2 / 2s) + rho s / 2. Damped Newton steps
-    find it; g - [H(p) + rho sigma(p)] bounds what is left. Keys may be of any norm. Where all are equal, p* is uniform
-    and sigma 0.
+    find it; g - [H(p) + rho sigma(p)] bounds what is left. Keys may be of any norm up to 1e15. Where all
+    are equal, p* is uniform and sigma 0. sigma is in the unit of the keys: at most 1 where they lie in a ball of radius
+    1, and large where they are far from unit norm. A bound sqrt(d) e^{rho sigma} above the size asked says nothing.
 
     With log-weights log w_i, token i stands for w_i equal tokens and H(p) is sum p_i log(w_i / p_i).
 
@@ -85,14 +92,16 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tenso
     Raises
     ------
     ValueError
-        For rho that is not positive and finite, or keys or log-weights that hold NaN or Inf or do not fit.
+        For rho that is not positive and finite, rho times the largest distance of a key from the mean above 1e5 nats,
+        or keys or log-weights that hold NaN or Inf or do not fit.
     RuntimeError
         Should the duality gap stay above 1e-6 nats.
     """
-    check_rho(rho)
+    rho, keys = check_rho(rho), tensor("keys", keys).detach()
     if not bool(keys.isfinite().all()):
         raise ValueError("keys hold NaN or Inf; clean them before asking for a tilt")
-    log_w = torch.zeros_like(keys[..., 0]) if log_weights is None else log_weights
+    check_key_size(keys)
+    log_w = torch.zeros_like(keys[..., 0]) if log_weights is None else tensor("log_weights", log_weights).detach()
     if log_w.shape != keys.shape[:-1] or not bool(log_w.isfinite().all()):
         raise ValueError(f"log_weights must be finite, of shape {tuple(keys.shape[:-1])}: one a token")
     x = keys.flatten(0, -3) if keys.dim() > 2 else keys.unsqueeze(0)
@@ -101,6 +110,13 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tenso
     spread = x.norm(dim=-1).amax(dim=-1)  # [H]
     equal = spread <= 1e-12 * (1 + origin.norm(dim=-1).squeeze(-1))
     unit = torch.where(equal, torch.ones_like(spread), spread)
+    reach = rho * float(torch.where(equal, 0.0, spread).max())
+    if reach > _LARGEST_REACH:
+        raise ValueError(
+            f"rho times the largest distance of a key from their mean is {reach:.0e} nats, and the tilt is found "
+            f"up to {_LARGEST_REACH:.0e}; from 710 on e^(rho sigma) overflows, and bounds with it say nothing: take a "
+            "smaller rho, or an unweighted construction"
+        )
     # in units of the spread the problem keeps its form with rho' = rho * spread
     x = torch.where(equal[:, None, None], torch.zeros_like(x), x / unit[:, None, None])
     tokens = _Tokens(x, log_w.reshape(x.shape[:-1]).to(torch.float64), rho * unit, equal)
@@ -109,7 +125,7 @@ def tilt(keys: Float[Tensor, "*heads n d"], rho: float, log_weights: Float[Tenso
     mu = torch.einsum("hn,hnd->hd", p, x)
     sigma = (p * (x - mu.unsqueeze(-2)).square().sum(-1)).sum(-1).sqrt() * unit
     center = mu * unit.unsqueeze(-1) + origin.squeeze(-2)
-    if not bool((gap <= GAP_LIMIT).all()):
+    if not bool((gap.abs() <= GAP_LIMIT).all()):
         raise RuntimeError(f"tilt did not converge at rho = {rho}: duality gap {gap.max():.2e} > {GAP_LIMIT}")
     shape = keys.shape[:-2]
     fields = (p, log_p, center, sigma, _entropy(tokens, log_p), gap)
@@ -149,7 +165,7 @@ def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:
     # by doubling from a small one, each solution the start of the next
     doublings = max(0, math.ceil(math.log2(float(rho.max()) / _EASY_RHO)))
     for stage in range(doublings, 0, -1):
-        mu, s, _ = _descend(replace(tokens, rho=rho / 2**stage), mu, s, 1e-3)
+        mu, s, _ = _descend(replace(tokens, rho=rho / 2.0**stage), mu, s, 1e-3)
     log_p, _, gap = _descend(tokens, mu, s, _TARGET_GAP)[-1]
     return log_p, gap
 
@@ -255,12 +271,22 @@ def radius(keys: Float[Tensor, "*heads n d"]) -> Float[Tensor, "*heads"]:
 def antipodal_minimum_size(rho: float, epsilon: float) -> float:
     """Returns e^{2 rho} (1 - epsilon) / (1 + epsilon): fewer unweighted antipodal tokens err by more than epsilon.
 
-    Source: docs/lower_bound.md.
+    Infinite from rho = 355 on. Source: docs/lower_bound.md.
     """
-    return math.exp(2 * rho) * (1 - epsilon) / (1 + epsilon)
+    return exp(2 * rho) * (1 - epsilon) / (1 + epsilon)
 
 
-def check_rho(rho: float) -> None:
-    """Raises ValueError unless rho is positive and finite."""
+def exp(x: float) -> float:
+    """Returns e^x, infinite where that is no float: a bound with this factor says nothing there."""
+    return math.inf if x > _LARGEST_EXPONENT else math.exp(x)
+
+
+def check_rho(rho: float) -> float:
+    """Returns rho as a number of Python; ValueError unless it is positive and finite, and so is its square."""
+    rho = number("rho", rho)
     if not (math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a positive finite number, got {rho}")
+    if not 1 / _LARGEST_RHO <= rho <= _LARGEST_RHO:
+        limits = f"{1 / _LARGEST_RHO:.0e} and {_LARGEST_RHO:.0e}"
+        raise ValueError(f"rho must lie between {limits}, got {rho}; scale the keys instead")
+    return rho

@@ -36,7 +36,7 @@ def balancing_constant(d: int, dv: int, rho: float, sigma: float, delta: float =
     ValueError
         For dimensions below 1, rho that is not positive and finite, sigma below 0, or delta outside (0, 1].
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     if min(d, dv) < 1:
         raise ValueError(f"d and dv must be at least 1, got {d} and {dv}")
     if not (math.isfinite(sigma) and sigma >= 0):

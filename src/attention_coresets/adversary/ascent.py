@@ -11,8 +11,9 @@ from attention_coresets.adversary.portions import share, spread
 from attention_coresets.adversary.sides import Sides, centred, two_sides
 from attention_coresets.adversary.starts import starts
 from attention_coresets.adversary.steps import begin, judged, project, trial
-from attention_coresets.attention import Cache, Coreset
-from attention_coresets.devices import drawn_on_cpu
+from attention_coresets.attention import Cache, Coreset, numbers
+from attention_coresets.checks import whole
+from attention_coresets.inputs import Array, integer, one_generator, tensor
 from attention_coresets.theory import check_rho
 
 _MAX_LOGITS = 2**25  # queries x tokens x heads climbing together
@@ -38,36 +39,42 @@ def ascend(
     restarts: int = 64,
     steps: int = 60,
     polish: int = 80,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | int | None = None,
 ) -> Ascent:
     """Maximises |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho, every head at once.
 
     `restarts` climbs (starts.py chooses where) take `steps` steps in float32. The best eighth of them take `polish`
     more in float64. A step goes along a conjugate direction (Polak-Ribiere) of the gradients, and back into the ball.
-    It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` draws the random
-    starts (default: seed 0).
+    It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` or the seed
+    given draws the random starts (default: seed 0).
 
     Cost: (n + m)(d + dv) flops a head times 4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts;
     then 4 polish restarts / 8 of them in float64.
 
     Raises ValueError for rho or counts that are not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     cache.check_indices(coreset.indices)
-    if min(restarts, steps, polish) < 1:
-        raise ValueError(f"restarts, steps and polish must be at least 1, got {restarts}, {steps}, {polish}")
-    generator = torch.Generator().manual_seed(0) if generator is None else drawn_on_cpu(generator)
+    restarts, steps, polish = check_counts(restarts, steps, polish)
     # one seed for every chunk of heads: starts do not depend on the batch
-    seed = int(torch.randint(2**62, (), generator=generator))
-    flat, core = cache.flat(), coreset.flat()
+    seed = integer(one_generator(generator))
+    flat, core = numbers(cache).flat(), coreset.flat()
     parts = [(flat[a], core[a], rho, restarts, steps, polish, seed) for a in _slices(flat, restarts)]
     found = share(_climb_heads, parts, cache.keys.device) if len(parts) > 1 else [_climb_heads(*parts[0])]
     error, query, reached = (torch.cat(part) for part in zip(*found, strict=True))
     return Ascent(error.reshape(cache.heads), query.reshape(*cache.heads, cache.d), reached.reshape(cache.heads))
 
 
+def check_counts(restarts: int, steps: int, polish: int) -> tuple[int, int, int]:
+    """Returns the counts of a search as ints; ValueError unless all are at least 1."""
+    counts = whole("restarts", restarts), whole("steps", steps), whole("polish", polish)
+    if min(counts) < 1:
+        raise ValueError(f"restarts, steps and polish must be at least 1, got {', '.join(map(str, counts))}")
+    return counts
+
+
 def climb(
-    cache: Cache, coreset: Coreset, rho: float, queries: Float[Tensor, "*heads b d"], steps: int
+    cache: Cache, coreset: Coreset, rho: float, queries: Float[Array, "*heads b d"], steps: int
 ) -> tuple[Float[Tensor, "*heads b d"], Float[Tensor, "*heads b"]]:
     """Takes `steps` steps up the error from each of `queries`, and returns the queries reached and the errors there.
 
@@ -79,15 +86,16 @@ def climb(
 
     Raises ValueError for a rho that is not positive, negative steps, or queries that do not fit the cache.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     cache.check_indices(coreset.indices)
+    steps, queries = whole("steps", steps), tensor("queries", queries).detach()
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     if queries.shape[:-2] != cache.heads or queries.shape[-1] != cache.d:
         raise ValueError(
             f"queries {tuple(queries.shape)} must have shape {(*cache.heads, 'b', cache.d)} for this cache"
         )
-    flat, core = cache.flat(), coreset.flat()
+    flat, core = numbers(cache).flat(), coreset.flat()
     first = queries.to(flat.keys).reshape(len(flat.keys), -1, cache.d)
     parts = [
         (project(first[a], rho), two_sides(flat[a], core[a], rho), rho, steps) for a in _slices(flat, len(first[0]))

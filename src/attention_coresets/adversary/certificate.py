@@ -12,6 +12,7 @@ from attention_coresets.attention import Cache, Coreset
 from attention_coresets.theory import check_rho
 
 
+@torch.no_grad()
 def values_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Bounds the error by twice the values' largest distance from their mean, float64.
 

@@ -34,6 +34,7 @@ class Enclosure:
         return self.upper - self.lower
 
 
+@torch.no_grad()
 def branch_and_bound(
     cache: Cache,
     coreset: Coreset,
@@ -56,7 +57,7 @@ def branch_and_bound(
 
     Raises ValueError for d > 4, and for rho, gap, nodes or seconds that are not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     cache.check_indices(coreset.indices)
     positive(gap=gap, nodes=nodes, **({} if seconds is None else {"seconds": seconds}))
     if cache.d > MAX_DIMENSION:

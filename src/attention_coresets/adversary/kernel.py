@@ -27,6 +27,7 @@ _ROUNDS = 6  # each takes the radius of the output from the one before; more gai
 OVERFLOW = 300.0  # log of what is too large to be multiplied by itself
 
 
+@torch.no_grad()
 def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
@@ -40,7 +41,7 @@ def kernel_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 
     Raises ValueError for rho that is not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     found = [ceiling_about(difference, rho) for difference in differences(cache, coreset, rho)]
     return torch.stack(found).amin(0).reshape(cache.heads).to(cache.keys.device)
 

@@ -43,8 +43,8 @@ def starts(
 
 def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: torch.Generator) -> Tensor:
     """Returns unit directions along and against keys and centred keys of the tokens aimed at ``[H, p, d]``."""
-    kept = torch.zeros(cache.keys.shape[:-1], device=cache.keys.device).scatter_(-1, coreset.indices, 1.0)
-    lottery = torch.rand(cache.n, generator=generator).to(kept)
+    kept = torch.zeros_like(cache.keys[..., 0], dtype=torch.float32).scatter_(-1, coreset.indices, 1.0)
+    lottery = torch.rand(cache.n, dtype=torch.float32, generator=generator).to(kept)
     # lottery - kept ranks every dropped token before every kept one, each group at random
     worst = _screen(cache, sides, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
     count = min(_AIMED, cache.n)

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attention_coresets.adversary.ascent import check_counts
 from attention_coresets.adversary.starts import RADII
 from attention_coresets.adversary.steps import begin, judged, trial
-from attention_coresets.devices import drawn_on_cpu
+from attention_coresets.inputs import Array, integer, one_generator, tensor
 from attention_coresets.theory import check_rho
 
 _AIMED, _SINGULAR, _RANDOM = 64, 8, 64  # directions that a climb may start in
@@ -41,14 +42,14 @@ class _Clusters(NamedTuple):
 
 @torch.no_grad()
 def structured_worst(
-    signs: Float[Tensor, "*heads r d"],
-    weights: Float[Tensor, "..."],
+    signs: Float[Array, "*heads r d"],
+    weights: Float[Array, "..."],
     rho: float,
     *,
     restarts: int = 128,
     steps: int = 40,
     polish: int = 200,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | int | None = None,
 ) -> StructuredWorst:
     """Maximises the error of a coreset of signed clusters with orthonormal centres over the ball |q| <= rho, float64.
 
@@ -67,8 +68,8 @@ def structured_worst(
         Those of the coreset, at least 0, in any unit; 0 where a token is dropped.
     rho : float
     restarts, steps, polish : int
-    generator : torch.Generator, optional
-        Draws the random starts, the same for every head. None: seed 0.
+    generator : torch.Generator or int, optional
+        Draws the random starts, the same for every head. An int is a seed. None: seed 0.
 
     Returns
     -------
@@ -80,10 +81,11 @@ def structured_worst(
         For rho or counts that are not positive, shapes that differ or r > d, and weights that are negative, not finite
         or all 0 in a head.
     """
-    check_rho(rho)
-    _check(signs, weights, restarts, steps, polish)
-    generator = torch.Generator().manual_seed(0) if generator is None else drawn_on_cpu(generator)
-    seed = int(torch.randint(2**62, (), generator=generator))
+    rho = check_rho(rho)
+    restarts, steps, polish = check_counts(restarts, steps, polish)
+    signs, weights = tensor("signs", signs), tensor("weights", weights)
+    _check(signs, weights)
+    seed = integer(one_generator(generator))
     heads, (r, d) = signs.shape[:-2], signs.shape[-2:]
     flat = [x.to(torch.float64).reshape(-1, r, d) for x in (signs, weights)]
     chunk = max(1, _AT_ONCE // (3 * r * r))
@@ -106,9 +108,7 @@ def structured_error(
     return _difference(_clusters(*flat[:2]), flat[2])[0].norm(dim=-1).reshape(query.shape[:-1])
 
 
-def _check(signs: Tensor, weights: Tensor, *counts: int) -> None:
-    if min(counts) < 1:
-        raise ValueError(f"restarts, steps and polish must be at least 1, got {', '.join(map(str, counts))}")
+def _check(signs: Tensor, weights: Tensor) -> None:
     if signs.shape != weights.shape or signs.shape[-2] > signs.shape[-1]:
         shapes = f"{tuple(signs.shape)} and {tuple(weights.shape)}"
         raise ValueError(f"signs and weights must be of one shape [*heads, r, d] with r <= d, got {shapes}")

@@ -14,6 +14,7 @@ _POWERS = 2**20  # entries of the tensor powers held at once
 _DEGREES = 6
 
 
+@torch.no_grad()
 def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tensor, "*heads"]:
     """Returns for each head a number that |Attn(q) - Attn_coreset(q)| exceeds at no query |q| <= rho, float64.
 
@@ -27,7 +28,7 @@ def taylor_certificate(cache: Cache, coreset: Coreset, rho: float) -> Float[Tens
 
     Raises ValueError for rho that is not positive.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     difference = next(iter(differences(cache, coreset, rho)))  # about the first law, the uniform one
     c = difference.c
     low = difference.log_floor(c.new_zeros(1), c.new_full((1,), rho)).exp()

@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.adversary.ascent import ascend
 from attention_coresets.adversary.certificate import CERTIFICATES
 from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, branch_and_bound
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, calm
 from attention_coresets.bodies import QueryBody
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
 
@@ -66,7 +66,7 @@ def worst_query(
     restarts: int = 64,
     steps: int = 60,
     polish: int = 80,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | int | None = None,
     certify: bool = False,
     gap: float = 1e-4,
 ) -> WorstQuery:
@@ -92,8 +92,8 @@ def worst_query(
         Steps of a climb in float32.
     polish : int
         Steps of the best eighth of the climbs in float64.
-    generator : torch.Generator, optional
-        Draws the random starts. None: seed 0.
+    generator : torch.Generator or int, optional
+        Draws the random starts. An int is a seed. None: seed 0.
     certify : bool
         Add every certificate that applies: kernel, taylor, values and, up to d = 4 (or 4 axes of the body), branch and
         bound.
@@ -120,14 +120,25 @@ def worst_query(
 
 
 def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float, **effort: Any) -> WorstQuery:
+    cache, unit = calm(cache)
     found, restarts = ascend(cache, coreset, rho, **effort), effort["restarts"]
     if not certify:
-        return WorstQuery(*found, restarts)
+        return _in_units(WorstQuery(*found, restarts), unit)
     ceilings = {name: certificate(cache, coreset, rho) for name, certificate in CERTIFICATES.items()}
     if cache.d > MAX_DIMENSION:
-        return WorstQuery(*found, restarts, ceilings)
-    enclosure = branch_and_bound(cache, coreset, rho, gap=gap, nodes=_NODES)
-    return WorstQuery(*found, restarts, ceilings | {"branch_and_bound": enclosure.upper}, enclosure)
+        return _in_units(WorstQuery(*found, restarts, ceilings), unit)
+    enclosure = branch_and_bound(cache, coreset, rho, gap=gap / float(unit.max()), nodes=_NODES)
+    ceilings |= {"branch_and_bound": enclosure.upper}
+    return _in_units(WorstQuery(*found, restarts, ceilings, enclosure), unit)
+
+
+def _in_units(worst: WorstQuery, unit: Float[Tensor, "*heads 1 1"]) -> WorstQuery:
+    """Turns what was found of values over `unit` into the same of the values."""
+    unit, enclosure = unit[..., 0, 0].to(torch.float64), worst.enclosure
+    if enclosure is not None:
+        enclosure = replace(enclosure, lower=enclosure.lower * unit, upper=enclosure.upper * unit)
+    ceilings = None if worst.ceilings is None else {name: x * unit for name, x in worst.ceilings.items()}
+    return replace(worst, error=worst.error * unit, ceilings=ceilings, enclosure=enclosure)
 
 
 def _outside(worst: WorstQuery, body: QueryBody) -> WorstQuery:

@@ -21,6 +21,8 @@ from attention_coresets.caches.ragged_clusters import RaggedClusters
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.caches.sphere import Sphere
 from attention_coresets.caches.spread_norms import SpreadNorms
+from attention_coresets.checks import whole
+from attention_coresets.inputs import FLOATS
 from attention_coresets.registry import add, build, check_dataclass
 
 CACHES: dict[str, type] = {
@@ -56,11 +58,17 @@ def make_cache(
     ValueError for an unknown family or parameter, naming the nearest, and for values that a family refuses.
     """
     family = build(CACHES, "cache", name, parameters)
+    seed, heads = whole("seed", seed), None if heads is None else whole("heads", heads)
     if heads is not None and heads < 1:
         raise ValueError(f"heads must be at least 1, got {heads}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
     drawn = [_one_head(family, seed, head) for head in range(heads or 1)]
-    parts = [torch.stack(part).to(device=device, dtype=dtype) for part in zip(*drawn, strict=True)]
+    parts = [torch.stack(part) for part in zip(*drawn, strict=True)]
     cache = Cache(*parts) if len(parts) == 2 else WeightedCache(*parts)
+    cache = cache.to(device=device, dtype=dtype)
     return cache if heads is not None else cache[0]
 
 

@@ -3,18 +3,37 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights, calm
+from attention_coresets.checks import whole
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.randomness import Generators, all_drawn_on_cpu, draw
+from attention_coresets.coresets.randomness import draw
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
+from attention_coresets.inputs import (
+    Array,
+    Generators,
+    Seeds,
+    check_finite,
+    generators_of,
+    least_float32,
+    tensor,
+    whole_numbers,
+)
 from attention_coresets.theory import check_rho
 
 MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
+
+
+class Cost(NamedTuple):
+    """Roughly what a coreset of one head takes: float64 numbers held at once beside the cache, and flops."""
+
+    numbers: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,8 @@ class Request:
     Parameters
     ----------
     cache : Cache
+        float64, whatever the caller's dtype: tokens are those of the float64 computation on the caller's very bits.
+        Values are the caller's but for a power of 2 (`calm` of attention.py).
     size : int
         Tokens of each head to keep.
     rho : float
@@ -103,18 +124,25 @@ class Construction(ABC):
     def choose(self, request: Request) -> Coreset:
         """Picks `request.size` distinct tokens of every head, sorted, on the cache's device.
 
-        `log_weights` are in the cache's dtype, or None in the model "unweighted". Random numbers come from
+        `log_weights` are float64, or None in the model "unweighted". Random numbers come from
         `request.generator` alone, best by `randomness.draw`, so that a head is the same in every batch.
         """
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the cost of `size` of n tokens in R^d, by which sweeps refuse what would never end.
+
+        Here that of a rule that looks at all tokens once for each token kept.
+        """
+        return Cost(4 * n * d, 4 * n * size * d)
 
     def __call__(
         self,
         cache: Cache,
         size: int,
         rho: float,
-        generator: Generators,
-        queries: Float[Tensor, "*heads group b d"] | None = None,
-        positions: Int[Tensor, "*heads n"] | None = None,
+        generator: Seeds = None,
+        queries: Float[Array, "*heads group b d"] | None = None,
+        positions: Int[Array, "*heads n"] | None = None,
     ) -> Coreset:
         """Picks a coreset of exactly `size` tokens a head, for queries of norm at most rho; all tokens if size >= n.
 
@@ -126,9 +154,10 @@ class Construction(ABC):
             Tokens of each head to keep.
         rho : float
             The largest norm of a query that the coreset is to answer.
-        generator : torch.Generator or a sequence of them
-            One for all heads, or one a head, which makes a head independent of its batch. Numbers are drawn on the CPU:
-            one of another device draws the seed of a new one.
+        generator : torch.Generator or int, or a sequence of them, optional
+            One for all heads, or one a head, which makes a head independent of its batch. An int is a seed. None: fresh
+            random numbers, so that another call gives another coreset. Numbers are drawn on the CPU: a generator of
+            another device draws the seed of a new one.
         queries, positions : Tensor, optional
             See the flags of the class. Constructions that do not need them ignore them. Without positions the tokens
             are taken to be in the order of the text.
@@ -136,28 +165,31 @@ class Construction(ABC):
         Returns
         -------
         Coreset
-            Indices ``[*heads, size]``, distinct and sorted, and log-weights of that shape or None.
+            Indices ``[*heads, size]``, distinct and sorted, and log-weights of that shape or None, in the widest dtype
+            of the cache and at least float32.
 
         Raises
         ------
         ValueError
-            For a size below 1 or not above the construction's sinks, rho that is not positive, generators that do not
-            fit the heads, queries that are missing or do not fit, or a WeightedCache whose weights would be ignored.
-            Also where `choose` returns no Coreset of the size asked, or log-weights in the model "unweighted".
+            For a size that is no whole number, below 1 or not above the construction's sinks, rho that is not positive,
+            generators that do not fit the heads, queries that are missing or do not fit, or a WeightedCache whose
+            weights would be ignored. Also where `choose` returns no Coreset of the size asked, or log-weights in the
+            model "unweighted".
         """
-        check_rho(rho)
-        check_size(size)
-        generator = all_drawn_on_cpu(generator)
-        check_generators(generator, cache)
+        rho, size, generators = check_rho(rho), check_size(size), generators_of(generator)
+        check_generators(generators, cache)
         warn_if_slow(cache.keys.device)
         if not self.takes_weights:
             check_plain(cache)
         if size >= cache.n:
             return Coreset(everything(cache).indices, base_weights(cache))
         check_sinks(self.sinks, size)
+        given, _ = calm(cache, torch.float64)
+        asked = None if queries is None else tensor("queries", queries)
         if self.needs_queries:
-            queries = fitting(queries, cache, type(self).__name__)
-        request = Request(cache, size, rho, generator, queries, positions)
+            asked = fitting(asked, given, type(self).__name__)
+        places = None if positions is None else whole_numbers("positions", positions)
+        request = Request(given, size, rho, generators, asked, places)
         if self.needs_positions:
             _ = request.rank  # refuses positions that do not fit
         heads = f"{type(self).__name__} on {cache.heads.numel()} heads of {cache.n} tokens"
@@ -175,7 +207,11 @@ class Construction(ABC):
         cache.check_indices(coreset.indices)
         if self.model == "unweighted" and coreset.log_weights is not None and not isinstance(cache, WeightedCache):
             raise ValueError(f'{name} has model "unweighted" but returned log-weights; its model is "free"')
-        return coreset
+        if coreset.log_weights is None:
+            return coreset
+        base = base_weights(cache)
+        dtype = least_float32(cache.keys.dtype, *([] if base is None else [base.dtype]))
+        return Coreset(coreset.indices, coreset.log_weights.to(dtype))
 
 
 def check_is_construction(construct: object) -> None:
@@ -194,10 +230,12 @@ def kept_tokens(kept: Bool[Tensor, "H n"], size: int) -> Int[Tensor, "H size"]:
     return kept.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :size]
 
 
-def check_size(size: int) -> None:
-    """Raises ValueError unless at least one token is asked for."""
+def check_size(size: int) -> int:
+    """Returns the size as an int; ValueError unless it is a whole number of at least one token."""
+    size = whole("size", size)
     if size < 1:
         raise ValueError(f"size must be at least 1 token, got {size}")
+    return size
 
 
 def check_generators(generator: Generators, cache: Cache) -> None:
@@ -224,12 +262,11 @@ def fitting(queries: Tensor | None, cache: Cache, name: str) -> Float[Tensor, "*
     """Returns the queries in the cache's dtype and on its device; ValueError where they are missing or do not fit."""
     if queries is None:
         raise ValueError(f"{name} chooses tokens by what queries see; pass queries [*heads, group, b, d]")
-    if queries.shape[:-3] != cache.heads or queries.shape[-1] != cache.d or 0 in queries.shape:
+    if queries.dim() < 3 or queries.shape[:-3] != cache.heads or queries.shape[-1] != cache.d or 0 in queries.shape:
         wanted = (*cache.heads, "group", "b", cache.d)
         raise ValueError(f"queries {tuple(queries.shape)} must have shape {wanted} for this cache")
-    if not bool(queries.isfinite().all()):
-        raise ValueError("queries hold NaN or Inf")
-    return queries.to(cache.keys)
+    check_finite(queries=queries)
+    return queries.detach().to(cache.keys)
 
 
 def place_in_text(positions: Tensor | None, cache: Cache) -> Int[Tensor, "*heads n"]:

@@ -1,14 +1,10 @@
 """Draws uniform random numbers up front, so that a construction is a pure function of its input and these."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from attention_coresets.devices import drawn_on_cpu
-
-Generators = torch.Generator | Sequence[torch.Generator]
+from attention_coresets.inputs import Generators
 
 
 def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
@@ -24,13 +20,6 @@ def draw(generator: Generators, heads: int, *shape: int) -> Tensor:
     if len(generator) != heads:
         raise ValueError(f"got {len(generator)} generators for {heads} heads; pass one for all, or one a head")
     return torch.stack([torch.rand(shape, dtype=torch.float64, generator=g) for g in generator])
-
-
-def all_drawn_on_cpu(generator: Generators) -> Generators:
-    """Returns generators of the CPU in place of others (`drawn_on_cpu` of devices.py)."""
-    if isinstance(generator, torch.Generator):
-        return drawn_on_cpu(generator)
-    return [drawn_on_cpu(one) for one in generator]
 
 
 def seed_of(*numbers: int) -> int:

@@ -30,7 +30,7 @@ def over_heads(
     numbers: float64 numbers that `choose` holds a head, by which heads are worked on together.
     """
     cache = request.cache
-    keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
+    keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
     random = draw(request.generator, len(keys), *uniforms).to(keys.device)
     chunk = at_once(numbers, keys.device, _MAX_NUMBERS)
     parts = in_parts(lambda part: choose(keys[part], values[part], random[part]), len(keys), chunk)
@@ -40,7 +40,7 @@ def over_heads(
     if not weights:
         return Coreset(indices)
     log_weights = torch.cat(weights).gather(-1, order).reshape(indices.shape)
-    return Coreset(indices, log_weights.to(cache.keys.dtype))
+    return Coreset(indices, log_weights)
 
 
 def first_best(score: Float[Tensor, "H n"], tie: Float[Tensor, "H"]) -> Int[Tensor, "H"]:

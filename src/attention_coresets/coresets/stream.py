@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, WeightedCache
+from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.base import Construction, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
-from attention_coresets.coresets.randomness import Generators, all_drawn_on_cpu
+from attention_coresets.inputs import Array, Generators, Seeds, generators_of, least_float32, tensor
 from attention_coresets.theory import check_rho
 
 _LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
@@ -74,8 +75,8 @@ class Stream:
         The largest norm of a query that the coreset is to answer.
     memory : int, optional
         Tokens held a head, at least 4 * size. None: 8 * size.
-    generator : torch.Generator or a sequence of them, optional
-        One for all heads, or one a head. None: seed 0.
+    generator : torch.Generator or int, or a sequence of them, optional
+        One for all heads, or one a head. An int is a seed. None: seed 0.
 
     Raises
     ------
@@ -89,17 +90,16 @@ class Stream:
         size: int,
         rho: float,
         memory: int | None = None,
-        generator: Generators | None = None,
+        generator: Seeds = None,
     ) -> None:
-        check_size(size)
-        check_rho(rho)
+        size, rho = check_size(size), check_rho(rho)
         self.construct = make_coreset(construct) if isinstance(construct, str) else construct
         _check_reducer(self.construct)
-        self.memory = 2 * _LEAST * size if memory is None else memory
+        self.memory = 2 * _LEAST * size if memory is None else whole("memory", memory)
         if self.memory < _LEAST * size:
             raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
         self.size, self.rho = size, rho
-        self.generator = torch.Generator().manual_seed(0) if generator is None else all_drawn_on_cpu(generator)
+        self.generator = generators_of(0 if generator is None else generator)
         self.n = 0  # tokens read
         self._buckets: list[_Bucket] = []
         self._keys: Tensor | None = None  # [*heads, 2 * size, d], of which the first self._filled are the last read
@@ -111,11 +111,22 @@ class Stream:
         """Returns how many tokens are held a head; never more than `memory`."""
         return self._filled + sum(bucket.places.shape[-1] for bucket in self._buckets)
 
-    def add(self, keys: Float[Tensor, "*heads b d"], values: Float[Tensor, "*heads b dv"]) -> None:
-        """Reads a block; ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's."""
+    def add(self, keys: Float[Array, "*heads b d"], values: Float[Array, "*heads b dv"]) -> None:
+        """Reads a block, which may have no token.
+
+        Raises ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's.
+        """
+        keys, values = tensor("keys", keys).detach(), tensor("values", values).detach()
+        if keys.dim() >= 2 and keys.shape[-2] == 0 and keys.shape[:-1] == values.shape[:-1]:
+            if self._keys is not None and self._values is not None:
+                _check_like(keys, self._keys, "keys")
+                _check_like(values, self._values, "values")
+            return
         block = Cache(keys, values)
         if self._keys is None or self._values is None:
-            self._keys, self._values = (t.new_empty(*t.shape[:-2], 2 * self.size, t.shape[-1]) for t in (keys, values))
+            self._keys, self._values = (
+                t.new_empty(*t.shape[:-2], 2 * self.size, t.shape[-1]) for t in (block.keys, block.values)
+            )
         _check_like(block.keys, self._keys, "keys")
         _check_like(block.values, self._values, "values")
         start = 0
@@ -144,7 +155,7 @@ class Stream:
             large = rest.places.shape[-1] > self.size
             rest = self._reduced(rest, generator) if large else parts.pop().joined(rest)
         plain = self.n <= self.size or self.construct.model == "unweighted"
-        weights = None if plain else rest.cache.log_weights.to(rest.cache.keys.dtype)
+        weights = None if plain else rest.cache.log_weights.to(least_float32(rest.cache.keys.dtype))
         return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
 
     def _buffered(self) -> _Bucket:
@@ -190,5 +201,5 @@ def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:
 def _copied(generator: Generators) -> Generators:
     """Returns generators that go on like these and leave them as they are."""
     if isinstance(generator, torch.Generator):
-        return torch.Generator().set_state(generator.get_state())
-    return [torch.Generator().set_state(g.get_state()) for g in generator]
+        return torch.Generator(generator.device).set_state(generator.get_state())
+    return [torch.Generator(g.device).set_state(g.get_state()) for g in generator]

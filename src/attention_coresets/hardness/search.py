@@ -8,11 +8,11 @@ from torch import Tensor
 
 from attention_coresets.attention import Cache
 from attention_coresets.checks import positive
-from attention_coresets.devices import drawn_on_cpu
 from attention_coresets.hardness.answers import Answers
 from attention_coresets.hardness.moves import on_sphere, raised
 from attention_coresets.hardness.pool import Pool
 from attention_coresets.hardness.rate import Rate, Spread, weighting
+from attention_coresets.inputs import one_generator
 
 _JITTER = 0.02  # added to the start: tokens that are equal would move alike
 _LONGEST, _SHORTEST = 0.1, 0.005  # moves, at the begin and end of a cycle
@@ -62,7 +62,7 @@ def search_hard_cache(start: Cache, answers: Answers, rate: Rate, effort: Effort
     Cost: rounds times that of the answers, and of moves times 6 P b n (d + dv) flops for a pool of P coresets with b
     queries each.
     """
-    generator = drawn_on_cpu(generator)
+    generator = one_generator(generator)
     noise = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in (start.keys, start.values)]
     now = Cache(*(on_sphere(x + _JITTER * z) for x, z in zip((start.keys, start.values), noise, strict=True)))
     best, record = now, torch.full((len(now.keys),), -torch.inf, dtype=torch.float64)

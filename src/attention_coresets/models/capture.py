@@ -114,7 +114,7 @@ def capture(source: Source, layers: Iterable[int] | None = None, progress: bool 
     """
     folder = source.folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when the process ends, however it ends
         wanted = sorted(set(layers)) if layers is not None else _known_layers(folder)
         missing = [layer for layer in wanted or () if not source.layer_file(layer).exists()]
@@ -189,9 +189,8 @@ def segment(source: Source, model, tokenizer) -> tuple[Int[Tensor, "1 t"], str]:
 
     Raises ValueError where model or text is too short.
     """
-    total, limit = source.n + source.queries, model.config.max_position_embeddings
-    if total > limit:
-        raise ValueError(f"n + queries = {total} is above the {limit} positions of {source.model}; ask for fewer")
+    check_positions(source, model.config.max_position_embeddings)
+    total = source.n + source.queries
     if tokenizer is None:
         generator = torch.Generator().manual_seed(1)
         ids, digest = torch.randint(model.config.vocab_size, (1, source.start + total), generator=generator), "none"
@@ -208,6 +207,13 @@ def segment(source: Source, model, tokenizer) -> tuple[Int[Tensor, "1 t"], str]:
         )
         raise ValueError(f"{where}, n + queries = {total}; give a longer text")
     return ids[:, :total], digest
+
+
+def check_positions(source: Source, limit: int) -> None:
+    """Raises ValueError where cache and queries exceed the positions that the model reads."""
+    total = source.n + source.queries
+    if total > limit:
+        raise ValueError(f"n + queries = {total} is above the {limit} positions of {source.model}; ask for fewer")
 
 
 def _sha256(text: str) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 from attention_coresets.attention import Cache
 from attention_coresets.caches.directions import Vectors
 from attention_coresets.checks import not_negative
-from attention_coresets.models.capture import Source, capture
+from attention_coresets.models.capture import Source, capture, check_positions
 from attention_coresets.models.capture_files import read_file, unusable
 from attention_coresets.models.heads import RealHead, normalised
+from attention_coresets.models.language_models import SHAPES, Shape
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Model:
     d: int | None = None
 
     def __post_init__(self) -> None:
-        _ = self.source  # refuses a wrong model name or length before any work
+        source = self.source  # refuses a wrong model name or length before any work
         not_negative(layer=self.layer, kv_head=self.kv_head)
+        if (shape := SHAPES.get(self.model)) is not None:
+            _check_shape(self, source, shape)
 
     @property
     def source(self) -> Source:
@@ -87,10 +90,7 @@ def load_head(parameters: Model) -> RealHead:
     """
     layer = read_layer(parameters.source, parameters.layer)
     heads, d = layer.keys.shape[0], layer.keys.shape[-1]
-    if parameters.kv_head >= heads:
-        raise ValueError(f"{parameters.model} has KV heads 0 to {heads - 1}, got kv_head = {parameters.kv_head}")
-    if parameters.d not in (None, d):
-        raise ValueError(f"d = {parameters.d}, but {parameters.model} has heads of dimension {d}; leave d out")
+    _check_head(parameters, heads, d)
     keys, key_mean, key_radius = normalised(layer.keys[parameters.kv_head].to(torch.float64))
     values, value_mean, value_scale = normalised(layer.values[parameters.kv_head].to(torch.float64))
     calibration, moved, heldout = (
@@ -109,6 +109,21 @@ def load_head(parameters: Model) -> RealHead:
         value_scale=float(value_scale),
         group=len(heldout),
     )
+
+
+def _check_head(parameters: Model, heads: int, d: int) -> None:
+    if parameters.kv_head >= heads:
+        raise ValueError(f"{parameters.model} has KV heads 0 to {heads - 1}, got kv_head = {parameters.kv_head}")
+    if parameters.d not in (None, d):
+        raise ValueError(f"d = {parameters.d}, but {parameters.model} has heads of dimension {d}; leave d out")
+
+
+def _check_shape(parameters: Model, source: Source, shape: Shape) -> None:
+    """Raises ValueError for what a model of this shape does not have."""
+    _check_head(parameters, shape.kv_heads, shape.d)
+    check_positions(source, shape.positions)
+    if parameters.layer >= shape.layers:
+        raise ValueError(f"{parameters.model} has layers 0 to {shape.layers - 1}, got layer = {parameters.layer}")
 
 
 def read_layer(source: Source, layer: int) -> LayerCapture:

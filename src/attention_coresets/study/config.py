@@ -48,6 +48,8 @@ class Compute:
 
     device: str = "auto"
     dtype: str = "float64"
+    max_hours: float = 24.0
+    max_gb: float | None = None
     threads: int | None = None
 
 

@@ -19,7 +19,7 @@ from attention_coresets.models.heads import RealHead, heldout_errors
 from attention_coresets.study.identity import has_floors
 from attention_coresets.study.parts import device_of, facts, generator_of, named, timed
 from attention_coresets.study.provenance import fast_path
-from attention_coresets.theory import radius, tilt
+from attention_coresets.theory import exp, radius, tilt
 
 Rows = Iterator[dict[str, Any]]
 _CONSTRUCTION, _ADVERSARY = 1, 2  # streams of random numbers, apart from each other and from the cache's
@@ -136,7 +136,7 @@ def found_by(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str,
     rows = zip(facts, names, zip(*(x.tolist() for x in columns.values()), strict=True), strict=True)
     for fact, name, values in rows:
         row = dict(zip(columns, values, strict=True))
-        scale = math.sqrt(fact["d"]) * math.exp(fact["rho"] * fact["sigma"])
+        scale = math.sqrt(fact["d"]) * exp(fact["rho"] * fact["sigma"])
         yield {
             **row,
             "restarts": worst.restarts,

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
@@ -37,7 +37,17 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         return _missing(error)
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", str(error)):
-        return f"{ambiguous[1]}: several values make a sweep; add -m"
+        return (
+            f"{ambiguous[1]}: several values make a sweep; add -m. A comma that belongs to one value is quoted: "
+            f"{_quoted(ambiguous[1])}"
+        )
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read as KEY=VALUE; a value with a comma, =, a bracket or a letter such as ü "
+            f"is quoted, for the shell too: {_quoted(error.override)}"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}; make it readable and writable, or give another path"
     cause = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
     if cause is not None:
         return _configuration(cause)
@@ -45,6 +55,13 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, StudyError | ValueError | HydraException):
         return text
     return textwrap.shorten(f"{type(error).__name__}: {text}", 240, placeholder=" ...")
+
+
+def _quoted(override: str) -> str:
+    """Returns the override as a shell and Hydra both take it."""
+    key, _, value = override.partition("=")
+    inner = value.strip("'\"").replace('"', '\\"')
+    return f"'{key}=\"{inner}\"'"
 
 
 def _missing(error: MissingConfigException) -> str:

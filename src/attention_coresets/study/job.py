@@ -47,7 +47,7 @@ def finished_rows(config: dict[str, Any]) -> tuple[list[Row], Path, bool]:
     """Rows of a cell, its file, and whether it was there before."""
     store = Store(Path(config["paths"]["results"]))
     cell = cell_hash(config)
-    before = store.read(cell)
+    before = store.finished(cell)
     if before is not None:
         return before, store.path(cell), True
     if config["compute"]["threads"] is not None:

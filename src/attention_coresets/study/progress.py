@@ -26,7 +26,7 @@ class Board:
 
     def post(self, job: int, state: str, text: str = "") -> None:
         with replacing(self.directory / f"{job}.{state}", durable=False) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
 
     def read(self) -> dict[str, set[int]]:
         """Jobs by state; a job that has ended is still listed as running too."""
@@ -37,7 +37,7 @@ class Board:
 
     def failure(self, job: int) -> str:
         """The first line of what a failed job said."""
-        return (self.directory / f"{job}.failed").read_text().partition("\n")[0]
+        return (self.directory / f"{job}.failed").read_text(encoding="utf-8").partition("\n")[0]
 
 
 @dataclass

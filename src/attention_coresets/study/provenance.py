@@ -45,7 +45,11 @@ def provenance() -> dict[str, Any]:
 
 def processor() -> str:
     """The CPU's model name, "Intel(R) Xeon(R) Processor"; its architecture where the system tells no more."""
-    found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(), re.MULTILINE) if _CPUINFO.exists() else None
+    found = (
+        re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(encoding="utf-8"), re.MULTILINE)
+        if _CPUINFO.exists()
+        else None
+    )
     return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
 
 
@@ -98,7 +102,13 @@ def _git(*arguments: str) -> str | None:
     here = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=_REPOSITORY, env=here, capture_output=True, text=True, check=False
+            ["git", *arguments],
+            cwd=_REPOSITORY,
+            env=here,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a path may hold anything
+            check=False,
         )
     except OSError:  # git is not installed
         return None

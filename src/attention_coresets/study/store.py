@@ -8,9 +8,10 @@ Every file is written beside its place and renamed into it, so that a killed run
 
 import errno
 import json
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ Row = dict[str, Any]
 
 class StudyError(Exception):
     """Something the user can put right: its text is one line with the value, the limit and the remedy."""
+
+
+class DamagedError(StudyError):
+    """A file of the store that cannot be what was written."""
 
 
 class NotWrittenError(StudyError):
@@ -74,7 +79,7 @@ class Store:
         return path
 
     def read(self, cell: str) -> list[Row] | None:
-        """The rows of a finished cell, None where there is none. StudyError where the file is damaged."""
+        """The rows of a finished cell, None where there is none. DamagedError where the file is damaged."""
         path = self.path(cell)
         if not path.exists():
             return None
@@ -87,11 +92,19 @@ class Store:
             raise _damaged(path, "its name is not that of its configuration, or no longer")
         return content["rows"]
 
+    def finished(self, cell: str) -> list[Row] | None:
+        """As `read`, but a damaged file is set aside under another name, which stderr names, and counts as none."""
+        try:
+            return self.read(cell)
+        except DamagedError as error:
+            _set_aside(self.path(cell), error)
+            return None
+
     def record(self, manifest: Manifest) -> None:
         """Make the manifest the experiment's grid; a run that changed the file's grid adds to what is there instead."""
         members = manifest.members
         if manifest.overrides:
-            before = [self.manifest(manifest.tier, manifest.experiment)] if self._index(manifest).exists() else []
+            before = self._before(manifest)
             members = list(dict.fromkeys([m for b in before for m in b.members] + members))
         content = {**asdict(manifest), "members": [asdict(member) for member in members]}
         write_atomically(self._index(manifest), json.dumps(content, indent=1))
@@ -109,6 +122,16 @@ class Store:
         """Experiments that were run at this tier here."""
         return sorted(path.stem for path in (self.cells / "index" / tier).glob("*.json"))
 
+    def _before(self, manifest: Manifest) -> list[Manifest]:
+        """The manifest that this one adds to, if there is one that can be read."""
+        if not self._index(manifest).exists():
+            return []
+        try:
+            return [self.manifest(manifest.tier, manifest.experiment)]
+        except DamagedError as error:
+            _set_aside(self._index(manifest), error)
+            return []
+
     def _index(self, manifest: Manifest) -> Path:
         return self.cells / "index" / manifest.tier / f"{manifest.experiment}.json"
 
@@ -116,7 +139,7 @@ class Store:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all. NotWrittenError where the disk is full or not writable."""
     with replacing(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -133,13 +156,22 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         ) from error
 
 
+def _set_aside(path: Path, error: DamagedError) -> None:
+    aside = path.with_name(f"{path.name}.damaged")
+    with suppress(FileNotFoundError):  # another process was first
+        path.replace(aside)
+    print(f"{error}; it is kept as {aside.name}", file=sys.stderr)
+
+
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    except ValueError as error:
         raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, reason: str) -> StudyError:
+def _damaged(path: Path, reason: str) -> DamagedError:
     reason = textwrap.shorten(reason, 120, placeholder=" ...")
-    return StudyError(f"{path} is damaged ({reason}): delete it and run the sweep again, which computes it anew")
+    return DamagedError(f"{path} is damaged ({reason}): a sweep sets it aside and computes it anew")

@@ -15,6 +15,7 @@ from attention_coresets.coresets.exact.coordinate_subset import coordinates
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
 from attention_coresets.study.parts import facts, generator_of, named, timed
 from attention_coresets.study.table import UNKNOWN
+from attention_coresets.theory import exp
 
 _ADVERSARY = 2  # stream of random numbers, as that of cells of errors
 
@@ -45,7 +46,7 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             "seconds_construct": construct_seconds / heads,
             "seconds_adversary": adversary_seconds / heads,
         }
-        scale = math.sqrt(d) * math.exp(rho * spread)
+        scale = math.sqrt(d) * exp(rho * spread)
         for head, error in enumerate(errors.tolist()):
             rows.append(shared | made | {"head": head, "reached": 0, "error": error, "constant": size * error / scale})
     return rows

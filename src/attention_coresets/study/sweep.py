@@ -52,7 +52,7 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext,
         changes = [o for o in config.hydra.overrides.task if not o.lstrip("+~").startswith(_NEUTRAL)]
         store.record(Manifest(config.experiment, config.tier, [p.member for p in grid], changes))
     cells = {p.member.cell: p for p in grid}  # two arms can come to the same cell
-    todo = [p for p in cells.values() if store.read(p.member.cell) is None]
+    todo = [p for p in cells.values() if store.finished(p.member.cell) is None]
     board = Board(Path(config.hydra.sweep.dir) / "status")
     title = f"{config.experiment or 'sweep'} ({config.tier})"
     monitor = Monitor(board, [p.member.label for p in todo], len(cells) - len(todo), title)

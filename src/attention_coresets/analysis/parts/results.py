@@ -99,7 +99,7 @@ def _fits(path: Path, table: Path) -> list[dict]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         source, records = content["provenance"]["table_sha256"], content["fits"]
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise ResultsError(

@@ -12,7 +12,7 @@ from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.balancing.buckets import RECURSIONS, Round, rounds
 from attention_coresets.coresets.balancing.recursion import MAX_GRAM, Tokens, Walk, all_uniforms, run_rounds
 from attention_coresets.coresets.balancing.refinement import check_refinement, refine
-from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.devices import at_once, in_parts
@@ -65,6 +65,13 @@ class Balancing(Construction):
         """Makes what `signs` balances, of keys ``[H, n, d]``: here the factors of Gram matrices (kernel_panel)."""
         return balancing_features(keys, values, log_weights, law)
 
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the kernel's rows one by one, and whole Gram matrices where a refinement works on them."""
+        steps = rounds(n, size, self.recursion)
+        pairs = sum(step.buckets * step.width**2 for step in steps)
+        whole = n**2 if self.refinement != "none" or self.model == "free" else 0
+        return Cost(4 * n * d + 3 * whole, 4 * d * (pairs + whole))
+
     def choose(self, request: Request) -> Coreset:
         """Picks `size` tokens of every head by rounds of `signs`, and refines them.
 
@@ -78,8 +85,8 @@ class Balancing(Construction):
         A WeightedCache starts from pi = 1 / weight, and gets log-weights in every model.
         """
         cache, own = request.cache, base_weights(request.cache)
-        keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
-        base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1]).to(torch.float64)
+        keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
+        base = torch.zeros_like(keys[..., 0]) if own is None else own.reshape(keys.shape[:-1])
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
         chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
@@ -106,4 +113,4 @@ def _joined(parts: list[Coreset], cache: Cache) -> Coreset:
     indices = torch.cat([part.indices for part in parts])
     shape = (*cache.heads, indices.shape[-1])
     weights = [part.log_weights for part in parts if part.log_weights is not None]
-    return Coreset(indices.reshape(shape), torch.cat(weights).to(cache.keys.dtype).reshape(shape) if weights else None)
+    return Coreset(indices.reshape(shape), torch.cat(weights).reshape(shape) if weights else None)

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from attention_coresets.checks import positive
 from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.balancing.buckets import rounds
+from attention_coresets.coresets.base import Cost
 from attention_coresets.coresets.kernel.law import Law, balancing_gram
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.walks.feature_walk import feature_signs
 from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
 from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.inputs import exact_unit
 from attention_coresets.registry import check_name
 
 FORMS = ("gram", "pivoted_cholesky", "random_features")
@@ -55,6 +58,15 @@ class GramSchmidtWalk(Balancing):
                 raise ValueError(f"form {self.form} needs a rank, the number of features; rank=256 is a good start")
             positive(rank=self.rank)
 
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Adds the walk to what all balancing takes: on Gram matrices, or on features."""
+        numbers, flops = super().cost(n, size, d)
+        for step in rounds(n, size, self.recursion):
+            columns = step.width if self.rank is None else self.rank
+            numbers = max(numbers, 3 * step.width * columns)
+            flops += step.buckets * step.width * columns * max(columns, step.width)
+        return Cost(numbers, flops)
+
     def signs(self, vectors: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
         if self.form != "gram":
             return self._feature_signs(vectors, x, uniforms)
@@ -92,7 +104,8 @@ class GramSchmidtWalk(Balancing):
             )
         shape = (self.rank // each, keys.shape[-1])
         draws = [torch.randn(shape, dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])]
-        return random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+        features = random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
+        return features / exact_unit(features)  # a large rho makes them as small as 1e-150; the walk has no unit
 
 
 def _places(uniforms: Tensor) -> Tensor:

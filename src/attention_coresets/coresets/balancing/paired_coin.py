@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.balancing.buckets import BUCKETED
+from attention_coresets.coresets.base import Cost
 from attention_coresets.coresets.walks.pairs import Rule, pair_signs
 
 
@@ -33,6 +34,10 @@ class PairedCoin(Balancing):
                 "a coin does not see which tokens share its bucket: "
                 f"recursion {self.recursion!r} chooses as halving does; use halving"
             )
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the tilt alone."""
+        return Cost(4 * n * d, 40 * n * d**2)
 
     def signs(self, vectors: None, x: Tensor, uniforms: Tensor) -> Tensor:
         return pair_signs(vectors, x, uniforms[:, 0], _Coin())

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.base import Cost
 from attention_coresets.coresets.draws.systematic import systematic
 
 
@@ -26,6 +27,10 @@ class TiltedDraws(Balancing):
     scale: ClassVar[str] = "auto"
     recursion: ClassVar[str] = "one_walk"
     refinement: ClassVar[str] = "none"
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the tilt alone."""
+        return Cost(4 * n * d, 40 * n * d**2)
 
     def signs(self, vectors: None, x: Tensor, uniforms: Tensor) -> Tensor:
         return systematic((x + 1) / 2, uniforms[:, 0, 0], uniforms[:, 1].argsort(dim=-1))

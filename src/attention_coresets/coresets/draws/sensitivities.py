@@ -42,7 +42,7 @@ def sensitivities(keys: Float[Tensor, "*heads n d"], rho: float, tolerance: floa
 
     Raises ValueError for rho or tolerance <= 0, and RuntimeError where a gap stays above `tolerance`.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     if not tolerance > 0:
         raise ValueError(f"tolerance must be above 0, got {tolerance}")
     x = keys.reshape(-1, *keys.shape[-2:]).to(torch.float64)

@@ -8,7 +8,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import positive
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.draws.sensitivities import sensitivities
 from attention_coresets.coresets.draws.systematic import weighted_draws
 from attention_coresets.coresets.selection import over_heads
@@ -37,6 +37,10 @@ class SensitivityDraws(Construction):
 
     def __post_init__(self) -> None:
         positive(tolerance=self.tolerance)
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates a few steps of a climb for each token, over all tokens."""
+        return Cost(8 * n, 8 * n**2 * d)
 
     def choose(self, request: Request) -> Coreset:
         cache, size, rho = request.cache, request.size, request.rho

@@ -39,5 +39,5 @@ class Uniform(Construction):
         if self.sinks == 0:
             return Coreset(chosen)
         rest = math.log((cache.n - self.sinks) / (size - self.sinks))
-        log_weights = torch.full_like(chosen, rest, dtype=cache.keys.dtype)
+        log_weights = torch.full_like(chosen, rest, dtype=torch.float64)
         return Coreset(chosen, log_weights.masked_fill_(chosen < self.sinks, 0.0))

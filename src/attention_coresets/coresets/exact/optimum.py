@@ -114,7 +114,7 @@ class _Problem:
     """One head with its values centred and scaled to radius 1, and the demands that all its searches share."""
 
     def __init__(self, cache: Cache, rho: float, model: str):
-        check_rho(rho)
+        rho = check_rho(rho)
         check_plain(cache)
         if cache.heads:
             raise ValueError(f"the optimum is found one head at a time, got heads {tuple(cache.heads)}")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, law
 from attention_coresets.coresets.kernel.nnls import nnls
 from attention_coresets.coresets.kernel.unit_kernel import DENSE, UnitKernel, unit_kernel
@@ -46,6 +46,10 @@ class FrankWolfe(Construction):
 
     def __post_init__(self) -> None:
         check_name(self.scale, SCALES, "scale")
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the sums over all pairs and the refits."""
+        return Cost((size + min(n, DENSE)) * n, 4 * n**2 * d + n * size**2 + 30 * size**3)
 
     def choose(self, request: Request) -> Coreset:
         cache, size, rho = request.cache, request.size, request.rho

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.base import MODELS, Construction, Request
+from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, capped_marginals, law
 from attention_coresets.coresets.kernel.unit_kernel import DENSE, UnitKernel, unit_kernel
 from attention_coresets.coresets.selection import first_best, mark, over_heads
@@ -50,6 +50,10 @@ class Herding(Construction):
             raise ValueError("herding's weights follow from its marginals; model must be tilted or unweighted")
         check_name(self.model, MODELS, "model")
         check_name(self.scale, SCALES, "scale")
+
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the sums over all pairs."""
+        return Cost(min(n, DENSE) * n, 4 * n**2 * d + 4 * n * size * d)
 
     def choose(self, request: Request) -> Coreset:
         cache, size, rho = request.cache, request.size, request.rho

@@ -32,7 +32,7 @@ def law(
     token i stands for w_i = exp(log_weights_i) equal tokens, log_p is the law of one of these, and mean, sigma and R
     are those of all of them.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     if model != "unweighted":
         t = tilt(keys, rho, log_weights)
         log_p, center, spread = t.log_p, t.center, t.sigma

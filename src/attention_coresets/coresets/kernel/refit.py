@@ -70,7 +70,7 @@ def refit_log_weights(
     ValueError
         For rho that is not positive, a WeightedCache, an unknown objective, queries < 1, or indices that do not fit.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     check_plain(cache)
     check_name(objective, OBJECTIVES, "objective")
     if queries < 1:

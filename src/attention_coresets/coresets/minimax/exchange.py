@@ -91,6 +91,22 @@ def _exchange(
     return support.filled()
 
 
+def _factor(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """Finds the Cholesky factor, with more of a ridge where the errors are rounding alone and so no true moments.
+
+    Raises RuntimeError where even a ridge as large as the diagonal does not help.
+    """
+    ridge = _RIDGE * gram.diagonal().abs().amax()
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if not bool(failed):
+            return factor
+        if not bool(ridge <= gram.diagonal().abs().amax()):
+            raise RuntimeError("the kept tokens' Gram matrix is not positive definite; it may hold NaN")
+        gram = gram + torch.diag_embed(ridge.expand(len(gram)))
+        ridge = 10 * ridge
+
+
 class _Support:
     """A subset S of tokens in m slots, some perhaps empty, and what an exchange of one of them needs.
 
@@ -113,8 +129,7 @@ class _Support:
         # empty slots are rows of the identity, so that the others keep their inverse
         inner = torch.where(both, rows[:, self.tokens], torch.diag_embed((~self.used).to(rows.dtype)))
         # and rows of 0 in the end, so that all shapes stay and updates need no mask
-        factor, self.failed = torch.linalg.cholesky_ex(inner)
-        self.P = torch.cholesky_inverse(factor).mul_(both)
+        self.P = torch.cholesky_inverse(_factor(inner)).mul_(both)
         self.M = self.P @ rows
         self.w = self.P @ self.total[self.tokens]
         self.s = (rows * self.M).sum(0)
@@ -127,9 +142,7 @@ class _Support:
             # the most negative in units of its own spread, w_i^2 / P_ii being what it is worth
             worth = torch.where(bad, self.w / self.P.diagonal().clamp_min(1e-300).sqrt(), torch.inf)
             # all answers at once: for each the host would wait for the device
-            found, worst, failed = torch.stack([bad.any(), worth.argmin(), self.failed]).tolist()
-            if failed:
-                raise RuntimeError("the kept tokens' Gram matrix is not positive definite; it may hold NaN")
+            found, worst = torch.stack([bad.any(), worth.argmin()]).tolist()
             if not found:
                 break
             self.remove(worst)

@@ -78,7 +78,7 @@ def minimax(
     ValueError
         For rho that is not positive, an unknown model, or indices that do not fit the cache.
     """
-    check_rho(rho)
+    rho = check_rho(rho)
     check_name(model, MODELS, "model")
     cache.check_indices(coreset.indices)
     if coreset.size >= cache.n:

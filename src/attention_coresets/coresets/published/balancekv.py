@@ -87,7 +87,7 @@ class BalanceKV(Construction):
 
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
-        keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
+        keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
         measure = law(keys, request.rho, "unweighted", self.scale)
         x = (keys - measure.center.unsqueeze(-2)) * measure.scale.sqrt()[:, None, None]
         targets = [size << s for s in reversed(range(math.ceil(math.log2(cache.n / size))))]
@@ -98,7 +98,7 @@ class BalanceKV(Construction):
             u = uniforms[:, stage, :, : indices.shape[-1]]
             indices, weights = self._stage(x, values, indices, weights, target, u, self.block or 2 * size)
         indices, order = indices.sort(dim=-1)
-        log_weights = weights.gather(-1, order).log().to(cache.keys.dtype).reshape(*cache.heads, size)
+        log_weights = weights.gather(-1, order).log().reshape(*cache.heads, size)
         return Coreset(indices.reshape(*cache.heads, size), log_weights if self.variant == "shipped" else None)
 
     def _stage(

@@ -92,4 +92,5 @@ def _uniform_in_clusters(cluster: Tensor) -> Tensor:
     """Returns 1 / (K n_c) for each token: the chance of a random token of a random cluster."""
     sizes = torch.zeros_like(cluster).scatter_add_(-1, cluster, torch.ones_like(cluster))  # [H, n], 0 past K
     count = (sizes > 0).sum(-1, keepdim=True)
-    return 1 / (count * sizes.gather(-1, cluster))
+    chosen = count * sizes.gather(-1, cluster)
+    return 1 / chosen.to(torch.float32)  # as in committed results; the marginals that follow are float64

@@ -63,7 +63,7 @@ class Thinformer(Construction):
 
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
-        keys, values = (t.reshape(-1, *t.shape[-2:]).to(torch.float64) for t in (cache.keys, cache.values))
+        keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
         scale = torch.full_like(keys[:, 0, 0], 1.0 if self.scale == "one" else cache.d**-0.5)
         even = torch.zeros_like(keys[..., 0])
         tokens = Tokens(keys, _in_units(values), Law(even, torch.zeros_like(keys[:, 0]), scale))

@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.base import Construction, Request
+from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.queries.calibration import Calibration, calibration, error_moment
 
@@ -49,6 +49,10 @@ class QueryExchange(Construction):
     def __post_init__(self) -> None:
         not_negative(moves=self.moves)
 
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the error's quadratic form, first weights and exchanges."""
+        return Cost(3 * n**2 + 8 * size * n, 4 * n**2 * d + size**2 * (size + n) + self.moves * size * n)
+
     def choose(self, request: Request) -> Coreset:
         shape = (*request.cache.heads, request.size)
         found = calibration(request.cache, request.asked, None if self.moved else request.rank)
@@ -57,7 +61,7 @@ class QueryExchange(Construction):
             for weights, values in zip(*found, strict=True)  # one by one: the moments are n x n
         ]
         indices, log_weights = (torch.stack(part).reshape(shape) for part in zip(*chosen, strict=True))
-        return Coreset(indices, log_weights.to(request.cache.keys.dtype))
+        return Coreset(indices, log_weights)
 
     def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
         start = gram[0].diagonal().sort(descending=True, stable=True).indices[:size].sort().values

@@ -8,7 +8,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.agreement import Agreement, of_refinement
-from attention_coresets.coresets.base import Construction, Request, kept_tokens
+from attention_coresets.coresets.base import Construction, Cost, Request, kept_tokens
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.coresets.queries.calibration import MARGINALS, calibration, gram, log_sensitivities
@@ -64,6 +64,10 @@ class QueryWalk(Construction):
         """Tells how far two runs may differ by rounding."""
         return of_refinement(self.model, self.refinement)
 
+    def cost(self, n: int, size: int, d: int) -> Cost:
+        """Estimates the walk on the n x n kernel."""
+        return Cost(3 * n**2, n**3 + 4 * n**2 * d)
+
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
         uniforms = draw(request.generator, request.heads, 2, cache.n)
@@ -84,7 +88,7 @@ class QueryWalk(Construction):
             kept = kernel_swaps(weighted, kept, (weighted @ marginals.unsqueeze(-1)).squeeze(-1))
         indices = kept_tokens(kept, size)
         shape = (*cache.heads, size)
-        return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).to(cache.keys.dtype).reshape(shape))
+        return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).reshape(shape))
 
 
 def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
