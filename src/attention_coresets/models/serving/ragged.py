@@ -29,6 +29,8 @@ class Ragged:
         What attention adds to their logits, in at least float32 whatever the keys' dtype. None: all zero.
     sizes : tuple[int, ...]
         Tokens of each KV head.
+    context : int
+        Tokens of the sample that they stand for.
     """
 
     keys: Float[Tensor, "stored d"]
@@ -36,6 +38,7 @@ class Ragged:
     indices: Int[Tensor, "stored"]
     log_weights: Float[Tensor, "stored"] | None
     sizes: tuple[int, ...]
+    context: int
 
     @classmethod
     def of(
@@ -44,11 +47,13 @@ class Ragged:
         values: Float[Tensor, "kv n dv"],
         coresets: Sequence[Coreset],
         places: Int[Tensor, "kv n"] | None = None,
+        context: int | None = None,
     ) -> "Ragged":
         """Copies the coreset of each KV head, of any sizes, out of one sample's cache.
 
-        `places` are the tokens' places in the text, if they are not 0 to n - 1. Raises ValueError for another number of
-        coresets than heads, or tokens that the cache does not have.
+        `places` are the tokens' places in the text, if they are not 0 to n - 1, and `context` its length if not n.
+
+        Raises ValueError for another number of coresets than heads, or tokens that the cache does not have.
         """
         heads, n = keys.shape[:2]
         if len(coresets) != heads:
@@ -65,6 +70,7 @@ class Ragged:
             places.flatten()[rows].to(torch.int32),
             None if weights is None else torch.cat(weights),
             tuple(coreset.size for coreset in coresets),
+            n if context is None else context,
         )
 
     def heads(self) -> "Iterator[tuple[slice, Ragged]]":
@@ -87,7 +93,7 @@ class Ragged:
 
     def _rows(self, rows: slice, size: int) -> "Ragged":
         weights = None if self.log_weights is None else self.log_weights[rows]
-        return Ragged(self.keys[rows], self.values[rows], self.indices[rows], weights, (size,))
+        return Ragged(self.keys[rows], self.values[rows], self.indices[rows], weights, (size,), self.context)
 
 
 def _log_weights(coreset: Coreset, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,139 @@
+"""The attention function that reads coresets from the cache, given to transformers by name (AttentionInterface).
+
+For every other cache it is transformers' `sdpa`, so that a model may be left with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from attention_coresets.models.recording import altered_softmax
+from attention_coresets.models.serving.layer import CoresetLayer, Held
+from attention_coresets.models.serving.ragged import attend_ragged
+
+INTERFACE = "attention_coresets_serving"
+Decoder = Any  # a PreTrainedModel: what it has beside a module's attributes differs by family
+
+_LOCK = Lock()
+_USERS: dict[int, tuple[Any, str, int]] = {}  # by identity of a configuration: it, its own attention, users of ours
+
+
+def decoder_of(model) -> Decoder:
+    """Returns the part of the model that has the attention layers; ValueError for models that are not supported."""
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{name} is not a decoder alone; coresets serve Llama-, Qwen- and Gemma-like decoders")
+    decoder = model.get_decoder()
+    attends = any(hasattr(module, "layer_idx") for module in decoder.modules())
+    if not attends or not getattr(decoder, "_supports_sdpa", False) or not decoder._can_set_attn_implementation():
+        raise ValueError(
+            f"{name} does not take another attention function (transformers' AttentionInterface with sdpa); "
+            "coresets serve Llama-, Qwen- and Gemma-like decoders without soft caps"
+        )
+    return decoder
+
+
+@contextmanager
+def attending(decoder: Decoder) -> Iterator[None]:
+    """Has the decoder attend by our function until the last user of its configuration has left."""
+    config = decoder.config
+    with _LOCK:
+        _, before, users = _USERS.get(id(config), (config, config._attn_implementation, 0))
+        _USERS[id(config)] = config, before, users + 1
+        if not users:
+            decoder.set_attn_implementation(INTERFACE)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _, before, users = _USERS.pop(id(config))
+            if users > 1:
+                _USERS[id(config)] = config, before, users - 1
+            else:
+                decoder.set_attn_implementation(before)
+
+
+def attention(module: Any, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None, **options):
+    """Computes `sdpa`, or attention over the coresets of the layer that stands in for the keys."""
+    if isinstance(key, Held):
+        return _attention(module, query, key, value, attention_mask, **options)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+AttentionInterface.register(INTERFACE, attention)
+AttentionMaskInterface.register(INTERFACE, sdpa_mask)  # an unknown name would silently get no causal mask
+
+
+@torch.compiler.disable
+def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor | None, **options):
+    layer, new = key.layer, query.shape[2]
+    _check(layer, options)
+    causal = _causal(new, layer.count + new, query.device)
+    columns, mask = (None, None) if mask is None else _padding(mask, causal, layer)
+    scaling = options.get("scaling") or query.shape[-1] ** -0.5
+    layer.append(key.new, value.new)
+    layer.ask(query * scaling)
+    if columns is not None:
+        layer.see(columns.expand(query.shape[0], -1))
+    keys, values = layer.later
+    if layer.cores is None:
+        return sdpa_attention_forward(module, query, keys, values, mask, **options)
+    seen = [causal if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
+    samples = zip(query, layer.cores, keys, values, seen, strict=True)
+    out = [attend_ragged(q, core, k, v, shown, scaling) for q, core, k, v, shown in samples]
+    return torch.stack(out).transpose(1, 2).contiguous(), None
+
+
+def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
+    return torch.ones(new, later, dtype=torch.bool, device=device).tril(later - new)
+
+
+def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
+    if altered := altered_softmax(options):
+        raise ValueError(
+            f"layer {layer.index} has attention other than a plain softmax ({', '.join(altered)}): no coresets"
+        )
+    if options.get("sliding_window") is not None:
+        raise ValueError(
+            f"layer {layer.index} slides a window over a cache that keeps everything; leave past_key_values out"
+        )
+    if options.get("dropout"):
+        raise ValueError(
+            f"layer {layer.index} drops attention at random (dropout = {options['dropout']}), as in training; "
+            "call model.eval()"
+        )
+
+
+def _padding(
+    mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer
+) -> tuple[Bool[Tensor, "_ t"], Bool[Tensor, "_ 1 q t"]]:
+    """Returns which of the later tokens are no padding, and the mask cut to them.
+
+    Raises ValueError for a mask that is more than causal with padding.
+    """
+    new, later = causal.shape
+    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-1] < later:
+        raise ValueError(f"attention_mask reached layer {layer.index} as {mask.dtype} {tuple(mask.shape)}; {_MASKS}")
+    mask = mask[..., -later:]  # it was made before the layer compressed what came earlier
+    columns = mask[:, 0, -1]  # what the last query sees is no padding
+    if new > 1 and not torch.equal(mask[:, 0], causal & columns[:, None]):
+        raise ValueError(
+            f"attention_mask is more than causal with padding (packed texts, blocks that see each other); {_MASKS}"
+        )
+    if layer.fresh and not bool((columns[:, 1:] >= columns[:, :-1]).all()):
+        raise ValueError(
+            "attention_mask has zeros after ones: padding on the right; "
+            "pad on the left (tokenizer.padding_side = 'left')"
+        )
+    return columns, mask
+
+
+_MASKS = "coresets need a mask [batch, tokens] of ones for tokens and zeros for padding, or none"
