@@ -32,7 +32,7 @@ def adopt(cache: ModelCache, decoder: Decoder, plan: Plan | None, calibration: i
             f"the cache already holds {cache.get_seq_length()} tokens whose queries nobody kept; "
             "prefill inside the context, from an empty cache"
         )
-    if known and any(layer.planned for layer in known):
+    if any(layer.watched for layer in known):  # someone has made it ready already
         return False
     _replace(cache, decoder, plan, calibration)
     return True

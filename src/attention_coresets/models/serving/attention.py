@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from attention_coresets.models.recording import altered_softmax
 from attention_coresets.models.serving.layer import CoresetLayer, Held
-from attention_coresets.models.serving.ragged import attend_ragged
+from attention_coresets.models.serving.ragged import Ragged, attend_ragged
 
 INTERFACE = "attention_coresets_serving"
 Decoder = Any  # a PreTrainedModel: what it has beside a module's attributes differs by family
@@ -33,10 +33,11 @@ def decoder_of(model) -> Decoder:
         raise ValueError(f"{name} is not a decoder alone; coresets serve Llama-, Qwen- and Gemma-like decoders")
     decoder = model.get_decoder()
     attends = any(hasattr(module, "layer_idx") for module in decoder.modules())
-    if not attends or not getattr(decoder, "_supports_sdpa", False) or not decoder._can_set_attn_implementation():
+    takes = decoder._supports_sdpa or decoder._supports_flex_attn
+    if not (attends and takes and decoder._can_set_attn_implementation()):
         raise ValueError(
-            f"{name} does not take another attention function (transformers' AttentionInterface with sdpa); "
-            "coresets serve Llama-, Qwen- and Gemma-like decoders without soft caps"
+            f"{name} does not take another attention function (transformers' AttentionInterface); "
+            "coresets serve Llama-, Qwen- and Gemma-like decoders"
         )
     return decoder
 
@@ -65,7 +66,24 @@ def attention(module: Any, query: Tensor, key: Any, value: Any, attention_mask: 
     """Computes `sdpa`, or attention over the coresets of the layer that stands in for the keys."""
     if isinstance(key, Held):
         return _attention(module, query, key, value, attention_mask, **options)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return _usual(module, query, key, value, attention_mask, **options)
+
+
+def _usual(module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **options):
+    """Computes `sdpa`, and what it does not know: soft caps."""
+    if options.get("softcap") is None:
+        return sdpa_attention_forward(module, query, keys, values, mask, **options)
+    causal = _causal(query.shape[2], keys.shape[2], query.device)
+    seen = causal.expand(len(query), *causal.shape) if mask is None else mask[:, 0]
+    cores = [Ragged.nothing(k, v) for k, v in zip(keys, values, strict=True)]
+    return _over_cores(query, cores, keys, values, seen, options), None
+
+
+def _over_cores(query: Tensor, cores: list[Ragged], keys: Tensor, values: Tensor, seen: Any, options: dict) -> Tensor:
+    scaling, cap = options.get("scaling") or query.shape[-1] ** -0.5, options.get("softcap")
+    samples = zip(query, cores, keys, values, seen, strict=True)
+    out = [attend_ragged(q, core, k, v, shown, scaling, cap) for q, core, k, v, shown in samples]
+    return torch.stack(out).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(INTERFACE, attention)
@@ -78,18 +96,15 @@ def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor 
     _check(layer, options)
     causal = _causal(new, layer.count + new, query.device)
     columns, mask = (None, None) if mask is None else _padding(mask, causal, layer)
-    scaling = options.get("scaling") or query.shape[-1] ** -0.5
     layer.append(key.new, value.new)
-    layer.ask(query * scaling)
+    layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
     if columns is not None:
         layer.see(columns.expand(query.shape[0], -1))
     keys, values = layer.later
     if layer.cores is None:
-        return sdpa_attention_forward(module, query, keys, values, mask, **options)
+        return _usual(module, query, keys, values, mask, **options)
     seen = [causal if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
-    samples = zip(query, layer.cores, keys, values, seen, strict=True)
-    out = [attend_ragged(q, core, k, v, shown, scaling) for q, core, k, v, shown in samples]
-    return torch.stack(out).transpose(1, 2).contiguous(), None
+    return _over_cores(query, layer.cores, keys, values, seen, options), None
 
 
 def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
@@ -97,7 +112,7 @@ def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
 
 
 def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
-    if altered := altered_softmax(options):
+    if altered := [name for name in altered_softmax(options) if name != "softcap"]:
         raise ValueError(
             f"layer {layer.index} has attention other than a plain softmax ({', '.join(altered)}): no coresets"
         )

@@ -20,7 +20,7 @@ from attention_coresets.models.serving.layout import Layout
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.serving.ragged import Ragged
 
-_HELD = 2  # times its size: at so many stored tokens a cache under a held budget is compressed again
+_AT_LEAST = 32  # later tokens, however small the size, before a cache under a held budget is compressed again
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class Compression(Plan):
     """Compresses the layers of caches with a construction, each when it asks; parameters as in `compress`.
 
     asked: of how many last positions before the `keep_recent` ones to keep the queries.
-    hold: compress again whenever a sample stores twice its size.
+    hold: compress again whenever a sample stores twice its size, and at least 32 tokens more than its size.
     open: False once no layer is to be compressed any more.
     """
 
@@ -66,8 +66,8 @@ class Compression(Plan):
         samples = range(layer.samples)
         stored = [layer.stored(sample) for sample in samples]
         sizes = [self.layout.tokens(layer.read(sample), self.construct.sinks) for sample in samples]
-        times = 1 if layer.fresh else _HELD
-        over = {b: sizes[b] for b in samples if stored[b] > sizes[b] and stored[b] >= times * sizes[b]}
+        slack = [0 if layer.fresh else max(size, _AT_LEAST) for size in sizes]
+        over = {b: sizes[b] for b in samples if stored[b] > sizes[b] and stored[b] >= sizes[b] + slack[b]}
         if over and layer.cores is None:  # the other samples are kept whole, in cores of their own
             return {sample: over.get(sample, stored[sample]) for sample in samples}
         return over

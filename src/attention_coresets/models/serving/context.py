@@ -1,6 +1,7 @@
 """Generates on coresets: `with compressed(model, construct, size=...)`."""
 
 import inspect
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 import torch
 from torch import nn
+from transformers import GenerationMixin
 
 from attention_coresets.coresets.base import Construction
 from attention_coresets.models.serving.adoption import adopt, new_cache
@@ -91,7 +93,8 @@ class _Door:
         if self.key not in _OPEN or _chosen(module) != self.key:
             return None
         context = _OPEN[self.key]
-        names = list(inspect.signature(type(module).forward).parameters)[1:]
+        named = type(getattr(module, "_orig_mod", module))  # what torch.compile wraps
+        names = list(inspect.signature(named.forward).parameters)[1:]
         kwargs = dict(zip(names, args, strict=False)) | kwargs
         decoder = context.plan.decoder
         _refuse(module, kwargs)
@@ -101,6 +104,8 @@ class _Door:
         if adopt(cache, decoder, context.plan):
             context.caches.add(cache)
             context.handle.begin(cache)
+        for layer in coreset_layers(cache):
+            layer.prompted = _in_a_prompt()
         return (), kwargs
 
 
@@ -123,6 +128,19 @@ def _chosen(module: nn.Module) -> str:
     return inner
 
 
+_PREFILL = GenerationMixin._prefill.__code__ if hasattr(GenerationMixin, "_prefill") else None
+
+
+def _in_a_prompt() -> bool:
+    """Tells whether `generate` is reading a prompt: its last chunk may be one token, as the first of an answer is."""
+    frame = sys._getframe()
+    while _PREFILL is not None and frame is not None:
+        if frame.f_code.co_filename == _PREFILL.co_filename:  # the nearest of generation calls the model
+            return frame.f_code is _PREFILL
+        frame = frame.f_back
+    return False
+
+
 def _refuse(module: nn.Module, given: dict[str, Any]) -> None:
     """Raises ValueError for what cannot be done on coresets."""
     config = getattr(module, "config", None)
@@ -138,7 +156,7 @@ def _refuse(module: nn.Module, given: dict[str, Any]) -> None:
             "output_attentions = True: heads keep different tokens, so that there is no matrix of attention; "
             "pass output_attentions=False, or ask for it outside the context"
         )
-    if module.training and getattr(module, "is_gradient_checkpointing", False):
+    if module.training and any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
         raise ValueError(
             "gradient checkpointing drops the cache that coresets live in; "
             "call model.eval() or model.gradient_checkpointing_disable()"
@@ -182,8 +200,8 @@ def compressed(
     calibration : int
         Of how many last positions before the `keep_recent` ones to keep the queries, for constructions that need them.
     hold : bool
-        Hold later turns and long answers to the budget too: whenever a sample stores 2 * size tokens and no prompt is
-        being read, it is compressed again. False: all tokens after the first prompt are kept.
+        Hold later turns and long answers to the budget too: whenever a sample stores size + max(size, 32) tokens and no
+        prompt is being read, it is compressed again. False: all tokens after the first prompt are kept.
     short : str
         What becomes of prompts of at most `size` tokens, or of so few that a share of them leaves no room beside the
         `keep_recent` last: "keep" all their tokens, or "refuse" them.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from attention_coresets.models.serving.ragged import Ragged
 
@@ -128,6 +128,7 @@ class CoresetLayer(CacheLayerMixin):
         self.queries: Float[Tensor, "b heads c d"] | None = None  # of the last later tokens, times the scaling
         self.reading = True  # the last tokens were of a prompt that may not be over
         self.noted = 0  # bytes in the report
+        self.prompted = False  # the next token belongs to a prompt, even if it comes alone
         self.fresh = True  # no prompt has been over yet
         self.still = False  # no later context is to compress it
 
@@ -143,7 +144,8 @@ class CoresetLayer(CacheLayerMixin):
         """Compresses what is due, and returns what `attention` appends; appends itself where nothing is to be known."""
         if self.later is None:
             self.lazy_initialization(key_states, value_states)
-        if self.get_seq_length() and (key_states.shape[-2] == 1 or not self.reading):
+        answering = key_states.shape[-2] == 1 and not self.prompted
+        if self.get_seq_length() and (answering or not self.reading):
             self.settle()
         if self.cores is None and not self.watched:
             self.append(key_states, value_states)
@@ -153,7 +155,7 @@ class CoresetLayer(CacheLayerMixin):
     def append(self, keys: Float[Tensor, "b kv q d"], values: Float[Tensor, "b kv q dv"]) -> None:
         """Adds new tokens, all of which count until `see` says otherwise."""
         tokens = keys.shape[-2]
-        self.reading = tokens > 1 or self.get_seq_length() == 0
+        self.reading = tokens > 1 or self.prompted or self.get_seq_length() == 0
         self.later = tuple(torch.cat(pair, dim=-2) for pair in zip(self.later, (keys, values), strict=True))
         if self.real is not None:
             self.real = torch.nn.functional.pad(self.real, (0, tokens), value=True)
@@ -351,8 +353,7 @@ class CoresetLayer(CacheLayerMixin):
 def branch(cache: ModelCache) -> ModelCache:
     """Makes a cache that can be extended without a trace in this one: layers of its own, the same tensors.
 
-    Holds for layers that grow by making new tensors, as the dynamic ones and `CoresetLayer` do. The branch is not
-    compressed any further.
+    Layers of another kind, which change their tensors in place, are copied. The branch is not compressed any further.
     """
     twin = copy.copy(cache)
     twin.layers = [_twin(layer) for layer in cache.layers]
@@ -360,6 +361,8 @@ def branch(cache: ModelCache) -> ModelCache:
 
 
 def _twin(layer: Any) -> Any:
+    if not isinstance(layer, DynamicLayer | CoresetLayer):
+        return copy.deepcopy(layer)  # states that are overwritten in place
     twin = copy.copy(layer)
     if isinstance(twin, CoresetLayer):
         twin.plan = twin.calibration = twin.queries = twin.report = None

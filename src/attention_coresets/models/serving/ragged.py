@@ -73,6 +73,12 @@ class Ragged:
             n if context is None else context,
         )
 
+    @classmethod
+    def nothing(cls, keys: Float[Tensor, "kv n d"], values: Float[Tensor, "kv n dv"]) -> "Ragged":
+        """Keeps no token of any head."""
+        none = torch.zeros(0, dtype=torch.int32, device=keys.device)
+        return cls(keys[0, :0], values[0, :0], none, None, (0,) * keys.shape[0], 0)
+
     def heads(self) -> "Iterator[tuple[slice, Ragged]]":
         """Yields slices of the KV heads, each with tokens of one size: all heads at once where all keep as many."""
         if len(set(self.sizes)) == 1:
@@ -110,12 +116,14 @@ def attend_ragged(
     values: Float[Tensor, "kv t dv"],
     seen: Bool[Tensor, "q t"],
     scaling: float,
+    softcap: float | None = None,
 ) -> Float[Tensor, "heads q dv"]:
     """Computes one sample's attention over what its heads keep and the t tokens that came later.
 
     The softmax is that of scaling <q, k_i> + log_weights_i over a head's kept tokens and scaling <q, k_j> over those of
     the later tokens that `seen` shows to the query. Logits, log-weights and sums are in at least float32 whatever the
-    dtype of the cache, and under autocast. Query heads of a group share a KV head.
+    dtype of the cache, and under autocast. Query heads of a group share a KV head. With a soft cap c each product x is
+    c tanh(x / c) before log-weights are added.
 
     Cost: one pair of matrix products a KV head, or one for all heads where they keep equally many. At most 2^24 logits
     are held at once, or those of one query.
@@ -127,6 +135,7 @@ def attend_ragged(
     keys, values : Float[Tensor, "kv t d"], Float[Tensor, "kv t dv"]
     seen : Bool[Tensor, "q t"]
     scaling : float
+    softcap : float, optional
 
     Returns
     -------
@@ -138,19 +147,24 @@ def attend_ragged(
     block = max(1, _LOGITS // (queries[..., 0, 0].numel() * (max(kept.sizes) + keys.shape[-2])))
     with torch.autocast(queries.device.type, enabled=False):
         parts = [
-            torch.cat([_attend(asked[own], part, keys[own], values[own], shown) for own, part in kept.heads()])
+            torch.cat([_attend(asked[own], part, keys[own], values[own], shown, softcap) for own, part in kept.heads()])
             for asked, shown in zip(queries.split(block, dim=-2), seen.split(block), strict=True)
         ]
     return torch.cat(parts, dim=-2).flatten(0, 1).to(dtype)
 
 
-def _attend(queries: Tensor, own: Ragged, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+def _attend(queries: Tensor, own: Ragged, keys: Tensor, values: Tensor, seen: Tensor, cap: float | None) -> Tensor:
     own_keys, own_values, weights = own.even()
-    before = queries @ own_keys.to(queries)[:, None].mT  # [kv, group, q, m]
+    before = _capped(queries @ own_keys.to(queries)[:, None].mT, cap)  # [kv, group, q, m]
     if weights is not None:
         before = before + weights[:, None, None]
-    after = (queries @ keys.to(queries)[:, None].mT).masked_fill(~seen, -torch.inf)
+    hidden = torch.finfo(queries.dtype).min  # finite: padding that sees nothing gets some number, and not NaN
+    after = _capped(queries @ keys.to(queries)[:, None].mT, cap).masked_fill(~seen, hidden)
     shares = torch.cat([before, after], dim=-1).softmax(dim=-1)
     split = own_keys.shape[1]
     kept, later = shares[..., :split], shares[..., split:]
     return kept @ own_values.to(queries)[:, None] + later @ values.to(queries)[:, None]
+
+
+def _capped(logits: Tensor, cap: float | None) -> Tensor:
+    return logits if cap is None else cap * (logits / cap).tanh()
