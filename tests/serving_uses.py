@@ -46,23 +46,27 @@ class Use:
     words: str
     check: Callable[[], None]
     refusal: str | None
+    slow: bool
 
-    def outcome(self) -> str:
-        """Runs the check; returns "works", or the words of the refusal."""
+    def row(self) -> tuple[str, str]:
+        """Runs the check; returns the use and what became of it, as the page has them."""
+        return self.words, self._outcome()
+
+    def _outcome(self) -> str:
         if self.refusal is None:
             self.check()
             return "works"
         with pytest.raises(ValueError, match=self.refusal) as refused:
             self.check()
-        return str(refused.value)
+        return f"refused: {refused.value}"
 
 
 USES: list[Use] = []
 
 
-def use(heading: str, words: str, refused: str | None = None) -> Callable:
+def use(heading: str, words: str, refused: str | None = None, slow: bool = False) -> Callable:
     def add(check: Callable[[], None]) -> Callable[[], None]:
-        USES.append(Use(heading, words, check, refused))
+        USES.append(Use(heading, words, check, refused, slow))
         return check
 
     return add
@@ -563,7 +567,7 @@ def _() -> None:
         model(text())
 
 
-@use("Ways to run", "`torch.compile` of `model.forward`")
+@use("Ways to run", "`torch.compile` of `model.forward`", slow=True)
 def _() -> None:
     model = make(num_hidden_layers=1)
     wanted = [expected(model, text(), size=size, new=3) for size in (SIZE, 12)]
@@ -574,7 +578,7 @@ def _() -> None:
     same(answer(model, text(), max_new_tokens=3), before)
 
 
-@use("Ways to run", "`torch.compile(model)`")
+@use("Ways to run", "`torch.compile(model)`", slow=True)
 def _() -> None:
     model = make(num_hidden_layers=1)
     wanted = [expected(model, text(), size=size, new=3) for size in (SIZE, 12)]
@@ -666,7 +670,7 @@ def _() -> None:
             cache.reset()
 
 
-@use("Caches", "a static cache", refused="StaticCache cannot hold coresets; leave past_key_values out")
+@use("Caches", "a static cache", refused="StaticCache cannot hold coresets; leave past_key_values and cache_implementation out")
 def _() -> None:
     model = make()
     on_coresets(model, text(), past_key_values=StaticCache(config=model.config, max_cache_len=64))
@@ -813,6 +817,29 @@ def _() -> None:
 @use("Models", "models that compute attention themselves (Bloom)", refused="does not take another attention function")
 def _() -> None:
     on_coresets(make("Bloom", n_head=4), text())
+
+
+@use("Models", "latent attention (DeepSeek)", refused="changes keys or values after its cache has them")
+def _() -> None:
+    parts = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+    experts = {
+        "n_routed_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 16,
+        "n_group": 1,
+        "topk_group": 1,
+    }
+    on_coresets(make("DeepseekV3", **parts, **experts, num_key_value_heads=4, first_k_dense_replace=2), text())
+
+
+@use("Models", "no rotary positions (OPT), with a construction that needs none")
+def _() -> None:
+    agrees(make("OPT", ffn_dim=48, word_embed_proj_dim=32), text(2))
+
+
+@use("Models", "the same with a construction that moves queries to later positions", refused="has no rotary positions")
+def _() -> None:
+    on_coresets(make("OPT", ffn_dim=48, word_embed_proj_dim=32), text(), EXCHANGE)
 
 
 @use("Models", "sink logits (GPT-OSS)", refused=r"attention other than a plain softmax \(s_aux\)")

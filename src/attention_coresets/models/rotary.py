@@ -18,6 +18,20 @@ from torch import Tensor
 _FIXED = ("default", "linear", "llama3", "yarn", "longrope")  # kinds whose angles do not follow the text's length
 
 
+def check_movable(decoder) -> None:
+    """Raises ValueError as `move` does."""
+    embedding = getattr(decoder, "rotary_emb", None)
+    if embedding is None or _rotation(decoder) is None:
+        raise ValueError(f"{type(decoder).__name__} has no rotary positions: its queries cannot be moved to later ones")
+    ropes = embedding.rope_type.values() if isinstance(embedding.rope_type, dict) else [embedding.rope_type]
+    if changing := [rope for rope in ropes if rope not in _FIXED]:
+        raise ValueError(f"rotary positions of kind {changing[0]!r} change with the text; known: {', '.join(_FIXED)}")
+
+
+def _rotation(decoder):
+    return getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
+
+
 def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> Float[Tensor, "*heads c d"]:
     """Moves the queries of a layer of a transformers decoder `by` positions on; any factor on them stays.
 
@@ -26,16 +40,10 @@ def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> 
 
     Raises ValueError for a model without rotary positions, or whose angles change with every length of the text.
     """
-    embedding = getattr(decoder, "rotary_emb", None)
-    module = sys.modules[type(decoder).__module__]
-    rotate = getattr(module, "apply_rotary_pos_emb", None)
-    if embedding is None or rotate is None:
-        raise ValueError(f"{type(decoder).__name__} has no rotary positions: its queries cannot be moved to later ones")
+    check_movable(decoder)
+    embedding, rotate = decoder.rotary_emb, _rotation(decoder)
     by_layer = isinstance(embedding.rope_type, dict)  # angles of their own for each kind of layer (Gemma 3)
     kind = (decoder.config.layer_types[layer],) if by_layer else ()
-    rope = embedding.rope_type[kind[0]] if by_layer else embedding.rope_type
-    if rope not in _FIXED:
-        raise ValueError(f"rotary positions of kind {rope!r} change with the text; known: {', '.join(_FIXED)}")
     scale = getattr(embedding, f"{kind[0]}_attention_scaling" if by_layer else "attention_scaling")
     flat = queries.reshape(1, -1, *queries.shape[-2:])
     places = torch.full((1, queries.shape[-2]), by, device=queries.device)

@@ -45,10 +45,16 @@ def _replace(cache: ModelCache, decoder: Decoder, plan: Plan | None, calibration
     for index, kind in enumerate(kinds):
         if kind not in (*_REPLACED, *_LEFT):
             known = ", ".join([_REPLACED[0], *_LEFT])
-            raise ValueError(f"layer {index} has a cache of type {kind}; coresets replace or leave {known}")
+            raise ValueError(
+                f"layer {index} has a cache of type {kind}; coresets replace or leave {known}; "
+                "run the model outside the context"
+            )
     replaced = [index for index, kind in enumerate(kinds) if kind in _REPLACED]
     if not replaced:
-        raise ValueError("every layer slides a window over its cache, which is bounded already: nothing to compress")
+        raise ValueError(
+            "every layer slides a window over its cache, which is bounded already: nothing to compress; "
+            "run the model outside the context"
+        )
     report = Report()
     for index in replaced:
         cache.layers[index] = CoresetLayer(index, plan, calibration)
@@ -59,4 +65,6 @@ def _check_kind(cache: ModelCache) -> None:
     """Raises ValueError for a cache that no coreset can replace."""
     if type(cache) is not DynamicCache or cache.offloading:
         kind = "an offloaded cache" if getattr(cache, "offloading", False) else type(cache).__name__
-        raise ValueError(f"{kind} cannot hold coresets; leave past_key_values out, or pass a DynamicCache")
+        raise ValueError(
+            f"{kind} cannot hold coresets; leave past_key_values and cache_implementation out, or pass a DynamicCache"
+        )

@@ -114,7 +114,8 @@ def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
 def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
     if altered := [name for name in altered_softmax(options) if name != "softcap"]:
         raise ValueError(
-            f"layer {layer.index} has attention other than a plain softmax ({', '.join(altered)}): no coresets"
+            f"layer {layer.index} has attention other than a plain softmax ({', '.join(altered)}); "
+            "coresets do not know it: run the model outside the context"
         )
     if options.get("sliding_window") is not None:
         raise ValueError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attention_coresets.coresets.base import Construction, check_is_construction, check_sinks
 from attention_coresets.coresets.randomness import seed_of
-from attention_coresets.models.rotary import move
+from attention_coresets.models.rotary import check_movable, move
 from attention_coresets.models.serving.attention import Decoder
 from attention_coresets.models.serving.heads import Heads
 from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, Plan, branch
@@ -46,6 +46,8 @@ class Compression(Plan):
         check_is_construction(self.construct)
         if not isinstance(self.layout.size, float):
             check_sinks(self.construct.sinks, self.layout.size - self.layout.keep_recent)
+        if self.construct.needs_queries and self.construct.moved:
+            check_movable(self.decoder)
 
     def __deepcopy__(self, memo: dict) -> "Compression":
         return self

@@ -75,19 +75,25 @@ class Held:
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        raise ValueError(_ELSEWHERE)
+        found = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Held)]
+        raise found[0].refusal() if found else ValueError(f"{func} of several tensors in place of keys or values")
 
     def __getitem__(self, _) -> None:
-        raise ValueError(_ELSEWHERE)
+        raise self.refusal()
 
     def __getattr__(self, name: str) -> None:
-        raise AttributeError(name) if name.startswith("__") else ValueError(_ELSEWHERE)
+        raise AttributeError(name) if name.startswith("__") else self.refusal()
 
-
-_ELSEWHERE = (
-    "this cache holds coresets with log-weights, which usual attention leaves out; "
-    "run the model inside `with compressed(model, ...)`"
-)
+    def refusal(self) -> ValueError:
+        if self.layer.watched:
+            return ValueError(
+                f"layer {self.layer.index} changes keys or values after its cache has them, as latent and differential "
+                "attention do; a coreset would not be of what it attends to: run the model outside the context"
+            )
+        return ValueError(
+            "this cache holds coresets with log-weights, which usual attention leaves out; "
+            "run the model inside `with compressed(model, ...)`"
+        )
 
 
 class CoresetLayer(CacheLayerMixin):
