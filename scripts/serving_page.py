@@ -4,19 +4,19 @@ python scripts/serving_page.py      # some minutes; tests/test_serving_uses.py f
 """
 
 import sys
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from attention_coresets.analysis.parts.markdown import fill, table
 
-from attention_coresets.analysis.parts.markdown import fill, table  # noqa: E402
-from serving_uses import USES  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT / "tests"))
     sections = []
-    for heading, uses in groupby(USES, key=lambda use: use.heading):
+    for heading, uses in groupby(import_module("serving_uses").USES, key=lambda use: use.heading):
         sections.append(f"### {heading}\n{table(['Use', 'Outcome'], [use.row() for use in uses])}")
         print(heading, flush=True)
     page = ROOT / "docs" / "serving.md"

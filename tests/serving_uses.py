@@ -670,7 +670,11 @@ def _() -> None:
             cache.reset()
 
 
-@use("Caches", "a static cache", refused="StaticCache cannot hold coresets; leave past_key_values and cache_implementation out")
+@use(
+    "Caches",
+    "a static cache",
+    refused="StaticCache cannot hold coresets; leave past_key_values and cache_imp",
+)
 def _() -> None:
     model = make()
     on_coresets(model, text(), past_key_values=StaticCache(config=model.config, max_cache_len=64))

@@ -366,10 +366,8 @@ def test_sizes_that_do_not_fit_the_context() -> None:
 
 
 def test_unsupported_models_are_refused(llama) -> None:
-    gemma = GEMMA | {"query_pre_attn_scalar": 8}
     t5 = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     for model, message in (
-        (make_model("Gemma2", **gemma), "soft caps"),
         (make_model("Bloom", n_head=4), "does not take another attention function"),
         (transformers.T5ForConditionalGeneration(t5), "not a decoder alone"),
     ):
@@ -380,7 +378,6 @@ def test_unsupported_models_are_refused(llama) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"softcap": 30.0}, r"layer 0 has attention other than a plain softmax \(softcap\)"),
         ({"s_aux": torch.zeros(4)}, r"plain softmax \(s_aux\)"),
     ],
 )

@@ -39,10 +39,7 @@ def of_sizes(sizes, n=N, weighted=True) -> list[Coreset]:
 def test_heads_of_unequal_sizes_agree_with_dense_attention(family) -> None:
     model, ids = make(family), text(2)
     prefilled = prefill(model, ids, calibration=0)
-    chosen = {
-        layer: [of_sizes([3 + layer, 18]), of_sizes([9, 2], weighted=False)]
-        for layer in prefilled.layers
-    }
+    chosen = {layer: [of_sizes([3 + layer, 18]), of_sizes([9, 2], weighted=False)] for layer in prefilled.layers}
     held = keep(prefilled, chosen)
     following = text(2, 6, 1)
     expected = dense_logits(model, all_tokens(model, ids), held, following).log_softmax(-1)

@@ -10,6 +10,7 @@ moved.
 
 import inspect
 import sys
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ def check_movable(decoder) -> None:
         raise ValueError(f"rotary positions of kind {changing[0]!r} change with the text; known: {', '.join(_FIXED)}")
 
 
-def _rotation(decoder):
+def _rotation(decoder) -> Any:
     return getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
 
 
@@ -43,12 +44,12 @@ def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> 
     check_movable(decoder)
     embedding, rotate = decoder.rotary_emb, _rotation(decoder)
     by_layer = isinstance(embedding.rope_type, dict)  # angles of their own for each kind of layer (Gemma 3)
-    kind = (decoder.config.layer_types[layer],) if by_layer else ()
-    scale = getattr(embedding, f"{kind[0]}_attention_scaling" if by_layer else "attention_scaling")
+    kind = decoder.config.layer_types[layer] if by_layer else None
+    scale = getattr(embedding, f"{kind}_attention_scaling" if by_layer else "attention_scaling")
     flat = queries.reshape(1, -1, *queries.shape[-2:])
     places = torch.full((1, queries.shape[-2]), by, device=queries.device)
     angles = inspect.unwrap(type(embedding).forward)  # the decorated one picks angles by the largest place it is given
     with torch.no_grad():
-        cos, sin = (x / scale for x in angles(embedding, flat, places, *kind))
+        cos, sin = (x / scale for x in angles(embedding, flat, places, *([kind] if by_layer else [])))
     turned, still = flat.split([cos.shape[-1], flat.shape[-1] - cos.shape[-1]], dim=-1)
     return torch.cat([rotate(turned, turned, cos, sin)[0], still], dim=-1).reshape(queries.shape)

@@ -24,7 +24,7 @@ def adopt(cache: ModelCache, decoder: Decoder, plan: Plan | None, calibration: i
     known = coreset_layers(cache)
     if known and cache.get_seq_length():
         for layer in known:
-            if not (layer.planned or layer.still):
+            if layer.active is None and not layer.still:
                 layer.plan = plan
         return False
     if cache.get_seq_length():

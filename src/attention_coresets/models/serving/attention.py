@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from attention_coresets.models.recording import altered_softmax
-from attention_coresets.models.serving.layer import CoresetLayer, Held
+from attention_coresets.models.serving.layer import CoresetLayer, Held, eager
 from attention_coresets.models.serving.ragged import Ragged, attend_ragged
 
 INTERFACE = "attention_coresets_serving"
@@ -90,7 +90,7 @@ AttentionInterface.register(INTERFACE, attention)
 AttentionMaskInterface.register(INTERFACE, sdpa_mask)  # an unknown name would silently get no causal mask
 
 
-@torch.compiler.disable
+@eager
 def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor | None, **options):
     layer, new = key.layer, query.shape[2]
     _check(layer, options)
@@ -103,7 +103,8 @@ def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor 
     keys, values = layer.later
     if layer.cores is None:
         return _usual(module, query, keys, values, mask, **options)
-    seen = [causal if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
+    all_seen = None if new == 1 else causal
+    seen = [all_seen if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
     return _over_cores(query, layer.cores, keys, values, seen, options), None
 
 

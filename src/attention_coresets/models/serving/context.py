@@ -18,7 +18,7 @@ from attention_coresets.coresets.base import Construction
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.attention import attending, decoder_of
 from attention_coresets.models.serving.compression import Compression, drawn_seed
-from attention_coresets.models.serving.layer import ModelCache, Report, coreset_layers
+from attention_coresets.models.serving.layer import ModelCache, Report, coreset_layers, eager
 from attention_coresets.models.serving.layout import Layout
 
 
@@ -88,7 +88,7 @@ class _Door:
 
     key: str
 
-    @torch.compiler.disable
+    @eager
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self.key not in _OPEN or _chosen(module) != self.key:
             return None
@@ -128,7 +128,7 @@ def _chosen(module: nn.Module) -> str:
     return inner
 
 
-_PREFILL = GenerationMixin._prefill.__code__ if hasattr(GenerationMixin, "_prefill") else None
+_PREFILL = getattr(getattr(GenerationMixin, "_prefill", None), "__code__", None)
 
 
 def _in_a_prompt() -> bool:
@@ -141,10 +141,9 @@ def _in_a_prompt() -> bool:
     return False
 
 
-def _refuse(module: nn.Module, given: dict[str, Any]) -> None:
+def _refuse(module: Any, given: dict[str, Any]) -> None:
     """Raises ValueError for what cannot be done on coresets."""
-    config = getattr(module, "config", None)
-    text = config.get_text_config(decoder=True)
+    text = module.config.get_text_config(decoder=True)
     use_cache = given.get("use_cache")
     if not (getattr(text, "use_cache", True) if use_cache is None else use_cache):
         raise ValueError(

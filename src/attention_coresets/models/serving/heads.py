@@ -63,7 +63,7 @@ class Heads:
         return Coreset(indices, torch.cat([found.log_weights, later], dim=-1))
 
 
-def _stored(layer: CoresetLayer, sample: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _stored(layer: CoresetLayer, sample: int) -> tuple[Tensor, ...]:
     """Returns keys, values, places and log-weights of a sample's tokens: its core, then the later ones that count."""
     later_keys, later_values = (x[sample] for x in layer.later)
     if layer.real is not None:
@@ -92,19 +92,16 @@ def _chosen(
     generator: list[torch.Generator],
 ) -> Coreset:
     """Calls the construction in its units; log-weights are absolute, or None where each token counts once."""
-    takes = construct.takes_weights and had is not None
-    if had is not None and not takes:
+    if had is not None and construct.takes_weights:
+        return _weighted(construct, keys, values, had, size, rho, generator)
+    if had is not None:
         keys = torch.cat([keys, had.unsqueeze(-1)], dim=-1)
         queries = None if queries is None else torch.nn.functional.pad(queries, (0, 1), value=1.0)
     if not construct.in_model_units:
         keys, values = normalised(keys)[0], normalised(values)[0]
-    least = had.amin() if takes else 0.0
-    cache = WeightedCache(keys, values, had - least) if takes else Cache(keys, values)
     extra = {} if queries is None else {"queries": queries.to(keys)}
-    coreset = construct(cache, size=size, rho=rho, generator=generator, **extra)
+    coreset = construct(Cache(keys, values), size=size, rho=rho, generator=generator, **extra)
     weights = coreset.log_weights
-    if takes:
-        return Coreset(coreset.indices, weights + least)
     if weights is None and not construct.evicts:
         each = math.log(keys.shape[-2] / coreset.size)  # of equal weights, each kept token stands for so many
         weights = torch.full_like(coreset.indices, each, dtype=keys.dtype)
@@ -112,3 +109,15 @@ def _chosen(
         return Coreset(coreset.indices, weights)
     own = had.gather(-1, coreset.indices)
     return Coreset(coreset.indices, own if weights is None else own + weights)
+
+
+def _weighted(
+    construct: Construction, keys: Tensor, values: Tensor, had: Tensor, size: int, rho: float, generator: list
+) -> Coreset:
+    """Calls a construction that takes log-weights, of which the least is made 0: no token stands for less than one."""
+    if not construct.in_model_units:
+        keys, values = normalised(keys)[0], normalised(values)[0]
+    least = had.amin()
+    coreset = construct(WeightedCache(keys, values, had - least), size=size, rho=rho, generator=generator)
+    assert coreset.log_weights is not None, "a coreset of a weighted cache has weights"
+    return Coreset(coreset.indices, coreset.log_weights + least)

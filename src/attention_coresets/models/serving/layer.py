@@ -18,6 +18,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from attention_coresets.models.serving.ragged import Ragged
 
 ModelCache = Any  # a Cache of transformers: what its layers have differs by kind
+eager: Any = torch.compiler.disable  # for what torch.compile is to leave alone
 _ROLLBACK = 64  # queries kept beyond those asked for, so that rejected candidates can be taken back
 
 
@@ -121,7 +122,7 @@ class CoresetLayer(CacheLayerMixin):
 
     def __init__(self, index: int, plan: Plan | None = None, calibration: int | None = None) -> None:
         self.index, self.plan, self.calibration = index, plan, calibration
-        self.report: Report | None = None  # shared by the layers of a cache
+        self.report = Report()  # shared by the layers of a cache
         self.reset()
 
     def reset(self) -> None:
@@ -129,7 +130,7 @@ class CoresetLayer(CacheLayerMixin):
         self.is_initialized = False
         self.cores: list[Ragged] | None = None  # one a sample; None: all tokens are among the later ones
         self.context = 0  # columns of the text that the cores stand for, padding too
-        self.later: tuple[Tensor, Tensor] | None = None  # keys and values [b, kv, t, d]
+        self.later: tuple[Tensor, ...] = ()  # keys and values [b, kv, t, d]
         self.real: Bool[Tensor, "b t"] | None = None  # which later tokens count in each sample; None: all
         self.queries: Float[Tensor, "b heads c d"] | None = None  # of the last later tokens, times the scaling
         self.reading = True  # the last tokens were of a prompt that may not be over
@@ -145,17 +146,17 @@ class CoresetLayer(CacheLayerMixin):
         self.later = key_states[..., :0, :], value_states[..., :0, :]
         self.is_initialized = True
 
-    @torch.compiler.disable
+    @eager
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Any, Any]:
         """Compresses what is due, and returns what `attention` appends; appends itself where nothing is to be known."""
-        if self.later is None:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         answering = key_states.shape[-2] == 1 and not self.prompted
         if self.get_seq_length() and (answering or not self.reading):
             self.settle()
         if self.cores is None and not self.watched:
             self.append(key_states, value_states)
-            return self.later
+            return self.later[0], self.later[1]
         return Held(self, key_states), Held(self, value_states)
 
     def append(self, keys: Float[Tensor, "b kv q d"], values: Float[Tensor, "b kv q dv"]) -> None:
@@ -210,16 +211,16 @@ class CoresetLayer(CacheLayerMixin):
     @property
     def count(self) -> int:
         """Returns the number of later tokens."""
-        return 0 if self.later is None else self.later[0].shape[-2]
+        return self.later[0].shape[-2] if self.later else 0
 
     @property
     def samples(self) -> int:
-        return 0 if self.later is None else self.later[0].shape[0]
+        return self.later[0].shape[0] if self.later else 0
 
     @property
     def heads(self) -> int:
         """Returns the number of KV heads."""
-        return 0 if self.later is None else self.later[0].shape[1]
+        return self.later[0].shape[1] if self.later else 0
 
     def stored(self, sample: int) -> int:
         """Returns how many tokens are stored of a sample, in the head that keeps most."""
@@ -241,22 +242,24 @@ class CoresetLayer(CacheLayerMixin):
         return storage_bytes(self.tensors())
 
     @property
-    def planned(self) -> bool:
-        return self.plan is not None and self.plan.open
+    def active(self) -> Plan | None:
+        """Returns the plan, if it is open."""
+        return self.plan if self.plan is not None and self.plan.open else None
 
     @property
     def watched(self) -> bool:
         """Tells whether attention must hand over its queries or its mask."""
-        return self.planned or self.calibration is not None
+        return self.active is not None or self.calibration is not None
 
     def settle(self) -> None:
         """Says that what was read so far is whole: the plan, if any, compresses what is due."""
-        if not (self.planned and self.is_initialized):
+        plan = self.active
+        if plan is None or not self.is_initialized:
             return
-        before, context = self.bytes, self.most
-        if self.plan.due(self):
-            self.plan.compress(self)
-        if self.report is not None:
+        if self.fresh or plan.due(self):
+            before, context = self.bytes, self.most
+            if plan.due(self):
+                plan.compress(self)
             self._note(before, context)
         self.reading = self.fresh = False
 
@@ -276,7 +279,8 @@ class CoresetLayer(CacheLayerMixin):
 
     def ask(self, queries: Float[Tensor, "b heads q d"]) -> None:
         """Keeps the queries of the last positions, where they are wanted."""
-        wanted = max(self.calibration or 0, self.plan.calibration if self.planned else 0)
+        plan = self.active
+        wanted = max(self.calibration or 0, 0 if plan is None else plan.calibration)
         if wanted:
             known = queries if self.queries is None else torch.cat([self.queries, queries], dim=-2)
             self.queries = known[..., -(wanted + _ROLLBACK) :, :].detach()
@@ -335,12 +339,13 @@ class CoresetLayer(CacheLayerMixin):
 
     def _stored(self, part: int) -> Tensor | None:
         if self.cores is None:
-            return None if self.later is None else self.later[part]
-        return torch.cat([self.even()[part], self.later[part]], dim=-2)
+            return self.later[part] if self.later else None
+        keys, values, *_ = self.even()
+        return torch.cat([(keys, values)[part], self.later[part]], dim=-2)
 
     def tensors(self) -> Iterator[Tensor]:
         """Yields what is stored, the queries kept for the next compression aside."""
-        yield from self.later or ()
+        yield from self.later
         if self.real is not None:
             yield self.real
         for core in self.cores or []:
@@ -371,8 +376,8 @@ def _twin(layer: Any) -> Any:
         return copy.deepcopy(layer)  # states that are overwritten in place
     twin = copy.copy(layer)
     if isinstance(twin, CoresetLayer):
-        twin.plan = twin.calibration = twin.queries = twin.report = None
-        twin.still = True
+        twin.plan = twin.calibration = twin.queries = None
+        twin.report, twin.still = Report(), True
     return twin
 
 

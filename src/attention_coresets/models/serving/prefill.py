@@ -91,5 +91,5 @@ def prefill(
     for layer in coreset_layers(cache):
         if layer.queries is not None:
             queries[layer.index] = layer.queries[:, :, -calibration:].unflatten(1, (layer.heads, -1))
-        layer.calibration = layer.queries = layer.report = None
+        layer.calibration = layer.queries = None
     return Prefilled(cache, ids.shape[-1], tuple(layer.index for layer in coreset_layers(cache)), queries, decoder)

@@ -114,7 +114,7 @@ def attend_ragged(
     kept: Ragged,
     keys: Float[Tensor, "kv t d"],
     values: Float[Tensor, "kv t dv"],
-    seen: Bool[Tensor, "q t"],
+    seen: Bool[Tensor, "q t"] | None,
     scaling: float,
     softcap: float | None = None,
 ) -> Float[Tensor, "heads q dv"]:
@@ -133,7 +133,8 @@ def attend_ragged(
     queries : Float[Tensor, "heads q d"]
     kept : Ragged
     keys, values : Float[Tensor, "kv t d"], Float[Tensor, "kv t dv"]
-    seen : Bool[Tensor, "q t"]
+    seen : Bool[Tensor, "q t"], optional
+        None: every query sees every later token.
     scaling : float
     softcap : float, optional
 
@@ -145,25 +146,31 @@ def attend_ragged(
     dtype, wide = queries.dtype, torch.promote_types(queries.dtype, torch.float32)
     queries = queries.to(wide).unflatten(0, (len(kept.sizes), -1)) * scaling  # [kv, group, q, d]
     block = max(1, _LOGITS // (queries[..., 0, 0].numel() * (max(kept.sizes) + keys.shape[-2])))
+    shown = [None] * -(-queries.shape[-2] // block) if seen is None else seen.split(block)
     with torch.autocast(queries.device.type, enabled=False):
         parts = [
-            torch.cat([_attend(asked[own], part, keys[own], values[own], shown, softcap) for own, part in kept.heads()])
-            for asked, shown in zip(queries.split(block, dim=-2), seen.split(block), strict=True)
+            torch.cat([_attend(asked[own], part, keys[own], values[own], mask, softcap) for own, part in kept.heads()])
+            for asked, mask in zip(queries.split(block, dim=-2), shown, strict=True)
         ]
     return torch.cat(parts, dim=-2).flatten(0, 1).to(dtype)
 
 
-def _attend(queries: Tensor, own: Ragged, keys: Tensor, values: Tensor, seen: Tensor, cap: float | None) -> Tensor:
+def _attend(
+    queries: Tensor, own: Ragged, keys: Tensor, values: Tensor, seen: Tensor | None, cap: float | None
+) -> Tensor:
     own_keys, own_values, weights = own.even()
-    before = _capped(queries @ own_keys.to(queries)[:, None].mT, cap)  # [kv, group, q, m]
+    rows = queries.flatten(1, 2)  # [kv, group q, d]: broadcasting over the group would copy keys and values
+    before = _capped(rows @ own_keys.to(rows).mT, cap)  # [kv, group q, m]
     if weights is not None:
-        before = before + weights[:, None, None]
-    hidden = torch.finfo(queries.dtype).min  # finite: padding that sees nothing gets some number, and not NaN
-    after = _capped(queries @ keys.to(queries)[:, None].mT, cap).masked_fill(~seen, hidden)
+        before = before + weights[:, None]
+    after = _capped(rows @ keys.to(rows).mT, cap)
+    if seen is not None:
+        hidden = torch.finfo(rows.dtype).min  # finite: padding that sees nothing gets some number, and not NaN
+        after = after.unflatten(1, queries.shape[1:3]).masked_fill(~seen, hidden).flatten(1, 2)
     shares = torch.cat([before, after], dim=-1).softmax(dim=-1)
     split = own_keys.shape[1]
-    kept, later = shares[..., :split], shares[..., split:]
-    return kept @ own_values.to(queries)[:, None] + later @ values.to(queries)[:, None]
+    out = shares[..., :split] @ own_values.to(rows) + shares[..., split:] @ values.to(rows)
+    return out.unflatten(1, queries.shape[1:3])
 
 
 def _capped(logits: Tensor, cap: float | None) -> Tensor:
