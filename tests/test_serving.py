@@ -10,7 +10,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache  # noqa: E402
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 from attention_coresets import Coreset, make_coreset  # noqa: E402
@@ -98,14 +98,14 @@ def dense_logits(model, full: DynamicCache, held: DynamicCache, ids: torch.Tenso
                 places = torch.arange(key.shape[2])
                 extra = torch.zeros(new, key.shape[2], dtype=torch.float64)
                 extra[places[None, :] > places[-new:, None]] = -torch.inf
-                if isinstance(layer, CoresetLayer):
+                if isinstance(layer, CoresetLayer) and layer.cores is not None:
                     weights = torch.full((layer.context,), -torch.inf, dtype=torch.float64)
                     core = layer.cores[b]
                     mine = slice(sum(core.sizes[:kv]), sum(core.sizes[: kv + 1]))
                     kept = core.indices[mine].long()
                     weights[kept] = 0.0 if core.log_weights is None else core.log_weights[mine].double()
                     extra[:, : layer.context] += weights
-                else:
+                elif options.get("sliding_window") is not None:
                     extra[places[None, :] <= places[-new:, None] - options["sliding_window"]] = -torch.inf
                 out[b, h] = (logits + extra).softmax(dim=-1) @ value[b, kv].double()
         return out.transpose(1, 2).to(query), None
@@ -363,43 +363,6 @@ def test_sizes_that_do_not_fit_the_context() -> None:
         Layout(0.25, 2).tokens(8)
     with pytest.raises(ValueError, match=r"size = 0\.01 of 8 tokens keeps none"):
         Layout(0.01).tokens(8)
-
-
-def test_unsupported_models_are_refused(llama) -> None:
-    t5 = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    for model, message in (
-        (make_model("Bloom", n_head=4), "does not take another attention function"),
-        (transformers.T5ForConditionalGeneration(t5), "not a decoder alone"),
-    ):
-        with pytest.raises(ValueError, match=message), compressed(model, make_coreset("uniform"), size=4):
-            pytest.fail("entered")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"s_aux": torch.zeros(4)}, r"plain softmax \(s_aux\)"),
-    ],
-)
-def test_unsupported_calls_are_refused(llama, options, message) -> None:
-    with pytest.raises(ValueError, match=message), compressed(llama, make_coreset("uniform"), size=4):
-        llama(CONTEXT, use_cache=True, **options)
-
-
-def test_unsupported_caches_are_refused(models) -> None:
-    llama, construct = models["Llama"], make_coreset("uniform")
-    static = StaticCache(config=llama.config, max_cache_len=64)
-    offloaded = DynamicCache(config=llama.config)
-    offloaded.offloading = True  # made so, it wants a GPU
-    filled = all_tokens(llama, CONTEXT)
-    caches = (static, "StaticCache cannot hold"), (offloaded, "an offloaded cache"), (filled, "already holds 40 tokens")
-    for cache, message in caches:
-        with pytest.raises(ValueError, match=message), compressed(llama, construct, size=4):
-            llama(CONTEXT, past_key_values=cache)
-    with pytest.raises(ValueError, match="StaticCache cannot hold"), compressed(llama, construct, size=4):
-        llama.generate(
-            CONTEXT, attention_mask=torch.ones_like(CONTEXT), max_new_tokens=2, cache_implementation="static"
-        )
 
 
 def test_half_precision_models_are_compressed_in_single() -> None:

@@ -48,6 +48,22 @@ def test_heads_of_unequal_sizes_agree_with_dense_attention(family) -> None:
     torch.testing.assert_close(again, expected, atol=2e-4, rtol=0)
 
 
+def test_layers_that_keep_everything_beside_layers_that_do_not() -> None:
+    for rows in ([text(1, 40), text(1, 40, 1)], [text(1, 40), text(1, 31, 1)]):
+        model, (ids, mask), following = make("Qwen3"), padded(rows), text(2, 6, 1)
+        prefilled = prefill(model, ids, 0, mask)
+        for layer in prefilled.layers:
+            held = keep(prefilled, {layer: [of_sizes([5, 9], n=30), of_sizes([7, 2], n=30)]})
+            together = continuation(model, held, following)
+            for sample, (row, after) in enumerate(zip(rows, following.split(1), strict=True)):
+                sizes = ([5, 9], [7, 2])[sample]
+                full = prefill(model, row, 0)
+                alone = keep(full, {layer: [of_sizes(sizes, n=30)]})
+                torch.testing.assert_close(together[sample], continuation(model, alone, after)[0], atol=1e-4, rtol=0)
+                dense = dense_logits(model, all_tokens(model, row), alone, after).log_softmax(-1)
+                torch.testing.assert_close(together[sample], dense[0], atol=2e-4, rtol=0)
+
+
 def test_their_bytes_are_those_of_the_tokens_kept() -> None:
     model = make(head_dim=64)
     sizes = [[2, 30], [17, 9]]

@@ -95,17 +95,20 @@ def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor 
     layer, new = key.layer, query.shape[2]
     _check(layer, options)
     causal = _causal(new, layer.count + new, query.device)
-    columns, mask = (None, None) if mask is None else _padding(mask, causal, layer)
+    columns = None if mask is None else _columns(mask, causal, layer)
     layer.append(key.new, value.new)
     layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
     if columns is not None:
         layer.see(columns.expand(query.shape[0], -1))
     keys, values = layer.later
-    if layer.cores is None:
-        return _usual(module, query, keys, values, mask, **options)
-    all_seen = None if new == 1 else causal
-    seen = [all_seen if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
-    return _over_cores(query, layer.cores, keys, values, seen, options), None
+    whole = None if new == 1 else causal  # what a sample without padding sees of the later tokens
+    seen = [whole if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
+    if layer.cores is not None:
+        return _over_cores(query, layer.cores, keys, values, seen, options), None
+    if layer.real is None and new in (1, keys.shape[2]):
+        return _usual(module, query, keys, values, None, **options)
+    shown = torch.stack([causal if one is None else one for one in seen])
+    return _usual(module, query, keys, values, shown[:, None], **options)
 
 
 def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
@@ -129,19 +132,20 @@ def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
         )
 
 
-def _padding(
-    mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer
-) -> tuple[Bool[Tensor, "_ t"], Bool[Tensor, "_ 1 q t"]]:
-    """Returns which of the later tokens are no padding, and the mask cut to them.
+def _columns(mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer) -> Bool[Tensor, "_ t"]:
+    """Returns which of the later tokens are no padding.
+
+    The mask may have more columns than there are later tokens, where it was made before the layer compressed what came
+    earlier, or fewer, where other layers keep less: what it leaves out is known already.
 
     Raises ValueError for a mask that is more than causal with padding.
     """
-    new, later = causal.shape
-    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-1] < later:
+    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"attention_mask reached layer {layer.index} as {mask.dtype} {tuple(mask.shape)}; {_MASKS}")
-    mask = mask[..., -later:]  # it was made before the layer compressed what came earlier
-    columns = mask[:, 0, -1]  # what the last query sees is no padding
-    if new > 1 and not torch.equal(mask[:, 0], causal & columns[:, None]):
+    new, later = causal.shape
+    mask = mask[:, 0, :, -later:]
+    columns = mask[:, -1]  # what the last query sees is no padding
+    if new > 1 and not torch.equal(mask, causal[:, -mask.shape[-1] :] & columns[:, None]):
         raise ValueError(
             f"attention_mask is more than causal with padding (packed texts, blocks that see each other); {_MASKS}"
         )
@@ -150,7 +154,7 @@ def _padding(
             "attention_mask has zeros after ones: padding on the right; "
             "pad on the left (tokenizer.padding_side = 'left')"
         )
-    return columns, mask
+    return torch.nn.functional.pad(columns, (later - columns.shape[-1], 0), value=True)
 
 
 _MASKS = "coresets need a mask [batch, tokens] of ones for tokens and zeros for padding, or none"

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,9 +31,12 @@ class Compressed:
         self._last: Report = Report()
         self._cache: ModelCache | None = None
 
-    def begin(self, cache: ModelCache) -> None:
-        """Notes that this cache begins a prompt; the last one is held until it is compressed or another begins."""
-        self._last, self._cache, self.prompts = coreset_layers(cache)[0].report, cache, self.prompts + 1
+    def see(self, cache: ModelCache, new: bool) -> None:
+        """Notes a cache that is read; the last that began a prompt is held until it is compressed or another begins."""
+        if new:
+            self._last, self._cache, self.prompts = coreset_layers(cache)[0].report, cache, self.prompts + 1
+        elif cache is self._cache and not coreset_layers(cache)[0].fresh:
+            self._cache = None
 
     @property
     def report(self) -> Report:
@@ -72,6 +76,7 @@ class _Open:
     handle: Compressed
     within: tuple[str, ...]  # the contexts around it, where it was entered
     caches: "weakref.WeakSet[Any]" = field(default_factory=weakref.WeakSet)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _OPEN: dict[str, _Open] = {}
@@ -94,19 +99,23 @@ class _Door:
             return None
         context = _OPEN[self.key]
         named = type(getattr(module, "_orig_mod", module))  # what torch.compile wraps
-        names = list(inspect.signature(named.forward).parameters)[1:]
-        kwargs = dict(zip(names, args, strict=False)) | kwargs
+        names = inspect.signature(named.forward).parameters.values()
+        if all(name.kind is name.POSITIONAL_OR_KEYWORD for name in list(names)[1 : len(args) + 1]):
+            given = zip(list(names)[1:], args, strict=False)
+            args, kwargs = (), {name.name: value for name, value in given} | kwargs
         decoder = context.plan.decoder
         _refuse(module, kwargs)
         cache = kwargs.get("past_key_values")
         if cache is None:
             cache = kwargs["past_key_values"] = new_cache(decoder)
-        if adopt(cache, decoder, context.plan):
-            context.caches.add(cache)
-            context.handle.begin(cache)
+        new = adopt(cache, decoder, context.plan)
+        with context.lock:
+            if new:
+                context.caches.add(cache)
+            context.handle.see(cache, new)
         for layer in coreset_layers(cache):
             layer.prompted = _in_a_prompt()
-        return (), kwargs
+        return args, kwargs
 
 
 def _chosen(module: nn.Module) -> str:
@@ -239,7 +248,9 @@ def compressed(
 
 def _settle(context: _Open) -> None:
     """Compresses the prompts that nobody has continued."""
-    for cache in list(context.caches):
+    with context.lock:
+        caches = list(context.caches)
+    for cache in caches:
         for layer in coreset_layers(cache):
             if layer.fresh:
                 layer.settle()

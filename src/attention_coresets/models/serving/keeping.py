@@ -34,14 +34,22 @@ def keep(prefilled: Prefilled, coresets: Mapping[int, Sequence[Sequence[Coreset]
     ValueError
         For a layer without full attention, or another number of samples, heads or tokens than the cache has.
     """
+    if unknown := set(coresets) - set(prefilled.layers):
+        raise ValueError(f"layer {min(unknown)} has no full attention; coresets replace layers {prefilled.layers}")
     cache = branch(prefilled.cache)
-    for index, samples in coresets.items():
-        if index not in prefilled.layers:
-            raise ValueError(f"layer {index} has no full attention; coresets replace layers {prefilled.layers}")
+    for index in prefilled.layers:
         layer = cache.layers[index]
-        if len(samples) != layer.samples:
-            raise ValueError(f"layer {index}: coresets of {len(samples)} samples for a batch of {layer.samples}")
         held = [Heads.of(layer, [sample]) for sample in range(layer.samples)]
+        given = coresets.get(index)
+        if given is not None and len(given) != layer.samples:
+            raise ValueError(f"layer {index}: coresets of {len(given)} samples for a batch of {layer.samples}")
+        samples = [_whole(h) for h in held] if given is None else given
         cores = [Ragged.of(h.keys[0], h.values[0], heads) for h, heads in zip(held, samples, strict=True)]
         layer.replace(cores, torch.ones(len(cores), dtype=torch.bool, device=layer.device))
     return cache
+
+
+def _whole(heads: Heads) -> list[Coreset]:
+    """Keeps every token: a core too, so that all layers have as many later tokens, for which masks are made."""
+    _, count, n, _ = heads.keys.shape
+    return [Coreset(torch.arange(n, device=heads.keys.device))] * count
