@@ -242,9 +242,11 @@ def _() -> None:
 
 @use("Prompts and turns", "long answers of padded samples under a held budget, each as alone")
 def _() -> None:
-    model, (ids, mask) = make(), padded(ROWS)
-    alone = [on_coresets(model, row, EXCHANGE, max_new_tokens=42) for row in ROWS]
-    same(on_coresets(model, ids, EXCHANGE, attention_mask=mask, max_new_tokens=42), torch.cat(alone))
+    model = make()
+    for rows in (ROWS, [text(1, 9), text(1, 38, 1), text(1, 31, 2)]):  # the first too short to be compressed at once
+        ids, mask = padded(rows)
+        alone = [on_coresets(model, row, EXCHANGE, max_new_tokens=42) for row in rows]
+        same(on_coresets(model, ids, EXCHANGE, attention_mask=mask, max_new_tokens=42), torch.cat(alone))
 
 
 @use("Prompts and turns", "later turns that are kept whole (`hold=False`)")
@@ -365,6 +367,11 @@ def _() -> None:
     model, assistant = make(), make(num_hidden_layers=1)
     with compressed(assistant, SNAPKV, size=SIZE, keep_recent=RECENT):
         same(on_coresets(model, text(), assistant_model=assistant), expected(model, text()))
+
+
+@use("Decoding", "the same beside layers with a sliding window")
+def _() -> None:
+    agrees(make("Gemma3"), text(), assistant_model=make(num_hidden_layers=1))
 
 
 @use("Decoding", "prompt lookup, candidates taken back")
@@ -503,6 +510,27 @@ def _() -> None:
         token = model(text()).logits[:, -1:].argmax(-1)
         following = model(token, past_key_values=cache).logits[:, -1:].argmax(-1)
     same(torch.cat([token, following], 1), expected(model, text(), new=2))
+
+
+@use("Ways to run", "a module around the model whose `forward` passes everything on, as PEFT has it")
+def _() -> None:
+    class Around(torch.nn.Module):
+        def __init__(self, model) -> None:
+            super().__init__()
+            self.model, self.config, self.get_decoder = model, model.config, model.get_decoder
+
+        def forward(self, *args, **kwargs):
+            return self.model(*args, **kwargs)
+
+    model = make()
+    around, wanted, found = Around(model), expected(model, text()), []
+    with compressed(around, SNAPKV, size=SIZE, keep_recent=RECENT) as handle, torch.no_grad():
+        out = around(text())
+        for _ in range(NEW):
+            found.append(out.logits[:, -1:].argmax(-1))
+            out = around(found[-1], None, None, out.past_key_values)
+    same(torch.cat(found, dim=1), wanted)
+    assert handle.prompts == 1
 
 
 @use("Ways to run", '`attn_implementation="eager"`')

@@ -97,9 +97,9 @@ def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor 
     causal = _causal(new, layer.count + new, query.device)
     columns = None if mask is None else _columns(mask, causal, layer)
     layer.append(key.new, value.new)
-    layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
     if columns is not None:
         layer.see(columns.expand(query.shape[0], -1))
+    layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
     keys, values = layer.later
     whole = None if new == 1 else causal  # what a sample without padding sees of the later tokens
     seen = [whole if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]

@@ -52,10 +52,10 @@ class Compression(Plan):
     def __deepcopy__(self, memo: dict) -> "Compression":
         return self
 
-    @property
-    def calibration(self) -> int:
-        """Returns of how many last positions a layer is to keep the queries."""
-        return self.asked + self.layout.keep_recent if self.construct.needs_queries else 0
+    def wanted(self, layer: CoresetLayer) -> int:
+        """Returns of how many last positions the layer is to keep the queries."""
+        needed = self.construct.needs_queries and (layer.fresh or self.hold)
+        return self.asked + self.layout.keep_recent if needed else 0
 
     def due(self, layer: CoresetLayer) -> bool:
         """Tells whether the layer stores more than it may."""
@@ -63,19 +63,20 @@ class Compression(Plan):
 
     def _due(self, layer: CoresetLayer) -> dict[int, int]:
         """Returns the samples to compress, with their sizes."""
-        if not (layer.fresh or (self.hold and self._knows_queries(layer))):
+        if not (layer.fresh or self.hold):
             return {}
         samples = range(layer.samples)
         stored = [layer.stored(sample) for sample in samples]
         sizes = [self.layout.tokens(layer.read(sample), self.construct.sinks) for sample in samples]
         slack = [0 if layer.fresh else max(size, _AT_LEAST) for size in sizes]
         over = {b: sizes[b] for b in samples if stored[b] > sizes[b] and stored[b] >= sizes[b] + slack[b]}
+        over = {b: size for b, size in over.items() if layer.fresh or self._knows_queries(layer, b)}
         if over and layer.cores is None:  # the other samples are kept whole, in cores of their own
             return {sample: over.get(sample, stored[sample]) for sample in samples}
         return over
 
-    def _knows_queries(self, layer: CoresetLayer) -> bool:
-        known = 0 if layer.queries is None else layer.queries.shape[-2]
+    def _knows_queries(self, layer: CoresetLayer, sample: int) -> bool:
+        known = 0 if layer.asked is None else int(layer.asked.count[sample].sum())
         return not self.construct.needs_queries or known > self.layout.keep_recent
 
     @torch.no_grad()
@@ -97,19 +98,19 @@ class Compression(Plan):
             for (size, *_), samples in alike.items():
                 for sample, core in self._cores(layer, dict(samples), size):
                     cores[sample] = core
-        compressed = torch.zeros(len(cores), dtype=torch.bool, device=layer.device)
-        compressed[list(due)] = True
-        layer.replace(cores, compressed)
+        moved, compressed = torch.zeros(2, len(cores), dtype=torch.bool, device=layer.device)
+        moved[list(due)] = True
+        compressed[[sample for sample, size in due.items() if size < layer.stored(sample)]] = True
+        layer.replace(cores, moved, compressed)
 
     def _queries(self, layer: CoresetLayer, sample: int) -> Float[Tensor, "kv group c d"] | None:
         """Returns what a construction that needs queries gets of a sample's; None for one that does not."""
         if not self.construct.needs_queries:
             return None
-        known = layer.queries
-        if known is not None:
-            known = known[sample].unflatten(0, (layer.heads, -1))[..., -self.calibration :, :]
-            if layer.real is not None:
-                known = known[..., layer.real[sample, -known.shape[-2] :], :]
+        known = None
+        if layer.asked is not None:
+            last = self.asked + self.layout.keep_recent
+            known = layer.asked.of(sample).unflatten(0, (layer.heads, -1))[..., -last:, :]
             if self.construct.moved:
                 known = move(self.decoder, known, known.shape[-2], layer.index)
             else:  # each then sees only tokens that the coreset is made of
@@ -191,9 +192,9 @@ def compress(
     cache = branch(prefilled.cache)
     for index in prefilled.layers:
         layer = cache.layers[index]
-        layer.plan, layer.queries, layer.still = plan, prefilled.recorded(index), False
+        layer.plan, layer.asked, layer.still = plan, prefilled.recorded(index), False
         layer.settle()
-        layer.plan, layer.queries = None, None
+        layer.plan, layer.asked = None, None
     return cache
 
 

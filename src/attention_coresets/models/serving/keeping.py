@@ -45,7 +45,8 @@ def keep(prefilled: Prefilled, coresets: Mapping[int, Sequence[Sequence[Coreset]
             raise ValueError(f"layer {index}: coresets of {len(given)} samples for a batch of {layer.samples}")
         samples = [_whole(h) for h in held] if given is None else given
         cores = [Ragged.of(h.keys[0], h.values[0], heads) for h, heads in zip(held, samples, strict=True)]
-        layer.replace(cores, torch.ones(len(cores), dtype=torch.bool, device=layer.device))
+        every = torch.ones(len(cores), dtype=torch.bool, device=layer.device)
+        layer.replace(cores, every, every)
     return cache
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
+from attention_coresets.models.serving.asked import Asked
 from attention_coresets.models.serving.ragged import Ragged
 
 ModelCache = Any  # a Cache of transformers: what its layers have differs by kind
@@ -30,10 +31,9 @@ class Plan(ABC):
 
     open: bool = True
 
-    @property
     @abstractmethod
-    def calibration(self) -> int:
-        """Returns of how many last positions a layer is to keep the queries."""
+    def wanted(self, layer: "CoresetLayer") -> int:
+        """Returns of how many last positions the layer is to keep the queries."""
 
     @abstractmethod
     def due(self, layer: "CoresetLayer") -> bool:
@@ -132,7 +132,7 @@ class CoresetLayer(CacheLayerMixin):
         self.context = 0  # columns of the text that the cores stand for, padding too
         self.later: tuple[Tensor, ...] = ()  # keys and values [b, kv, t, d]
         self.real: Bool[Tensor, "b t"] | None = None  # which later tokens count in each sample; None: all
-        self.queries: Float[Tensor, "b heads c d"] | None = None  # of the last later tokens, times the scaling
+        self.asked: Asked | None = None
         self.reading = True  # the last tokens were of a prompt that may not be over
         self.noted = 0  # bytes in the report
         self.prompted = False  # the next token belongs to a prompt, even if it comes alone
@@ -186,7 +186,7 @@ class CoresetLayer(CacheLayerMixin):
         if removed:
             self.later = tuple(x[..., :-removed, :] for x in self.later)
             self.real = None if self.real is None else self.real[:, :-removed]
-            self.queries = None if self.queries is None else self.queries[..., :-removed, :]
+            self.asked = None if self.asked is None else self.asked.without_last(removed)
         if self.reading and self.fresh:
             self.settle()
         self.reading = False
@@ -202,7 +202,7 @@ class CoresetLayer(CacheLayerMixin):
             return
         self.later = tuple(x[indices.to(x.device)] for x in self.later)
         self.real = None if self.real is None else self.real[indices.to(self.real.device)]
-        self.queries = None if self.queries is None else self.queries[indices.to(self.queries.device)]
+        self.asked = None if self.asked is None else self.asked.select(indices.to(self.device))
         if self.cores is not None:
             self.cores = [self.cores[sample] for sample in torch.arange(len(self.cores))[indices.cpu()].tolist()]
 
@@ -280,16 +280,21 @@ class CoresetLayer(CacheLayerMixin):
     def ask(self, queries: Float[Tensor, "b heads q d"]) -> None:
         """Keeps the queries of the last positions, where they are wanted."""
         plan = self.active
-        wanted = max(self.calibration or 0, 0 if plan is None else plan.calibration)
+        wanted = max(self.calibration or 0, 0 if plan is None else plan.wanted(self))
         if wanted:
-            known = queries if self.queries is None else torch.cat([self.queries, queries], dim=-2)
-            self.queries = known[..., -(wanted + _ROLLBACK) :, :].detach()
+            b, _, new, _ = queries.shape
+            real = torch.ones(b, new, dtype=torch.bool, device=queries.device)
+            asked = Asked(queries.detach(), real if self.real is None else self.real[:, -new:])
+            self.asked = asked if self.asked is None else self.asked.then(*vars(asked).values(), wanted + _ROLLBACK)
 
-    def replace(self, cores: list[Ragged], compressed: Bool[Tensor, "b"]) -> None:
-        """Takes the cores of these samples in place of their later tokens; leading columns without any token go."""
-        self.cores, self.queries = cores, None
+    def replace(self, cores: list[Ragged], moved: Bool[Tensor, "b"], compressed: Bool[Tensor, "b"]) -> None:
+        """Takes cores in place of the later tokens of the samples that moved; leading columns without any token go.
+
+        What was asked before counts no more for samples that were compressed.
+        """
+        self.cores, self.asked = cores, None if self.asked is None else self.asked.silenced(compressed)
         left = torch.ones_like(self.later[0][:, 0, :, 0], dtype=torch.bool) if self.real is None else self.real
-        left = left & ~compressed[:, None]
+        left = left & ~moved[:, None]
         some = left.any(dim=0)
         gone = int(some.to(torch.uint8).argmax()) if bool(some.any()) else self.count
         self.context += gone
@@ -376,7 +381,7 @@ def _twin(layer: Any) -> Any:
         return copy.deepcopy(layer)  # states that are overwritten in place
     twin = copy.copy(layer)
     if isinstance(twin, CoresetLayer):
-        twin.plan = twin.calibration = twin.queries = None
+        twin.plan = twin.calibration = twin.asked = None
         twin.report, twin.still = Report(), True
     return twin
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.models.serving.adoption import adopt, new_cache
+from attention_coresets.models.serving.asked import Asked
 from attention_coresets.models.serving.attention import Decoder, attending, decoder_of
 from attention_coresets.models.serving.layer import ModelCache, coreset_layers
 
@@ -41,10 +42,13 @@ class Prefilled:
         """Returns the number of positions whose queries were kept."""
         return next((queries.shape[-2] for queries in self.queries.values()), 0)
 
-    def recorded(self, layer: int) -> Float[Tensor, "b heads c d"] | None:
+    def recorded(self, layer: int) -> Asked | None:
         """Returns the queries of a layer by query head, as the model computes them."""
-        queries = self.queries.get(layer)
-        return None if queries is None else queries.flatten(1, 2)
+        if layer not in self.queries:
+            return None
+        queries, real = self.queries[layer].flatten(1, 2), self.cache.layers[layer].real
+        every = torch.ones(queries.shape[0], queries.shape[2], dtype=torch.bool, device=queries.device)
+        return Asked(queries, every if real is None else real[:, -queries.shape[2] :])
 
 
 def padded(attention_mask: Int[Tensor, "b n"], last: int | None = None) -> dict[str, Tensor]:
@@ -89,7 +93,7 @@ def prefill(
         decoder(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
     queries = {}
     for layer in coreset_layers(cache):
-        if layer.queries is not None:
-            queries[layer.index] = layer.queries[:, :, -calibration:].unflatten(1, (layer.heads, -1))
-        layer.calibration = layer.queries = None
+        if layer.asked is not None:
+            queries[layer.index] = layer.asked.queries[:, :, -calibration:].unflatten(1, (layer.heads, -1))
+        layer.calibration = layer.asked = None
     return Prefilled(cache, ids.shape[-1], tuple(layer.index for layer in coreset_layers(cache)), queries, decoder)
