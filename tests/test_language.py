@@ -59,7 +59,7 @@ def test_rows_hold_what_the_serving_functions_measure() -> None:
     found = continuation(model, held, ids[:, N:])
     assert small["loss"] == pytest.approx(float(losses(found, ids[:, N:]).mean()), abs=1e-5)
     assert small["kl"] > 0.01
-    assert small["kept_bytes"] == 2 * 2 * 12 * (2 * 16 * 4 + 8)  # layers, KV heads, tokens: keys, values, indices
+    assert small["kept_bytes"] == 2 * 2 * 12 * (2 * 16 * 4 + 4)  # layers, KV heads, tokens: keys, values, indices
     frame = to_frame([row | dict.fromkeys(LABELS, "x") for row in rows])
     assert list(frame["loss"]) == [row["loss"] for row in rows]
 

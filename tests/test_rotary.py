@@ -5,12 +5,22 @@ import torch
 from transformers import (
     Gemma3TextConfig,
     Gemma3TextModel,
+    GlmConfig,
+    GlmModel,
     GPT2Config,
     GPT2Model,
+    GPTNeoXConfig,
+    GPTNeoXModel,
     LlamaConfig,
     LlamaModel,
+    Phi3Config,
+    Phi3Model,
+    PhiConfig,
+    PhiModel,
     Qwen3Config,
     Qwen3Model,
+    StableLmConfig,
+    StableLmModel,
 )
 
 from attention_coresets.models.recording import record
@@ -23,10 +33,28 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.5, 2.0, 3.0],
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+    "original_max_position_embeddings": 64,
+}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MODELS = {
     "llama": lambda: LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1)),
     "llama-yarn": lambda: LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1, rope_parameters=YARN)),
+    "phi": lambda: PhiModel(PhiConfig(**SIZES, num_hidden_layers=1, rope_parameters=PARTIAL)),
+    "stablelm": lambda: StableLmModel(StableLmConfig(**SIZES, num_hidden_layers=1, rope_parameters=PARTIAL)),
+    "gpt-neox": lambda: GPTNeoXModel(
+        GPTNeoXConfig(**SIZES, num_hidden_layers=1, rope_parameters=PARTIAL, use_parallel_residual=False)
+    ),
+    "glm": lambda: GlmModel(GlmConfig(**SIZES, head_dim=8, num_hidden_layers=1, rope_parameters=PARTIAL, **TOKENS)),
+    "phi3-longrope": lambda: Phi3Model(
+        Phi3Config(**SIZES, num_hidden_layers=1, rope_parameters=LONG, original_max_position_embeddings=64, **TOKENS)
+    ),
     "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, head_dim=8, num_hidden_layers=1)),
     "gemma3": lambda: Gemma3TextModel(
         Gemma3TextConfig(**SIZES, head_dim=8, num_hidden_layers=1, layer_types=["full_attention"])

@@ -10,7 +10,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache  # noqa: E402
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 from attention_coresets import Coreset, make_coreset  # noqa: E402
@@ -98,12 +98,14 @@ def dense_logits(model, full: DynamicCache, held: DynamicCache, ids: torch.Tenso
                 places = torch.arange(key.shape[2])
                 extra = torch.zeros(new, key.shape[2], dtype=torch.float64)
                 extra[places[None, :] > places[-new:, None]] = -torch.inf
-                if isinstance(layer, CoresetLayer):
+                if isinstance(layer, CoresetLayer) and layer.cores is not None:
                     weights = torch.full((layer.context,), -torch.inf, dtype=torch.float64)
-                    kept = layer.indices[b, kv]
-                    weights[kept] = 0.0 if layer.log_weights is None else layer.log_weights[b, kv].double()
+                    core = layer.cores[b]
+                    mine = slice(sum(core.sizes[:kv]), sum(core.sizes[: kv + 1]))
+                    kept = core.indices[mine].long()
+                    weights[kept] = 0.0 if core.log_weights is None else core.log_weights[mine].double()
                     extra[:, : layer.context] += weights
-                else:
+                elif options.get("sliding_window") is not None:
                     extra[places[None, :] <= places[-new:, None] - options["sliding_window"]] = -torch.inf
                 out[b, h] = (logits + extra).softmax(dim=-1) @ value[b, kv].double()
         return out.transpose(1, 2).to(query), None
@@ -255,21 +257,27 @@ def test_the_prefilled_cache_stays_as_it_is(llama) -> None:
         assert torch.equal(layer.keys, keys)
 
 
-def test_memory_of_the_prompt_is_freed(llama) -> None:
-    kept = []
-
-    def watch(module, args, output):
-        kept.extend(weakref.ref(layer.keys) for layer in output.past_key_values.layers)
-
-    hook = llama.model.register_forward_hook(watch)
+def test_memory_of_the_prompt_is_freed_with_the_first_token_after_it(llama) -> None:
+    whole, stored = 3 * 2 * (2 * 2 * N * 8 * 4), 3 * (2 * 2 * 4) * (2 * 8 * 4 + 4 + 4)  # layers, [b, kv, n, d], float32
     with compressed(llama, make_coreset("uniform", sinks=2), size=4) as handle, torch.no_grad():
         cache = llama(CONTEXT, use_cache=True).past_key_values
-        hook.remove()
+        kept = [weakref.ref(layer.keys) for layer in cache.layers]
+        assert (handle.context, handle.size, handle.bytes_before, handle.bytes_after) == (N, N, whole, whole)
+        llama(FOLLOWING[:, :1], past_key_values=cache)
         gc.collect()
         assert all(ref() is None for ref in kept)
         assert len(kept) == 3
-    assert handle.bytes_before == 3 * 2 * (2 * 2 * N * 8 * 4)  # layers, keys and values, [b, kv, n, d] in float32
-    assert handle.bytes_after == cache_bytes(cache) == 3 * (2 * 2 * 4) * (2 * 8 * 4 + 4 + 8)
+        assert (handle.context, handle.size, handle.bytes_before, handle.bytes_after) == (N, 4, whole, stored)
+    assert cache_bytes(cache) == stored + 3 * 2 * (2 * 2 * 1 * 8 * 4)
+
+
+def test_a_prompt_that_nobody_continues_is_compressed_when_the_context_is_left(llama) -> None:
+    with compressed(llama, make_coreset("uniform", sinks=2), size=4) as handle, torch.no_grad():
+        llama(FOLLOWING, use_cache=True)
+        llama(CONTEXT, use_cache=True)
+        cache = llama(CONTEXT, use_cache=True).past_key_values
+    assert (handle.prompts, handle.context, handle.size) == (3, N, 4)
+    assert all(layer.indices.shape == (2, 2, 4) for layer in cache.layers)
 
 
 def test_beams_carry_their_log_weights(llama) -> None:
@@ -288,7 +296,8 @@ def test_beams_carry_their_log_weights(llama) -> None:
     options = {"num_beams": 3, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
     with compressed(llama, construct, size=SIZE), torch.no_grad():
         out = llama.generate(prompt, attention_mask=ones, max_new_tokens=NEW, length_penalty=0.0, **options)
-        new = out.sequences[:, N:]
+    new = out.sequences[:, N:]
+    with torch.no_grad():
         first = llama(prompt, use_cache=False).logits[:, -1].log_softmax(-1)[0, new[0, 0]]
     later = losses(continuation(llama, compress(prefill(llama, prompt), construct, SIZE), new), new).sum()
     assert float(out.sequences_scores) == pytest.approx(float(first - later), abs=1e-3)
@@ -300,8 +309,8 @@ def test_beams_carry_their_log_weights(llama) -> None:
     assert held.get_seq_length() == N + NEW - 1 - 2
     with pytest.raises(ValueError, match="cannot remove 9 tokens: only 3 came after the coreset"):
         held.crop(-9)
-    with pytest.raises(ValueError, match="cannot be reset"):
-        held.reset()
+    held.reset()
+    assert held.get_seq_length() == 0
 
 
 def test_everything_is_put_back(llama) -> None:
@@ -311,21 +320,22 @@ def test_everything_is_put_back(llama) -> None:
     with pytest.raises(RuntimeError, match="mine"), compressed(llama, make_coreset("uniform"), size=4):
         raise RuntimeError("mine")
     above = pytest.raises(ValueError, match="size = 41 is above the 40 tokens of the context")
-    with above, compressed(llama, make_coreset("uniform"), size=N + 1):
+    with above, compressed(llama, make_coreset("uniform"), size=N + 1, short="refuse"):
         llama(CONTEXT, use_cache=True)
     found = (dict(llama.model._forward_hooks), dict(llama.model._forward_pre_hooks), llama.config._attn_implementation)
     assert found == hooks
     with torch.no_grad():
         assert torch.equal(llama(CONTEXT).logits, before)
-        with compressed(llama, make_coreset("uniform"), size=4):
-            assert torch.allclose(llama(CONTEXT, use_cache=False).logits, before, atol=1e-5)
 
 
 def test_coresets_are_read_nowhere_else(llama) -> None:
     with compressed(llama, make_coreset("uniform"), size=4) as handle, torch.no_grad():
         cache = llama(CONTEXT, use_cache=True).past_key_values
-    with pytest.raises(ValueError, match="run the model inside"):
-        llama(FOLLOWING, past_key_values=cache)
+    for implementation in ("sdpa", "eager"):
+        llama.set_attn_implementation(implementation)
+        with pytest.raises(ValueError, match="run the model inside"):
+            llama(FOLLOWING, past_key_values=cache)
+    llama.set_attn_implementation("sdpa")
     with compressed(llama, make_coreset("uniform"), size=4) as handle, torch.no_grad():
         llama(FOLLOWING, past_key_values=cache)  # a later context continues it
     assert handle.prompts == 0
@@ -355,60 +365,6 @@ def test_sizes_that_do_not_fit_the_context() -> None:
         Layout(0.01).tokens(8)
 
 
-def test_unsupported_models_are_refused(llama) -> None:
-    gemma = GEMMA | {"query_pre_attn_scalar": 8}
-    t5 = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    for model, message in (
-        (make_model("Gemma2", **gemma), "soft caps"),
-        (make_model("Bloom", n_head=4), "does not take another attention function"),
-        (transformers.T5ForConditionalGeneration(t5), "not a decoder alone"),
-    ):
-        with pytest.raises(ValueError, match=message), compressed(model, make_coreset("uniform"), size=4):
-            pytest.fail("entered")
-    twice = pytest.raises(ValueError, match="already runs on coresets")
-    with compressed(llama, make_coreset("uniform"), size=4):
-        with twice, compressed(llama, make_coreset("uniform"), size=4):
-            pytest.fail("entered")
-        with pytest.raises(ValueError, match="already runs on coresets"):
-            prefill(llama, CONTEXT)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"attention_mask": torch.ones_like(CONTEXT).index_fill(1, torch.tensor([0]), 0)},
-            "attention_mask holds zeros",
-        ),
-        ({"attention_mask": torch.ones(2, 1, N, N, dtype=torch.bool)}, "attention_mask must be"),
-        ({"softcap": 30.0}, r"layer 0 has attention other than a plain softmax \(softcap\)"),
-        ({"s_aux": torch.zeros(4)}, r"plain softmax \(s_aux\)"),
-    ],
-)
-def test_unsupported_calls_are_refused(llama, options, message) -> None:
-    with pytest.raises(ValueError, match=message), compressed(llama, make_coreset("uniform"), size=4):
-        llama(CONTEXT, use_cache=True, **options)
-
-
-def test_unsupported_caches_are_refused(models) -> None:
-    llama, gemma, construct = models["Llama"], models["Gemma3"], make_coreset("uniform")
-    static = StaticCache(config=llama.config, max_cache_len=64)
-    offloaded = DynamicCache(config=llama.config)
-    offloaded.offloading = True  # made so, it wants a GPU
-    filled = prefill(llama, CONTEXT).cache
-    caches = (static, "StaticCache cannot hold"), (offloaded, "an offloaded cache"), (filled, "already holds 40 tokens")
-    for cache, message in caches:
-        with pytest.raises(ValueError, match=message), compressed(llama, construct, size=4):
-            llama(CONTEXT, past_key_values=cache)
-    windowed = pytest.raises(ValueError, match="layer 0 slides a window over a cache that keeps everything")
-    with windowed, compressed(gemma, construct, size=4):
-        gemma(CONTEXT, past_key_values=DynamicCache())
-    with pytest.raises(ValueError, match="StaticCache cannot hold"), compressed(llama, construct, size=4):
-        llama.generate(
-            CONTEXT, attention_mask=torch.ones_like(CONTEXT), max_new_tokens=2, cache_implementation="static"
-        )
-
-
 def test_half_precision_models_are_compressed_in_single() -> None:
     model, spy = make_model("Llama").to(torch.bfloat16), Spy(model_units=True)
     with compressed(model, spy, size=SIZE):
@@ -418,7 +374,8 @@ def test_half_precision_models_are_compressed_in_single() -> None:
         cache = model(CONTEXT, use_cache=True).past_key_values
         logits = model(FOLLOWING, past_key_values=cache).logits
     assert logits.isfinite().all()
-    assert cache.layers[0].keys.dtype == cache.layers[0].log_weights.dtype == torch.bfloat16
+    assert cache.layers[0].keys.dtype == torch.bfloat16
+    assert cache.layers[0].log_weights.dtype == torch.float32
 
 
 def test_nan_in_a_layer_is_refused(llama) -> None:

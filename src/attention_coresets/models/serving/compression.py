@@ -1,65 +1,136 @@
-"""Turns a prefilled cache into coresets: one for each sample and KV head of the layers with full attention."""
+"""Compresses the layers of a cache: a coreset for each sample and KV head, each sample by its own tokens alone."""
 
-import math
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
-from attention_coresets.checks import not_negative
-from attention_coresets.coresets.base import Construction, check_is_construction, everything
+from attention_coresets.coresets.base import Construction, check_is_construction, check_sinks
 from attention_coresets.coresets.randomness import seed_of
-from attention_coresets.models.heads import normalised
-from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, branch
+from attention_coresets.models.rotary import check_movable, move
+from attention_coresets.models.serving.attention import Decoder
+from attention_coresets.models.serving.heads import Heads
+from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, Plan, branch
+from attention_coresets.models.serving.layout import Layout
 from attention_coresets.models.serving.prefill import Prefilled
+from attention_coresets.models.serving.ragged import Ragged
+
+_AT_LEAST = 32  # later tokens, however small the size, before a cache under a held budget is compressed again
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How many tokens to keep of a context.
+@dataclass(eq=False)
+class Compression(Plan):
+    """Compresses the layers of caches with a construction, each when it asks; parameters as in `compress`.
 
-    Parameters
-    ----------
-    size : int or float
-        Tokens kept in each KV head in all, or their share of the context, strictly between 0 and 1.
-    keep_recent : int
-        How many of these are the last tokens of the context, kept as they are. The coreset is of the tokens before
-        them.
-
-    Raises
-    ------
-    ValueError
-        For a size or keep_recent that fits no context.
+    asked: of how many last positions before the `keep_recent` ones to keep the queries.
+    hold: compress again whenever a sample stores twice its size, and at least 32 tokens more than its size.
+    open: False once no layer is to be compressed any more.
     """
 
-    size: int | float
-    keep_recent: int = 0
+    construct: Construction
+    layout: Layout
+    rho: float
+    seed: int
+    decoder: Decoder
+    asked: int = 0
+    dtype: torch.dtype | None = None
+    hold: bool = False
+    open: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, float) and not 0 < self.size < 1:
-            raise ValueError(f"size = {self.size} must be a share between 0 and 1, or a whole number of tokens")
-        if self.size < 1 and isinstance(self.size, int):
-            raise ValueError(f"size must be at least 1 token, got {self.size}")
-        not_negative(keep_recent=self.keep_recent)
-        if isinstance(self.size, int):
-            self._leaves_room(self.size)
+        check_is_construction(self.construct)
+        if not isinstance(self.layout.size, float):
+            check_sinks(self.construct.sinks, self.layout.size - self.layout.keep_recent)
+        if self.construct.needs_queries and self.construct.moved:
+            check_movable(self.decoder)
 
-    def tokens(self, context: int) -> int:
-        """Returns the size for this context; ValueError where it does not fit."""
-        size = round(self.size * context) if isinstance(self.size, float) else self.size
-        if size < 1:
-            raise ValueError(f"size = {self.size} of {context} tokens keeps none; ask for a larger share")
-        if size > context:
-            raise ValueError(f"size = {size} is above the {context} tokens of the context; ask for at most {context}")
-        self._leaves_room(size)
-        return size
+    def __deepcopy__(self, memo: dict) -> "Compression":
+        return self
 
-    def _leaves_room(self, size: int) -> None:
-        if self.keep_recent >= size:
-            raise ValueError(f"keep_recent = {self.keep_recent} must be below size = {size}; keep fewer recent tokens")
+    def wanted(self, layer: CoresetLayer) -> int:
+        """Returns of how many last positions the layer is to keep the queries."""
+        needed = self.construct.needs_queries and (layer.fresh or self.hold)
+        return self.asked + self.layout.keep_recent if needed else 0
+
+    def due(self, layer: CoresetLayer) -> bool:
+        """Tells whether the layer stores more than it may."""
+        return bool(self._due(layer))
+
+    def _due(self, layer: CoresetLayer) -> dict[int, int]:
+        """Returns the samples to compress, with their sizes."""
+        if not (layer.fresh or self.hold):
+            return {}
+        samples = range(layer.samples)
+        stored = [layer.stored(sample) for sample in samples]
+        sizes = [self.layout.tokens(layer.read(sample), self.construct.sinks) for sample in samples]
+        slack = [0 if layer.fresh else max(size, _AT_LEAST) for size in sizes]
+        over = {b: sizes[b] for b in samples if stored[b] > sizes[b] and stored[b] >= sizes[b] + slack[b]}
+        over = {b: size for b, size in over.items() if layer.fresh or self._knows_queries(layer, b)}
+        if over and layer.cores is None:  # the other samples are kept whole, in cores of their own
+            return {sample: over.get(sample, stored[sample]) for sample in samples}
+        return over
+
+    def _knows_queries(self, layer: CoresetLayer, sample: int) -> bool:
+        known = 0 if layer.asked is None else int(layer.asked.count[sample].sum())
+        return not self.construct.needs_queries or known > self.layout.keep_recent
+
+    @torch.no_grad()
+    def compress(self, layer: CoresetLayer) -> None:
+        """Compresses the samples that are due; those that keep equally many of equally many tokens go together."""
+        try:
+            self._compress(layer)
+        except ValueError as error:
+            raise ValueError(f"layer {layer.index}: {error}") from error
+
+    def _compress(self, layer: CoresetLayer) -> None:
+        due, alike = self._due(layer), defaultdict(list)
+        for sample, size in due.items():
+            stored = layer.stored(sample)
+            queries = self._queries(layer, sample) if size < stored else None
+            alike[size, stored, None if queries is None else queries.shape].append((sample, queries))
+        cores: list[Any] = list(layer.cores or [None] * layer.samples)
+        with torch.autocast(layer.device.type, enabled=False):
+            for (size, *_), samples in alike.items():
+                for sample, core in self._cores(layer, dict(samples), size):
+                    cores[sample] = core
+        moved, compressed = torch.zeros(2, len(cores), dtype=torch.bool, device=layer.device)
+        moved[list(due)] = True
+        compressed[[sample for sample, size in due.items() if size < layer.stored(sample)]] = True
+        layer.replace(cores, moved, compressed)
+
+    def _queries(self, layer: CoresetLayer, sample: int) -> Float[Tensor, "kv group c d"] | None:
+        """Returns what a construction that needs queries gets of a sample's; None for one that does not."""
+        if not self.construct.needs_queries:
+            return None
+        known = None
+        if layer.asked is not None:
+            last = self.asked + self.layout.keep_recent
+            known = layer.asked.of(sample).unflatten(0, (layer.heads, -1))[..., -last:, :]
+            if self.construct.moved:
+                known = move(self.decoder, known, known.shape[-2], layer.index)
+            else:  # each then sees only tokens that the coreset is made of
+                known = known[..., : max(0, known.shape[-2] - self.layout.keep_recent), :]
+        if known is None or not known.shape[-2]:
+            raise ValueError(
+                "the construction needs queries of positions before the recent tokens; "
+                f"prefill with calibration above keep_recent = {self.layout.keep_recent}"
+            )
+        return known
+
+    def _cores(self, layer: CoresetLayer, samples: dict[int, Tensor | None], size: int) -> Iterator[tuple[int, Ragged]]:
+        """Yields the core of each of these samples, which store equally many tokens a head."""
+        heads, queries = Heads.of(layer, list(samples)), [q for q in samples.values() if q is not None]
+        drawn = generators(self.seed, layer.index, heads.keys.shape[:2])
+        asked = torch.stack(queries) if queries else None
+        coreset = heads.coreset(self.construct, size, self.layout.keep_recent, self.rho, drawn, asked, self.dtype)
+        for row, sample in enumerate(samples):
+            each = [coreset[row, head] for head in range(heads.keys.shape[1])]
+            yield sample, Ragged.of(heads.keys[row], heads.values[row], each, heads.places[row], layer.read(sample))
 
 
 @torch.no_grad()
@@ -71,7 +142,7 @@ def compress(
     rho: float = 4.0,
     seed: int | torch.Generator = 0,
     dtype: torch.dtype | None = None,
-    in_place: bool = False,
+    short: str = "refuse",
 ) -> ModelCache:
     """Replaces the cache of each layer with full attention by a coreset of it, for each sample and KV head.
 
@@ -86,22 +157,23 @@ def compress(
     right after the context. Otherwise it gets them as they were asked, without those of the `keep_recent` last
     positions: each then sees only tokens that the coreset is made of.
 
+    A sample of a padded batch is compressed by its own tokens, as if it had been alone.
+
     Parameters
     ----------
     prefilled : Prefilled
+        Stays as it is.
     construct : Construction
-        Called a layer at a time, with heads ``[b, kv]``.
-    size, keep_recent : int or float, int
+        Called a layer at a time, with heads ``[b, kv]`` of the samples of one length.
+    size, keep_recent, short : int or float, int, str
         As in `Layout`.
     rho : float
         Radius of the ball of queries, in normalised units.
     seed : int or torch.Generator
-        Each sample, layer and head draws its own random numbers from it, so that a sample is the same in any batch. A
-        generator draws the seed.
+        Each layer and head draws its own random numbers from it, so that a sample is the same in any batch. A generator
+        draws the seed.
     dtype : torch.dtype, optional
         What constructions compute in. None: the cache's, and at least float32.
-    in_place : bool
-        Replace the layers of the prefilled cache. False leaves it as it is.
 
     Returns
     -------
@@ -113,81 +185,26 @@ def compress(
     ValueError
         For sizes that do not fit, queries that are missing, NaN or Inf in a layer, or what the construction refuses.
     """
-    check_is_construction(construct)
-    tokens = Layout(size, keep_recent).tokens(prefilled.context)
-    if isinstance(seed, torch.Generator):
-        seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
-    cache = prefilled.cache if in_place else branch(prefilled.cache)
+    layout = Layout(size, keep_recent, short)
+    plan = Compression(construct, layout, rho, drawn_seed(seed), prefilled.decoder, dtype=dtype)
+    plan.asked = max(0, prefilled.calibration - keep_recent)
+    layout.tokens(prefilled.context)
+    cache = branch(prefilled.cache)
     for index in prefilled.layers:
-        keys, values = cache.layers[index].keys, cache.layers[index].values
-        try:
-            whole = tokens == prefilled.context
-            asked = None if whole else _queries(prefilled, index, construct, keep_recent)
-            heads = _Heads(keys, values, asked, keep_recent, dtype)
-            coreset = heads.coreset(construct, tokens, rho, generators(seed, index, keys.shape[:2]))
-        except ValueError as error:
-            raise ValueError(f"layer {index}: {error}") from error
-        cache.layers[index] = _stored(keys, values, coreset)
+        layer = cache.layers[index]
+        layer.plan, layer.asked, layer.still = plan, prefilled.recorded(index), False
+        layer.settle()
+        layer.plan, layer.asked = None, None
     return cache
 
 
+def drawn_seed(seed: int | torch.Generator) -> int:
+    """Returns the seed, or draws one from a generator."""
+    if isinstance(seed, torch.Generator):
+        return int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    return seed
+
+
 def generators(seed: int, layer: int, heads: torch.Size) -> list[torch.Generator]:
-    """Makes a generator a sample and head, sample after sample: a function of seed, layer, sample and head."""
-    return [torch.Generator().manual_seed(seed_of(seed, layer, *place)) for place in np.ndindex(*heads)]
-
-
-def _queries(prefilled: Prefilled, layer: int, construct: Construction, keep_recent: int) -> Tensor | None:
-    """Returns what a construction that needs queries gets of them; None for one that does not."""
-    if not construct.needs_queries:
-        return None
-    queries = (
-        prefilled.moved(layer) if construct.moved else prefilled.asked(layer, before=prefilled.context - keep_recent)
-    )
-    if queries is None:
-        raise ValueError(
-            "the construction needs queries of positions before the recent tokens; "
-            f"prefill with calibration above keep_recent = {keep_recent}"
-        )
-    return queries
-
-
-@dataclass(frozen=True)
-class _Heads:
-    """The cache of one layer, [b, kv, n, d], and queries of its KV heads where the construction needs them."""
-
-    keys: Tensor
-    values: Tensor
-    queries: Tensor | None
-    keep_recent: int
-    dtype: torch.dtype | None
-
-    def coreset(self, construct: Construction, size: int, rho: float, generator: list[torch.Generator]) -> Coreset:
-        """Picks `size` tokens a sample and head: the construction's, then the last `keep_recent` with log-weight 0."""
-        dtype = self.dtype or torch.promote_types(self.keys.dtype, torch.float32)
-        whole = Cache(self.keys.to(dtype), self.values.to(dtype))
-        if size == whole.n:
-            return everything(whole)
-        old = whole.n - self.keep_recent
-        cache = Cache(whole.keys[..., :old, :], whole.values[..., :old, :])
-        extra = {} if self.queries is None else {"queries": self.queries.to(dtype)}
-        if not construct.in_model_units:
-            cache = Cache(normalised(cache.keys)[0], normalised(cache.values)[0])
-        coreset = construct(cache, size=size - self.keep_recent, rho=rho, generator=generator, **extra)
-        if coreset.log_weights is None and not construct.evicts:
-            each = math.log(old / coreset.size)  # of equal weights, each kept token stands for so many
-            coreset = Coreset(coreset.indices, torch.full_like(coreset.indices, each, dtype=dtype))
-        return self._with_recent(coreset, old)
-
-    def _with_recent(self, coreset: Coreset, old: int) -> Coreset:
-        recent = torch.arange(old, old + self.keep_recent, device=coreset.indices.device)
-        indices = torch.cat([coreset.indices, recent.expand(*coreset.indices.shape[:-1], -1)], dim=-1)
-        weights = coreset.log_weights
-        return Coreset(indices, None if weights is None else torch.nn.functional.pad(weights, (0, self.keep_recent)))
-
-
-def _stored(keys: Float[Tensor, "b kv n d"], values: Float[Tensor, "b kv n dv"], coreset: Coreset) -> CoresetLayer:
-    """Makes the layer that holds these tokens alone, in tensors of their own."""
-    kept = coreset.indices.unsqueeze(-1)
-    k, v = (x.gather(-2, kept.expand(*coreset.indices.shape, x.shape[-1])) for x in (keys, values))
-    weights = None if coreset.log_weights is None else coreset.log_weights.to(keys.dtype)
-    return CoresetLayer(k, v, coreset.indices, weights, keys.shape[-2])
+    """Makes a generator a sample and head: a function of seed, layer and head, whatever the sample's batch."""
+    return [torch.Generator().manual_seed(seed_of(seed, layer, 0, head)) for _, head in np.ndindex(*heads)]

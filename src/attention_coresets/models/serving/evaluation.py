@@ -6,15 +6,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.serving.layer import ModelCache, branch
-from attention_coresets.models.serving.running import Run, running
+from attention_coresets.models.serving.attention import attending, decoder_of
+from attention_coresets.models.serving.layer import ModelCache, branch, coreset_layers
+from attention_coresets.models.serving.prefill import padded
 
 
 @torch.no_grad()
 def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c vocabulary"]:
     """Computes log-probabilities after each of these tokens, which follow the cache's; the cache is left as it is.
 
-    One forward reads all c tokens, teacher-forced, which gives the same as one token after the other.
+    One forward reads all c tokens, teacher-forced, which gives the same as one token after the other. A prompt that the
+    cache may still be reading is over: it is compressed first. Padding on the left of the prompt is known to the cache.
 
     Parameters
     ----------
@@ -31,11 +33,22 @@ def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Ten
     Raises
     ------
     ValueError
-        For a model that is not supported or that already runs on coresets.
+        For a model that is not supported.
     """
-    with running(model, Run()):
-        logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True).logits
+    for layer in coreset_layers(cache):
+        layer.settle()
+    with attending(decoder_of(model)):
+        logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True, **_padding(cache, ids)).logits
     return logits.float().log_softmax(dim=-1)
+
+
+def _padding(cache: ModelCache, ids: Int[Tensor, "b c"]) -> dict[str, Tensor]:
+    known = coreset_layers(cache)
+    missing = [known[0].get_seq_length() - known[0].read(b) for b in range(known[0].samples)] if known else []
+    if not any(missing):
+        return {}
+    columns = torch.arange(known[0].get_seq_length() + ids.shape[1], device=ids.device)
+    return padded((columns >= ids.new_tensor(missing)[:, None]).long(), last=ids.shape[1])
 
 
 def losses(log_probabilities: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c-1"]:

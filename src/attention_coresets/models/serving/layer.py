@@ -1,116 +1,403 @@
-"""Holds the cache of one attention layer: a coreset for each sample and KV head, and the tokens that came after it."""
+"""The cache of one attention layer on coresets: what is kept of each sample, and the tokens that came later.
+
+All state of a running model is here, in the cache that belongs to one conversation. Threads, copies of the model and
+contexts within each other therefore share nothing.
+"""
 
 import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+from attention_coresets.models.serving.asked import Asked
+from attention_coresets.models.serving.ragged import Ragged
 
 ModelCache = Any  # a Cache of transformers: what its layers have differs by kind
+eager: Any = torch.compiler.disable  # for what torch.compile is to leave alone
+_ROLLBACK = 64  # queries kept beyond those asked for, so that rejected candidates can be taken back
 
 
-class CoresetLayer(DynamicLayer):
-    """A cache's layer that stores `size` tokens of a context of n, then new tokens, appended as in any other layer.
+class Plan(ABC):
+    """What a layer asks whoever compresses it; `compression.Compression` is one.
 
-    It reports the length n + new, so that positions go on as if nothing had been dropped. Its mask counts the stored
-    tokens as the last ones before the new, so that causality holds for one or many new tokens at once. Only attention
-    that adds the log-weights may read it: `update` raises ValueError outside such a run (`compressed`, `continuation`).
+    open: False once no layer is to be compressed any more.
+    """
+
+    open: bool = True
+
+    @abstractmethod
+    def wanted(self, layer: "CoresetLayer") -> int:
+        """Returns of how many last positions the layer is to keep the queries."""
+
+    @abstractmethod
+    def due(self, layer: "CoresetLayer") -> bool:
+        """Tells whether the layer stores more than it may."""
+
+    @abstractmethod
+    def compress(self, layer: "CoresetLayer") -> None:
+        """Replaces what the layer stores of the samples that are due."""
+
+
+@dataclass
+class Report:
+    """What became of one cache's prompt.
 
     Parameters
     ----------
-    keys, values : Float[Tensor, "b kv m d"], Float[Tensor, "b kv m dv"]
-        Of the stored tokens, m = size at first.
-    indices : Int[Tensor, "b kv m"]
-        Their places in the context.
-    log_weights : Float[Tensor, "b kv m"], optional
-        What attention adds to their logits. None: all zero.
+    bytes_before, bytes_after : int
+        Memory of the layers that coresets replace, when the prompt was read and after.
     context : int
-        n.
+        Tokens of the prompt, of the longest sample.
+    size : int
+        Tokens kept in each KV head, of the sample that keeps most.
     """
 
-    def __init__(
-        self,
-        keys: Float[Tensor, "b kv m d"],
-        values: Float[Tensor, "b kv m dv"],
-        indices: Int[Tensor, "b kv m"],
-        log_weights: Float[Tensor, "b kv m"] | None,
-        context: int,
-    ) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys: Tensor = keys
-        self.values: Tensor = values
-        self.indices, self.log_weights, self.context = indices, log_weights, context
-        self.open = False
+    bytes_before: int = 0
+    bytes_after: int = 0
+    context: int = 0
+    size: int = 0
+
+
+class Held:
+    """Stands where attention expects keys or values: it knows the new ones, and the layer that has the others.
+
+    Attention that does not know coresets would leave out what they keep. Whatever it does with this raises ValueError,
+    and nothing has been appended then.
+    """
+
+    def __init__(self, layer: "CoresetLayer", new: Tensor) -> None:
+        self.layer, self.new, self.shape, self.dtype, self.device = layer, new, new.shape, new.dtype, new.device
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Held)]
+        raise found[0].refusal() if found else ValueError(f"{func} of several tensors in place of keys or values")
+
+    def __getitem__(self, _) -> None:
+        raise self.refusal()
+
+    def __getattr__(self, name: str) -> None:
+        raise AttributeError(name) if name.startswith("__") else self.refusal()
+
+    def refusal(self) -> ValueError:
+        if self.layer.watched:
+            return ValueError(
+                f"layer {self.layer.index} changes keys or values after its cache has them, as latent and differential "
+                "attention do; a coreset would not be of what it attends to: run the model outside the context"
+            )
+        return ValueError(
+            "this cache holds coresets with log-weights, which usual attention leaves out; "
+            "run the model inside `with compressed(model, ...)`"
+        )
+
+
+class CoresetLayer(CacheLayerMixin):
+    """A layer that reads a prompt as any other does, and keeps coresets of it once it is read.
+
+    It reports the logical length, all tokens kept or not, so that positions go on as if nothing had been dropped. Its
+    mask is that of the later tokens, those after the last compression.
+
+    A prompt is over when one token comes alone (the answer has begun), when `crop` takes candidates back, or when
+    `settle` is called. Until then chunks of any number of tokens belong to it. Then its plan compresses it, before the
+    next token is appended.
+
+    Parameters
+    ----------
+    index : int
+        Which layer of the model.
+    plan : Plan, optional
+        Who compresses it. None: it stays as it is, and later tokens are kept.
+    calibration : int, optional
+        Of how many last positions to keep the queries beside what the plan wants. None: padding is not noted either.
+    """
+
+    is_sliding = False
+    supports_early_init = False
+
+    def __init__(self, index: int, plan: Plan | None = None, calibration: int | None = None) -> None:
+        self.index, self.plan, self.calibration = index, plan, calibration
+        self.report = Report()  # shared by the layers of a cache
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything: the layer is as new."""
+        self.is_initialized = False
+        self.cores: list[Ragged] | None = None  # one a sample; None: all tokens are among the later ones
+        self.context = 0  # columns of the text that the cores stand for, padding too
+        self.later: tuple[Tensor, ...] = ()  # keys and values [b, kv, t, d]
+        self.real: Bool[Tensor, "b t"] | None = None  # which later tokens count in each sample; None: all
+        self.asked: Asked | None = None
+        self.reading = True  # the last tokens were of a prompt that may not be over
+        self.noted = 0  # bytes in the report
+        self.prompted = False  # the next token belongs to a prompt, even if it comes alone
+        self.fresh = True  # no prompt has been over yet
+        self.still = False  # no later context is to compress it
+
+    # What transformers asks of a layer.
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.later = key_states[..., :0, :], value_states[..., :0, :]
+        self.is_initialized = True
+
+    @eager
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Any, Any]:
+        """Compresses what is due, and returns what `attention` appends; appends itself where nothing is to be known."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        answering = key_states.shape[-2] == 1 and not self.prompted
+        if self.get_seq_length() and (answering or not self.reading):
+            self.settle()
+        if self.cores is None and not self.watched:
+            self.append(key_states, value_states)
+            return self.later[0], self.later[1]
+        return Held(self, key_states), Held(self, value_states)
+
+    def append(self, keys: Float[Tensor, "b kv q d"], values: Float[Tensor, "b kv q dv"]) -> None:
+        """Adds new tokens, all of which count until `see` says otherwise."""
+        tokens = keys.shape[-2]
+        self.reading = tokens > 1 or self.prompted or self.get_seq_length() == 0
+        self.later = tuple(torch.cat(pair, dim=-2) for pair in zip(self.later, (keys, values), strict=True))
+        if self.real is not None:
+            self.real = torch.nn.functional.pad(self.real, (0, tokens), value=True)
+
+    def get_seq_length(self) -> int:
+        """Returns the logical length: all tokens, kept or not."""
+        return self.context + self.count
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Returns the number of later tokens and the place of the first: coresets need no mask."""
+        return self.count + query_length, self.context
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Takes the last tokens back; a prompt is over then. ValueError where that would cut into a coreset."""
+        removed = abs(tokens_to_remove)
+        if removed > self.count:
+            raise ValueError(f"cannot remove {removed} tokens: only {self.count} came after the coreset")
+        if removed:
+            self.later = tuple(x[..., :-removed, :] for x in self.later)
+            self.real = None if self.real is None else self.real[:, :-removed]
+            self.asked = None if self.asked is None else self.asked.without_last(removed)
+        if self.reading and self.fresh:
+            self.settle()
+        self.reading = False
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.batch_select_indices(torch.arange(self.samples).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if not self.is_initialized:
+            return
+        self.later = tuple(x[indices.to(x.device)] for x in self.later)
+        self.real = None if self.real is None else self.real[indices.to(self.real.device)]
+        self.asked = None if self.asked is None else self.asked.select(indices.to(self.device))
+        if self.cores is not None:
+            self.cores = [self.cores[sample] for sample in torch.arange(len(self.cores))[indices.cpu()].tolist()]
+
+    # What attention and the plan ask.
+
+    @property
+    def count(self) -> int:
+        """Returns the number of later tokens."""
+        return self.later[0].shape[-2] if self.later else 0
+
+    @property
+    def samples(self) -> int:
+        return self.later[0].shape[0] if self.later else 0
+
+    @property
+    def heads(self) -> int:
+        """Returns the number of KV heads."""
+        return self.later[0].shape[1] if self.later else 0
+
+    def stored(self, sample: int) -> int:
+        """Returns how many tokens are stored of a sample, in the head that keeps most."""
+        kept = 0 if self.cores is None else max(self.cores[sample].sizes)
+        return kept + (self.count if self.real is None else int(self.real[sample].sum()))
+
+    def read(self, sample: int) -> int:
+        """Returns how many tokens of a sample were read, kept or not, padding aside."""
+        later = self.count if self.real is None else int(self.real[sample].sum())
+        return later + (0 if self.cores is None else self.cores[sample].context)
+
+    @property
+    def most(self) -> int:
+        return max((self.stored(sample) for sample in range(self.samples)), default=0)
+
+    @property
+    def bytes(self) -> int:
+        """Returns the memory of what is stored, the queries kept for the next compression aside."""
+        return storage_bytes(self.tensors())
+
+    @property
+    def active(self) -> Plan | None:
+        """Returns the plan, if it is open."""
+        return self.plan if self.plan is not None and self.plan.open else None
+
+    @property
+    def watched(self) -> bool:
+        """Tells whether attention must hand over its queries or its mask."""
+        return self.active is not None or self.calibration is not None
+
+    def settle(self) -> None:
+        """Says that what was read so far is whole: the plan, if any, compresses what is due."""
+        plan = self.active
+        if plan is None or not self.is_initialized:
+            return
+        if self.fresh or plan.due(self):
+            before, context = self.bytes, self.most
+            if plan.due(self):
+                plan.compress(self)
+            self._note(before, context)
+        self.reading = self.fresh = False
+
+    def _note(self, before: int, context: int) -> None:
+        if self.fresh:
+            self.report.context = context
+            self.report.bytes_before += before
+        self.report.size = self.most if self.cores is None else max(max(core.sizes) for core in self.cores)
+        self.report.bytes_after += self.bytes - self.noted
+        self.noted = self.bytes
+
+    def see(self, columns: Bool[Tensor, "b t"]) -> None:
+        """Notes which of the later tokens are no padding."""
+        if self.real is not None:
+            columns = columns & self.real
+        self.real = None if bool(columns.all()) else columns
+
+    def ask(self, queries: Float[Tensor, "b heads q d"]) -> None:
+        """Keeps the queries of the last positions, where they are wanted."""
+        plan = self.active
+        wanted = max(self.calibration or 0, 0 if plan is None else plan.wanted(self))
+        if wanted:
+            b, _, new, _ = queries.shape
+            real = torch.ones(b, new, dtype=torch.bool, device=queries.device)
+            asked = Asked(queries.detach(), real if self.real is None else self.real[:, -new:])
+            self.asked = asked if self.asked is None else self.asked.then(*vars(asked).values(), wanted + _ROLLBACK)
+
+    def replace(self, cores: list[Ragged], moved: Bool[Tensor, "b"], compressed: Bool[Tensor, "b"]) -> None:
+        """Takes cores in place of the later tokens of the samples that moved; leading columns without any token go.
+
+        What was asked before counts no more for samples that were compressed.
+        """
+        self.cores, self.asked = cores, None if self.asked is None else self.asked.silenced(compressed)
+        left = torch.ones_like(self.later[0][:, 0, :, 0], dtype=torch.bool) if self.real is None else self.real
+        left = left & ~moved[:, None]
+        some = left.any(dim=0)
+        gone = int(some.to(torch.uint8).argmax()) if bool(some.any()) else self.count
+        self.context += gone
+        # copies, so that the memory of what is gone is freed
+        self.later = tuple(x[..., gone:, :].clone() for x in self.later)
+        left = left[:, gone:]
+        self.real = None if bool(left.all()) else left
+
+    # What readers of a cache ask.
+
+    def even(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Returns keys, values ``[b, kv, m, d]``, places and log-weights ``[b, kv, m]`` of coresets of one size.
+
+        Raises ValueError where heads keep different numbers of tokens; `cores` has each sample's then.
+        """
+        sizes = {size for core in self.cores or [] for size in core.sizes}
+        if self.cores is None or len(sizes) != 1:
+            kept = f"{min(sizes)} to {max(sizes)} tokens" if sizes else "no coresets"
+            raise ValueError(f"layer {self.index} keeps {kept} a head, no rectangle; read `cores`, sample by sample")
+        keys, values, weights = zip(*(core.even() for core in self.cores), strict=True)
+        indices = torch.stack([core.indices.unflatten(0, (len(core.sizes), -1)) for core in self.cores])
+        known = [w for w in weights if w is not None]
+        filled = [torch.zeros_like(known[0]) if w is None else w for w in weights] if known else None
+        return torch.stack(keys), torch.stack(values), indices, None if filled is None else torch.stack(filled)
+
+    @property
+    def keys(self) -> Float[Tensor, "b kv m d"] | None:
+        """Returns all stored keys, where that is a rectangle."""
+        return self._stored(0)
+
+    @property
+    def values(self) -> Float[Tensor, "b kv m dv"] | None:
+        return self._stored(1)
 
     @property
     def size(self) -> int:
-        """Returns how many tokens of the context are stored in each sample and KV head."""
-        return self.indices.shape[-1]
+        """Returns how many tokens each head keeps in its coreset, where they are alike."""
+        return self.even()[2].shape[-1]
 
-    def bias(self, length: int) -> Float[Tensor, "b kv 1 length"] | None:
-        """Returns what attention adds to the logits of stored and new tokens, `length` in all: 0 for the new ones."""
-        if self.log_weights is None:
-            return None
-        return torch.nn.functional.pad(self.log_weights, (0, length - self.size)).unsqueeze(-2)
+    @property
+    def indices(self) -> Int[Tensor, "b kv m"]:
+        return self.even()[2]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """Appends as `DynamicLayer.update`; ValueError where attention would leave the log-weights out."""
-        if not self.open:
-            raise ValueError(
-                "this cache holds coresets with log-weights, which usual attention leaves out; "
-                "run the model inside `with compressed(model, ...)`"
-            )
-        return super().update(key_states, value_states, *args, **kwargs)
+    @property
+    def log_weights(self) -> Float[Tensor, "b kv m"] | None:
+        return self.even()[3]
 
-    def get_seq_length(self) -> int:
-        """Returns the logical length: all tokens of the context, kept or not, and the new ones."""
-        return self.context - self.size + self.keys.shape[-2]
+    def _stored(self, part: int) -> Tensor | None:
+        if self.cores is None:
+            return self.later[part] if self.later else None
+        keys, values, *_ = self.even()
+        return torch.cat([(keys, values)[part], self.later[part]], dim=-2)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Returns (number of keys, logical place of the first): the mask's last keys are the new tokens."""
-        return self.keys.shape[-2] + query_length, self.context - self.size
+    def tensors(self) -> Iterator[Tensor]:
+        """Yields what is stored, the queries kept for the next compression aside."""
+        yield from self.later
+        if self.real is not None:
+            yield self.real
+        for core in self.cores or []:
+            yield from (x for x in vars(core).values() if isinstance(x, Tensor))
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Removes new tokens, as `DynamicLayer.crop`; ValueError where that would cut into the coreset."""
-        new = self.keys.shape[-2] - self.size
-        if abs(tokens_to_remove) > new:
-            raise ValueError(f"cannot remove {abs(tokens_to_remove)} tokens: only {new} came after the coreset")
-        super().crop(tokens_to_remove)
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"plan": None}  # a pickled cache goes on in a context of its own
 
-    def reset(self) -> None:
-        raise ValueError("a layer that holds a coreset cannot be reset; start a new cache instead")
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx.to(self.keys.device))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self.indices = self.indices.repeat_interleave(repeats, dim=0)
-        if self.log_weights is not None:
-            self.log_weights = self.log_weights.repeat_interleave(repeats, dim=0)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self.indices = self.indices[indices]
-        if self.log_weights is not None:
-            self.log_weights = self.log_weights[indices]
+    def __deepcopy__(self, memo: dict) -> "CoresetLayer":
+        twin = copy.copy(self)
+        vars(twin).update(copy.deepcopy({k: v for k, v in vars(self).items() if k != "plan"}, memo))
+        twin.plan = self.plan  # whoever compresses this one compresses its copy
+        return twin
 
 
 def branch(cache: ModelCache) -> ModelCache:
     """Makes a cache that can be extended without a trace in this one: layers of its own, the same tensors.
 
-    Holds for layers that grow by making new tensors, as the dynamic ones and `CoresetLayer` do.
+    Layers of another kind, which change their tensors in place, are copied. The branch is not compressed any further.
     """
     twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    twin.layers = [_twin(layer) for layer in cache.layers]
     return twin
+
+
+def _twin(layer: Any) -> Any:
+    if not isinstance(layer, DynamicLayer | CoresetLayer):
+        return copy.deepcopy(layer)  # states that are overwritten in place
+    twin = copy.copy(layer)
+    if isinstance(twin, CoresetLayer):
+        twin.plan = twin.calibration = twin.asked = None
+        twin.report, twin.still = Report(), True
+    return twin
+
+
+def coreset_layers(cache: ModelCache | None) -> list[CoresetLayer]:
+    """Returns the layers of the cache that hold or will hold coresets."""
+    return [] if cache is None else [layer for layer in cache.layers if isinstance(layer, CoresetLayer)]
 
 
 def cache_bytes(cache: ModelCache) -> int:
     """Measures the bytes that the cache's tensors keep alive: whole storages, of views too, each once."""
-    tensors = [x for layer in cache.layers for x in vars(layer).values() if isinstance(x, Tensor)]
-    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
-    return sum(storages.values())
+    parts = (x.tensors() if isinstance(x, CoresetLayer) else vars(x).values() for x in cache.layers)
+    return storage_bytes(x for part in parts for x in part)
+
+
+def storage_bytes(values: Iterable[Any]) -> int:
+    """Measures the storages of the tensors among these values, each once."""
+    storages = [x.untyped_storage() for x in values if isinstance(x, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.rotary import move
-from attention_coresets.models.serving.layer import ModelCache
-from attention_coresets.models.serving.running import Decoder, Run, check_layers, decoder_of, running
+from attention_coresets.models.serving.adoption import adopt, new_cache
+from attention_coresets.models.serving.asked import Asked
+from attention_coresets.models.serving.attention import Decoder, attending, decoder_of
+from attention_coresets.models.serving.layer import ModelCache, coreset_layers
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Prefilled:
     ----------
     cache : ModelCache
     context : int
-        Tokens of the context.
+        Tokens of the context, padding too.
     layers : tuple[int, ...]
         The layers with full attention.
     queries : Mapping[int, Float[Tensor, "b kv group c d"]]
@@ -36,20 +37,30 @@ class Prefilled:
     queries: Mapping[int, Float[Tensor, "b kv group c d"]]
     decoder: Decoder
 
-    def asked(self, layer: int, before: int) -> Float[Tensor, "b kv group c d"] | None:
-        """Returns the queries of a layer at positions before this one, by which the tokens before it may be judged."""
-        queries = self.queries.get(layer)
-        count = 0 if queries is None else queries.shape[-2] - (self.context - before)
-        return None if queries is None or count < 1 else queries[..., :count, :]
+    @property
+    def calibration(self) -> int:
+        """Returns the number of positions whose queries were kept."""
+        return next((queries.shape[-2] for queries in self.queries.values()), 0)
 
-    def moved(self, layer: int) -> Float[Tensor, "b kv group c d"] | None:
-        """Returns all queries of a layer as if asked right after the context, all of which they see (rotary.py)."""
-        queries = self.queries.get(layer)
-        return None if queries is None else move(self.decoder, queries, queries.shape[-2], layer)
+    def recorded(self, layer: int) -> Asked | None:
+        """Returns the queries of a layer by query head, as the model computes them."""
+        if layer not in self.queries:
+            return None
+        queries, real = self.queries[layer].flatten(1, 2), self.cache.layers[layer].real
+        every = torch.ones(queries.shape[0], queries.shape[2], dtype=torch.bool, device=queries.device)
+        return Asked(queries, every if real is None else real[:, -queries.shape[2] :])
+
+
+def padded(attention_mask: Int[Tensor, "b n"], last: int | None = None) -> dict[str, Tensor]:
+    """Returns what a forward over the `last` tokens of a padded batch needs: mask, and positions without padding."""
+    places = (attention_mask.cumsum(-1) - 1).clamp_min(0)
+    return {"attention_mask": attention_mask, "position_ids": places if last is None else places[:, -last:]}
 
 
 @torch.no_grad()
-def prefill(model, ids: Int[Tensor, "b n"], calibration: int = 512) -> Prefilled:
+def prefill(
+    model, ids: Int[Tensor, "b n"], calibration: int = 512, attention_mask: Int[Tensor, "b n"] | None = None
+) -> Prefilled:
     """Runs the decoder over the context, and keeps its cache and the queries of its last positions.
 
     No tokens x vocabulary logits are built.
@@ -60,6 +71,8 @@ def prefill(model, ids: Int[Tensor, "b n"], calibration: int = 512) -> Prefilled
     ids : Int[Tensor, "b n"]
     calibration : int
         Of how many last positions to keep the queries.
+    attention_mask : Int[Tensor, "b n"], optional
+        0 for padding, which must be on the left. None: there is none.
 
     Returns
     -------
@@ -68,21 +81,19 @@ def prefill(model, ids: Int[Tensor, "b n"], calibration: int = 512) -> Prefilled
     Raises
     ------
     ValueError
-        For a model that is not supported, or calibration < 0.
+        For a model that is not supported, calibration < 0, or padding on the right.
     """
     if calibration < 0:
         raise ValueError(f"calibration must be at least 0 queries, got {calibration}")
-    found: list[Prefilled] = []
-    run = Run(calibration, prefilled=lambda run, cache: found.append(taken(run, cache, decoder)))
     decoder = decoder_of(model)
-    with running(model, run):
-        decoder(input_ids=ids, use_cache=True)
-    return found[0]
-
-
-def taken(run: Run, cache: ModelCache, decoder: Decoder) -> Prefilled:
-    """Collects what a run saw while the decoder filled this cache; the queries by KV head."""
-    layers = check_layers(run, cache)
-    heads = {layer: cache.layers[layer].keys.shape[1] for layer in layers}
-    queries = {layer: q.unflatten(1, (heads[layer], -1)) for layer, q in run.queries.items()}
-    return Prefilled(cache, cache.get_seq_length(), tuple(layers), queries, decoder)
+    cache = new_cache(decoder)
+    adopt(cache, decoder, plan=None, calibration=calibration)
+    padding = {} if attention_mask is None else padded(attention_mask)
+    with attending(decoder):
+        decoder(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
+    queries = {}
+    for layer in coreset_layers(cache):
+        if layer.asked is not None:
+            queries[layer.index] = layer.asked.queries[:, :, -calibration:].unflatten(1, (layer.heads, -1))
+        layer.calibration = layer.asked = None
+    return Prefilled(cache, ids.shape[-1], tuple(layer.index for layer in coreset_layers(cache)), queries, decoder)

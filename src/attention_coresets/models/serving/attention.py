@@ -1,0 +1,160 @@
+"""The attention function that reads coresets from the cache, given to transformers by name (AttentionInterface).
+
+For every other cache it is transformers' `sdpa`, so that a model may be left with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from attention_coresets.models.recording import altered_softmax
+from attention_coresets.models.serving.layer import CoresetLayer, Held, eager
+from attention_coresets.models.serving.ragged import Ragged, attend_ragged
+
+INTERFACE = "attention_coresets_serving"
+Decoder = Any  # a PreTrainedModel: what it has beside a module's attributes differs by family
+
+_LOCK = Lock()
+_USERS: dict[int, tuple[Any, str, int]] = {}  # by identity of a configuration: it, its own attention, users of ours
+
+
+def decoder_of(model) -> Decoder:
+    """Returns the part of the model that has the attention layers; ValueError for models that are not supported."""
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{name} is not a decoder alone; coresets serve Llama-, Qwen- and Gemma-like decoders")
+    decoder = model.get_decoder()
+    attends = any(hasattr(module, "layer_idx") for module in decoder.modules())
+    takes = decoder._supports_sdpa or decoder._supports_flex_attn
+    if not (attends and takes and decoder._can_set_attn_implementation()):
+        raise ValueError(
+            f"{name} does not take another attention function (transformers' AttentionInterface); "
+            "coresets serve Llama-, Qwen- and Gemma-like decoders"
+        )
+    return decoder
+
+
+@contextmanager
+def attending(decoder: Decoder) -> Iterator[None]:
+    """Has the decoder attend by our function until the last user of its configuration has left."""
+    config = decoder.config
+    with _LOCK:
+        _, before, users = _USERS.get(id(config), (config, config._attn_implementation, 0))
+        _USERS[id(config)] = config, before, users + 1
+        if not users:
+            decoder.set_attn_implementation(INTERFACE)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _, before, users = _USERS.pop(id(config))
+            if users > 1:
+                _USERS[id(config)] = config, before, users - 1
+            else:
+                decoder.set_attn_implementation(before)
+
+
+def attention(module: Any, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None, **options):
+    """Computes `sdpa`, or attention over the coresets of the layer that stands in for the keys."""
+    if isinstance(key, Held):
+        return _attention(module, query, key, value, attention_mask, **options)
+    return _usual(module, query, key, value, attention_mask, **options)
+
+
+def _usual(module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **options):
+    """Computes `sdpa`, and what it does not know: soft caps."""
+    if options.get("softcap") is None:
+        return sdpa_attention_forward(module, query, keys, values, mask, **options)
+    causal = _causal(query.shape[2], keys.shape[2], query.device)
+    seen = causal.expand(len(query), *causal.shape) if mask is None else mask[:, 0]
+    cores = [Ragged.nothing(k, v) for k, v in zip(keys, values, strict=True)]
+    return _over_cores(query, cores, keys, values, seen, options), None
+
+
+def _over_cores(query: Tensor, cores: list[Ragged], keys: Tensor, values: Tensor, seen: Any, options: dict) -> Tensor:
+    scaling, cap = options.get("scaling") or query.shape[-1] ** -0.5, options.get("softcap")
+    samples = zip(query, cores, keys, values, seen, strict=True)
+    out = [attend_ragged(q, core, k, v, shown, scaling, cap) for q, core, k, v, shown in samples]
+    return torch.stack(out).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(INTERFACE, attention)
+AttentionMaskInterface.register(INTERFACE, sdpa_mask)  # an unknown name would silently get no causal mask
+
+
+@eager
+def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor | None, **options):
+    layer, new = key.layer, query.shape[2]
+    _check(layer, options)
+    causal = _causal(new, layer.count + new, query.device)
+    columns = None if mask is None else _columns(mask, causal, layer)
+    layer.append(key.new, value.new)
+    if columns is not None:
+        layer.see(columns.expand(query.shape[0], -1))
+    layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
+    keys, values = layer.later
+    whole = None if new == 1 else causal  # what a sample without padding sees of the later tokens
+    seen = [whole if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
+    if layer.cores is not None:
+        return _over_cores(query, layer.cores, keys, values, seen, options), None
+    if layer.real is None and new in (1, keys.shape[2]):
+        return _usual(module, query, keys, values, None, **options)
+    shown = torch.stack([causal if one is None else one for one in seen])
+    return _usual(module, query, keys, values, shown[:, None], **options)
+
+
+def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
+    return torch.ones(new, later, dtype=torch.bool, device=device).tril(later - new)
+
+
+def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
+    if altered := [name for name in altered_softmax(options) if name != "softcap"]:
+        raise ValueError(
+            f"layer {layer.index} has attention other than a plain softmax ({', '.join(altered)}); "
+            "coresets do not know it: run the model outside the context"
+        )
+    if options.get("sliding_window") is not None:
+        raise ValueError(
+            f"layer {layer.index} slides a window over a cache that keeps everything; leave past_key_values out"
+        )
+    if options.get("dropout"):
+        raise ValueError(
+            f"layer {layer.index} drops attention at random (dropout = {options['dropout']}), as in training; "
+            "call model.eval()"
+        )
+
+
+def _columns(mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer) -> Bool[Tensor, "_ t"]:
+    """Returns which of the later tokens are no padding.
+
+    The mask may have more columns than there are later tokens, where it was made before the layer compressed what came
+    earlier, or fewer, where other layers keep less: what it leaves out is known already.
+
+    Raises ValueError for a mask that is more than causal with padding.
+    """
+    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"attention_mask reached layer {layer.index} as {mask.dtype} {tuple(mask.shape)}; {_MASKS}")
+    new, later = causal.shape
+    mask = mask[:, 0, :, -later:]
+    columns = mask[:, -1]  # what the last query sees is no padding
+    if new > 1 and not torch.equal(mask, causal[:, -mask.shape[-1] :] & columns[:, None]):
+        raise ValueError(
+            f"attention_mask is more than causal with padding (packed texts, blocks that see each other); {_MASKS}"
+        )
+    if layer.fresh and not bool((columns[:, 1:] >= columns[:, :-1]).all()):
+        raise ValueError(
+            "attention_mask has zeros after ones: padding on the right; "
+            "pad on the left (tokenizer.padding_side = 'left')"
+        )
+    return torch.nn.functional.pad(columns, (later - columns.shape[-1], 0), value=True)
+
+
+_MASKS = "coresets need a mask [batch, tokens] of ones for tokens and zeros for padding, or none"
