@@ -26,7 +26,7 @@ from attention_coresets.models.serving import (
     continuation,
     prefill,
 )
-from attention_coresets.models.serving.layer import ModelCache
+from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.needle import Needle, draw, plant
 from attention_coresets.study.parts import device_of, facts, named, timed
 from attention_coresets.study.provenance import fast_path

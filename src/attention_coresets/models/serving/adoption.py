@@ -3,7 +3,9 @@
 from transformers.cache_utils import DynamicCache
 
 from attention_coresets.models.serving.attention import Decoder
-from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, Plan, Report, coreset_layers
+from attention_coresets.models.serving.caches import ModelCache, coreset_layers
+from attention_coresets.models.serving.layer import CoresetLayer
+from attention_coresets.models.serving.plan import Plan, Report
 
 _REPLACED = ("DynamicLayer", "CoresetLayer")
 _LEFT = ("DynamicSlidingWindowLayer", "LinearAttentionLayer", "DummyLayer")  # bounded, or without tokens

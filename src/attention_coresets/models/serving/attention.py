@@ -16,7 +16,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from attention_coresets.models.recording import altered_softmax
-from attention_coresets.models.serving.layer import CoresetLayer, Held, eager
+from attention_coresets.models.serving.held import Held, eager
+from attention_coresets.models.serving.layer import CoresetLayer
 from attention_coresets.models.serving.ragged import Ragged, attend_ragged
 
 INTERFACE = "attention_coresets_serving"

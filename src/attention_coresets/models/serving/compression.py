@@ -14,9 +14,11 @@ from attention_coresets.coresets.base import Construction, check_is_construction
 from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.models.rotary import check_movable, move
 from attention_coresets.models.serving.attention import Decoder
+from attention_coresets.models.serving.caches import ModelCache, branch
 from attention_coresets.models.serving.heads import Heads
-from attention_coresets.models.serving.layer import CoresetLayer, ModelCache, Plan, branch
+from attention_coresets.models.serving.layer import CoresetLayer
 from attention_coresets.models.serving.layout import Layout
+from attention_coresets.models.serving.plan import Plan
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.serving.ragged import Ragged
 

@@ -18,9 +18,11 @@ from transformers import GenerationMixin
 from attention_coresets.coresets.base import Construction
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.attention import attending, decoder_of
+from attention_coresets.models.serving.caches import ModelCache, coreset_layers
 from attention_coresets.models.serving.compression import Compression, drawn_seed
-from attention_coresets.models.serving.layer import ModelCache, Report, coreset_layers, eager
+from attention_coresets.models.serving.held import eager
 from attention_coresets.models.serving.layout import Layout
+from attention_coresets.models.serving.plan import Report
 
 
 class Compressed:
@@ -99,10 +101,10 @@ class _Door:
             return None
         context = _OPEN[self.key]
         named = type(getattr(module, "_orig_mod", module))  # what torch.compile wraps
-        names = inspect.signature(named.forward).parameters.values()
-        if all(name.kind is name.POSITIONAL_OR_KEYWORD for name in list(names)[1 : len(args) + 1]):
-            given = zip(list(names)[1:], args, strict=False)
-            args, kwargs = (), {name.name: value for name, value in given} | kwargs
+        names = list(inspect.signature(named.forward).parameters.values())[1 : len(args) + 1]
+        if any(name.kind is name.VAR_POSITIONAL for name in names):
+            return None  # it passes on what it is given: the door of the decoder will know what that is
+        kwargs = {name.name: value for name, value in zip(names, args, strict=True)} | kwargs
         decoder = context.plan.decoder
         _refuse(module, kwargs)
         cache = kwargs.get("past_key_values")
@@ -115,7 +117,7 @@ class _Door:
             context.handle.see(cache, new)
         for layer in coreset_layers(cache):
             layer.prompted = _in_a_prompt()
-        return args, kwargs
+        return (), kwargs
 
 
 def _chosen(module: nn.Module) -> str:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.models.serving.attention import attending, decoder_of
-from attention_coresets.models.serving.layer import ModelCache, branch, coreset_layers
+from attention_coresets.models.serving.caches import ModelCache, branch, coreset_layers
 from attention_coresets.models.serving.prefill import padded
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from attention_coresets.attention import Coreset
+from attention_coresets.models.serving.caches import ModelCache, branch
 from attention_coresets.models.serving.heads import Heads
-from attention_coresets.models.serving.layer import ModelCache, branch
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.serving.ragged import Ragged
 

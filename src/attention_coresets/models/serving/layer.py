@@ -5,96 +5,20 @@ contexts within each other therefore share nothing.
 """
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin
 
 from attention_coresets.models.serving.asked import Asked
+from attention_coresets.models.serving.held import Held, eager
+from attention_coresets.models.serving.plan import Plan, Report, storage_bytes
 from attention_coresets.models.serving.ragged import Ragged
 
-ModelCache = Any  # a Cache of transformers: what its layers have differs by kind
-eager: Any = torch.compiler.disable  # for what torch.compile is to leave alone
 _ROLLBACK = 64  # queries kept beyond those asked for, so that rejected candidates can be taken back
-
-
-class Plan(ABC):
-    """What a layer asks whoever compresses it; `compression.Compression` is one.
-
-    open: False once no layer is to be compressed any more.
-    """
-
-    open: bool = True
-
-    @abstractmethod
-    def wanted(self, layer: "CoresetLayer") -> int:
-        """Returns of how many last positions the layer is to keep the queries."""
-
-    @abstractmethod
-    def due(self, layer: "CoresetLayer") -> bool:
-        """Tells whether the layer stores more than it may."""
-
-    @abstractmethod
-    def compress(self, layer: "CoresetLayer") -> None:
-        """Replaces what the layer stores of the samples that are due."""
-
-
-@dataclass
-class Report:
-    """What became of one cache's prompt.
-
-    Parameters
-    ----------
-    bytes_before, bytes_after : int
-        Memory of the layers that coresets replace, when the prompt was read and after.
-    context : int
-        Tokens of the prompt, of the longest sample.
-    size : int
-        Tokens kept in each KV head, of the sample that keeps most.
-    """
-
-    bytes_before: int = 0
-    bytes_after: int = 0
-    context: int = 0
-    size: int = 0
-
-
-class Held:
-    """Stands where attention expects keys or values: it knows the new ones, and the layer that has the others.
-
-    Attention that does not know coresets would leave out what they keep. Whatever it does with this raises ValueError,
-    and nothing has been appended then.
-    """
-
-    def __init__(self, layer: "CoresetLayer", new: Tensor) -> None:
-        self.layer, self.new, self.shape, self.dtype, self.device = layer, new, new.shape, new.dtype, new.device
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        found = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Held)]
-        raise found[0].refusal() if found else ValueError(f"{func} of several tensors in place of keys or values")
-
-    def __getitem__(self, _) -> None:
-        raise self.refusal()
-
-    def __getattr__(self, name: str) -> None:
-        raise AttributeError(name) if name.startswith("__") else self.refusal()
-
-    def refusal(self) -> ValueError:
-        if self.layer.watched:
-            return ValueError(
-                f"layer {self.layer.index} changes keys or values after its cache has them, as latent and differential "
-                "attention do; a coreset would not be of what it attends to: run the model outside the context"
-            )
-        return ValueError(
-            "this cache holds coresets with log-weights, which usual attention leaves out; "
-            "run the model inside `with compressed(model, ...)`"
-        )
 
 
 class CoresetLayer(CacheLayerMixin):
@@ -359,45 +283,8 @@ class CoresetLayer(CacheLayerMixin):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"plan": None}  # a pickled cache goes on in a context of its own
 
-    def __deepcopy__(self, memo: dict) -> "CoresetLayer":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CoresetLayer":
         twin = copy.copy(self)
         vars(twin).update(copy.deepcopy({k: v for k, v in vars(self).items() if k != "plan"}, memo))
         twin.plan = self.plan  # whoever compresses this one compresses its copy
         return twin
-
-
-def branch(cache: ModelCache) -> ModelCache:
-    """Makes a cache that can be extended without a trace in this one: layers of its own, the same tensors.
-
-    Layers of another kind, which change their tensors in place, are copied. The branch is not compressed any further.
-    """
-    twin = copy.copy(cache)
-    twin.layers = [_twin(layer) for layer in cache.layers]
-    return twin
-
-
-def _twin(layer: Any) -> Any:
-    if not isinstance(layer, DynamicLayer | CoresetLayer):
-        return copy.deepcopy(layer)  # states that are overwritten in place
-    twin = copy.copy(layer)
-    if isinstance(twin, CoresetLayer):
-        twin.plan = twin.calibration = twin.asked = None
-        twin.report, twin.still = Report(), True
-    return twin
-
-
-def coreset_layers(cache: ModelCache | None) -> list[CoresetLayer]:
-    """Returns the layers of the cache that hold or will hold coresets."""
-    return [] if cache is None else [layer for layer in cache.layers if isinstance(layer, CoresetLayer)]
-
-
-def cache_bytes(cache: ModelCache) -> int:
-    """Measures the bytes that the cache's tensors keep alive: whole storages, of views too, each once."""
-    parts = (x.tensors() if isinstance(x, CoresetLayer) else vars(x).values() for x in cache.layers)
-    return storage_bytes(x for part in parts for x in part)
-
-
-def storage_bytes(values: Iterable[Any]) -> int:
-    """Measures the storages of the tensors among these values, each once."""
-    storages = [x.untyped_storage() for x in values if isinstance(x, Tensor)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.evaluation import continuation
-from attention_coresets.models.serving.layer import ModelCache
 
 TOPICS = (
     "secret number of Lisbon",

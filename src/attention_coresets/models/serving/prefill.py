@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.asked import Asked
 from attention_coresets.models.serving.attention import Decoder, attending, decoder_of
-from attention_coresets.models.serving.layer import ModelCache, coreset_layers
+from attention_coresets.models.serving.caches import ModelCache, coreset_layers
 
 
 @dataclass(frozen=True)
