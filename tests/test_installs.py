@@ -34,6 +34,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=variables, capture_output=True, encoding="utf-8", check=False)
 
 
+@pytest.mark.slow
 def test_compiled_loops_run_where_nothing_can_be_kept(monkeypatch) -> None:
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     done = python("-c", NOWHERE, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator")
@@ -90,7 +91,10 @@ def shell(tmp_path: Path, monkeypatch, capfd) -> Shell:
     return Shell(tmp_path, monkeypatch, capfd)
 
 
-@pytest.mark.parametrize("folder", ["a b", "a,b", "a=b", "grün", "a b, c=d [grün]"])
+SLOW_PATHS = [pytest.param(folder, marks=pytest.mark.slow) for folder in ("a b", "a=b", "grün")]
+
+
+@pytest.mark.parametrize("folder", ["a,b", "a b, c=d [grün]", *SLOW_PATHS])
 def test_paths_of_any_letters(shell: Shell, folder: str) -> None:
     """Refused with the quoted form, which then does what it says."""
     path = shell.directory / folder
