@@ -209,7 +209,7 @@ class CoresetLayer(CacheLayerMixin):
             b, _, new, _ = queries.shape
             real = torch.ones(b, new, dtype=torch.bool, device=queries.device)
             asked = Asked(queries.detach(), real if self.real is None else self.real[:, -new:])
-            self.asked = asked if self.asked is None else self.asked.then(*vars(asked).values(), wanted + _ROLLBACK)
+            self.asked = asked if self.asked is None else self.asked.then(asked, wanted + _ROLLBACK)
 
     def replace(self, cores: list[Ragged], moved: Bool[Tensor, "b"], compressed: Bool[Tensor, "b"]) -> None:
         """Takes cores in place of the later tokens of the samples that moved; leading columns without any token go.
