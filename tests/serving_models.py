@@ -76,7 +76,7 @@ def answer(model, ids: torch.Tensor, **options) -> torch.Tensor:
 
 
 def expected(
-    model, ids: torch.Tensor, construct=SNAPKV, size=SIZE, keep_recent=RECENT, new=NEW, **options
+    model, ids: torch.Tensor, construct=SNAPKV, size: float = SIZE, keep_recent=RECENT, new=NEW, **options
 ) -> torch.Tensor:
     """The same on coresets, without generation: every token from one forward over all tokens after the coreset.
 

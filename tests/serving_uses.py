@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,9 @@ def use(heading: str, words: str, refused: str | None = None, slow: bool = False
     return add
 
 
-def on_coresets(model, ids: torch.Tensor, construct=SNAPKV, size=SIZE, keep_recent=RECENT, **options) -> torch.Tensor:
+def on_coresets(
+    model, ids: torch.Tensor, construct=SNAPKV, size: float = SIZE, keep_recent=RECENT, **options
+) -> torch.Tensor:
     with compressed(model, construct, size=size, keep_recent=keep_recent):
         return answer(model, ids, **options)
 
@@ -201,7 +204,8 @@ def _() -> None:
     model, (ids, mask) = make(), padded(ROWS)
     places = (mask.cumsum(-1) - 1).clamp_min(0)
     with compressed(model, EXCHANGE, size=SIZE, keep_recent=RECENT), torch.no_grad():
-        out, found = None, []
+        out: Any = None
+        found = []
         for first in range(0, N, 15):
             part = slice(first, first + 15)
             past = None if out is None else out.past_key_values

@@ -132,7 +132,8 @@ class Spy(Construction):
     """Keeps every other token with the weight of its flags, and what it was given."""
 
     def __init__(self, **flags) -> None:
-        self.__dict__.update({"model": "unweighted"} | flags)
+        for name, flag in ({"model": "unweighted"} | flags).items():
+            setattr(self, name, flag)
         self.calls: list[Request] = []
 
     def choose(self, request: Request) -> Coreset:

@@ -85,7 +85,9 @@ def test_sixteen_bits_are_attended_to_in_single_precision(dtype) -> None:
     kept = Ragged.of(keys, values, chosen)
     assert kept.keys.dtype == dtype
     assert kept.log_weights is not None
-    assert torch.equal(kept.log_weights[: SIZES[0]], chosen[0].log_weights)
+    first = chosen[0].log_weights
+    assert first is not None
+    assert torch.equal(kept.log_weights[: SIZES[0]], first)
     queries = 30 * queries
     expected = token_by_token(queries, keys, values, chosen, later_keys, later_values, seen, 1.0)
     for inside in (False, True):

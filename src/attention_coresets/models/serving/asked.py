@@ -17,10 +17,10 @@ class Asked:
     queries: Float[Tensor, "b heads c d"]
     count: Bool[Tensor, "b c"]
 
-    def then(self, queries: Float[Tensor, "b heads q d"], count: Bool[Tensor, "b q"], keep: int) -> "Asked":
+    def then(self, later: "Asked", keep: int) -> "Asked":
         """Returns these and later ones, the last `keep` of all."""
-        both, flags = torch.cat([self.queries, queries], dim=-2), torch.cat([self.count, count], dim=-1)
-        return Asked(both[..., -keep:, :], flags[:, -keep:])
+        queries = torch.cat([self.queries, later.queries], dim=-2)
+        return Asked(queries[..., -keep:, :], torch.cat([self.count, later.count], dim=-1)[:, -keep:])
 
     def without_last(self, columns: int) -> "Asked":
         return Asked(self.queries[..., :-columns, :], self.count[:, :-columns])

@@ -209,9 +209,7 @@ class CoresetLayer(CacheLayerMixin):
             b, _, new, _ = queries.shape
             real = torch.ones(b, new, dtype=torch.bool, device=queries.device)
             asked = Asked(queries.detach(), real if self.real is None else self.real[:, -new:])
-            self.asked = (
-                asked if self.asked is None else self.asked.then(asked.queries, asked.count, wanted + _ROLLBACK)
-            )
+            self.asked = asked if self.asked is None else self.asked.then(asked, wanted + _ROLLBACK)
 
     def replace(self, cores: list[Ragged], moved: Bool[Tensor, "b"], compressed: Bool[Tensor, "b"]) -> None:
         """Takes cores in place of the later tokens of the samples that moved; leading columns without any token go.
@@ -285,7 +283,7 @@ class CoresetLayer(CacheLayerMixin):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"plan": None}  # a pickled cache goes on in a context of its own
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "CoresetLayer":
+    def __deepcopy__(self, memo: dict) -> "CoresetLayer":
         twin = copy.copy(self)
         vars(twin).update(copy.deepcopy({k: v for k, v in vars(self).items() if k != "plan"}, memo))
         twin.plan = self.plan  # whoever compresses this one compresses its copy
