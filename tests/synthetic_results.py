@@ -53,7 +53,7 @@ def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.Da
             rows.append(_row(experiment, cache, n, d, rho, arm, seed, size) | {"error": error})
     rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
     rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng), *_upper_bound(rng)]
-    rows += [*_luck(rng), *_joint(rng)]
+    rows += [*_luck(rng), *_joint(rng), *_beyond(rng)]
     return pd.DataFrame(rows)
 
 
@@ -342,6 +342,16 @@ def _joint(rng: np.random.Generator) -> list[dict]:
             factor = 1.3 + 0.1 * (arm == "walk_tilted_refit") + 0.01 * abs(rng.standard_normal())
             row = _joint_row("lower_bound_weights", (n, d, r, rho), arm, head, size, "hadamard")
             rows.append(row | {"error": factor * any_weights_floor(d, r, size, rho)})
+    return rows
+
+
+def _beyond(rng: np.random.Generator) -> list[dict]:
+    """Errors over floor (iv) that follow the law of random signs."""
+    rows, rho = [], 0.5
+    for d, r, head in itertools.product((32, 64), (16, 32), range(8)):
+        n, factor = r * d, rho * (1 + math.sqrt(r / d)) / math.expm1(rho) * math.exp(0.002 * rng.standard_normal())
+        row = _joint_row("lower_bound_beyond", (n, d, r, rho), "herding_tilted", head, n // 2, "hadamard")
+        rows.append(row | {"error": factor * equal_weights_floor(d, r, n // 2, rho)})
     return rows
 
 

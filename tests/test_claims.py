@@ -123,6 +123,8 @@ KNOWN = {
     "joint_gamma_walk": (1.0, "reproduced"),
     "joint_gamma_draws": (1.86, "reproduced"),
     "sandwich_factor": (1.05, "reproduced"),
+    "beyond_factor": (0.5 * 2 / math.expm1(0.5), "reproduced"),
+    "beyond_law": (1.0, "reproduced"),
     "coordinate_alpha": (0.51, "consistent"),  # what this small design reads of floor (iv)
     "coordinate_beta": (0.964, "consistent"),
     "coordinate_gamma": (0.983, "consistent"),

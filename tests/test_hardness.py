@@ -31,7 +31,7 @@ from attention_coresets.study.checks import check
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, to_frame
-from attention_coresets.theory import tilt
+from attention_coresets.theory import tilt, tilt_step
 
 EVERY = torch.float64
 
@@ -332,3 +332,15 @@ def test_a_worst_query_that_the_screening_misses_is_found(monkeypatch):
     found = best_of_all(cache, zero, 4, 2.0)
     assert float(found.errors[0]) == pytest.approx(float(wanted.errors[0]), rel=2e-3)
     assert found.indices[0].tolist() == wanted.indices[0].tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-9, 1e-11, 0.0])
+def test_a_step_near_equal_keys_keeps_to_the_tilt(scale, rng):
+    """Keys that shrink towards one point, as those of the hardest caches do: no singular system, and the tilt's p*."""
+    x = torch.from_numpy(rng.standard_normal((2, 9, 3)))
+    keys, moved = 0.3 + scale * x, 0.3 + scale * (1 + 1e-4) * x
+    log_p, center, sigma = tilt_step(moved, 1.5, *Spread.of(keys, 1.5))
+    exact = tilt(moved, 1.5)
+    torch.testing.assert_close(log_p, exact.log_p, rtol=0, atol=1e-6)
+    torch.testing.assert_close(center, exact.center, rtol=0, atol=1e-7 * scale + 1e-12)
+    torch.testing.assert_close(sigma, exact.sigma, rtol=1e-4, atol=1e-11)

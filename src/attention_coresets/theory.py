@@ -10,6 +10,7 @@ from torch import Tensor
 GAP_LIMIT = 1e-6  # nats; a tilt whose duality gap stays above it is refused
 _TARGET_GAP = 1e-11
 _NEWTON_STEPS = 200
+_LEAST_SIGMA = 1e-12  # of `tilt_step`
 _EASY_RHO = 16.0  # in units of the keys' spread: up to here Newton's method converges from anywhere
 
 
@@ -121,16 +122,19 @@ def tilt_step(
     at a solution the step's own derivative is that of the solution, by the implicit function theorem. After a move of
     size h the error is O(h^2), and that of the derivative O(h).
 
+    A step is at most 0.9 of sigma long, and sigma stays above 1e-12: keys on their way to one point are no error.
+
     Cost: O(n d^2).
     """
-    heads = len(keys)
-    tokens = _Tokens(
-        keys, torch.zeros_like(keys[..., 0]), keys.new_full((heads,), rho), torch.zeros(heads, dtype=torch.bool)
-    )
-    log_p, _ = _g(tokens, center, sigma)
-    step = _newton_step(tokens, center, sigma, log_p.exp())
-    center, sigma = center + step[:, :-1], sigma + step[:, -1]
-    return _g(tokens, center, sigma)[0], center, sigma
+    unit = sigma.clamp_min(_LEAST_SIGMA)
+    # in these units, where the spread before is 1, Newton's system is regular however near to each other keys are
+    x = (keys - center.unsqueeze(1)) / unit[:, None, None]
+    tokens = _Tokens(x, torch.zeros_like(x[..., 0]), rho * unit, torch.zeros_like(unit, dtype=torch.bool))
+    mu, s = torch.zeros_like(center), torch.ones_like(unit)
+    step = _newton_step(tokens, mu, s, _g(tokens, mu, s)[0].exp())
+    step = step * (0.9 / step.norm(dim=-1, keepdim=True).clamp_min(0.9))
+    mu, s = step[:, :-1], torch.maximum(1 + step[:, -1], _LEAST_SIGMA / unit)
+    return _g(tokens, mu, s)[0], center + mu * unit.unsqueeze(-1), s * unit
 
 
 def _newton(tokens: _Tokens) -> tuple[Tensor, Tensor]:

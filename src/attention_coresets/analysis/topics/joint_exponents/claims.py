@@ -4,7 +4,7 @@ from attention_coresets.analysis.parts.block import LOWER
 from attention_coresets.analysis.parts.measured import Measure, rows_of
 from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.topics.joint_exponents import measures
-from attention_coresets.analysis.topics.joint_exponents.rows import EXPONENTS, KNOWS, LARGE, WEIGHTS
+from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, KNOWS, LARGE, WEIGHTS
 from attention_coresets.analysis.topics.joint_exponents.tolerances import BANDS
 
 NEAR = ("walk_tilted_kernel_swaps", "herding_tilted")
@@ -64,6 +64,24 @@ CLAIMS: tuple[Claim, ...] = (
         measures.sandwich(),
         "a factor that d, ρ and ε do not move, but for e^o(ρ)",
         "a factor that grows with d or ρ",
+    ),
+    _factor(
+        "beyond_factor",
+        "At m = n/2 and n = 8192 and 16,384 herding, which does not know the instance, is within 1.6 × floor (iv)",
+        "tilted = unweighted",
+        BEYOND,
+        measures.beyond_over_iv(),
+        "a factor that d, ρ and ε do not move, but for e^o(ρ)",
+        "a factor that grows with n",
+    ),
+    _factor(
+        "beyond_law",
+        "There, at ρ = ½, its error over (iv) is ρ (1 + √(r/d))/(e^ρ − 1), as of signs that look random: over that",
+        "tilted = unweighted",
+        BEYOND,
+        measures.beyond_over_random_signs(),
+        "nothing; a heuristic for why α comes out below ½: r/d falls on the design as d grows",
+        "nothing: the heuristic alone would be wrong",
     ),
     *(_coordinate(symbol) for symbol in _NAMES),
     _factor(

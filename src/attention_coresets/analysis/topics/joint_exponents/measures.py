@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.parts.measured import Measure, Measured, least, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, median_of
-from attention_coresets.analysis.stats.frames import groups
+from attention_coresets.analysis.stats.frames import column, groups
 from attention_coresets.analysis.topics.joint_exponents.fits import joint
 from attention_coresets.analysis.topics.joint_exponents.rows import (
+    BEYOND,
     CONFIGURATION,
     EXPONENTS,
     KNOWS,
@@ -104,6 +106,36 @@ def sandwich() -> Measure:
     return lambda results: best_over(results, EXPONENTS, "over_iv")
 
 
+def random_signs_over_iv(rows: pd.DataFrame) -> np.ndarray:
+    """rho (1 + sqrt(r/d)) / (e^rho - 1): the error over (iv), r and d large, if balanced signs look random otherwise.
+
+    To first order in rho the error is rho times the operator norm of the r x d matrix of what is left, whose rows have
+    the norm that (iv) is made of; that of random signs is 1 + sqrt(r/d) times a row's (Marchenko and Pastur). It is the
+    larger of the two where rho (1 + sqrt(r/d)) is above e^rho - 1, the worst query at a centre.
+    """
+    return column(rows, "rho") * (1 + np.sqrt(column(rows, "clusters") / column(rows, "d"))) / column(rows, "a")
+
+
+def beyond_over_iv() -> Measure:
+    """The largest median error over (iv) past n = 4096, of the configurations."""
+    return lambda results: best_over(results, BEYOND, "over_iv")
+
+
+def beyond_over_random_signs() -> Measure:
+    """The error over (iv) as a multiple of `random_signs_over_iv` at rho = 1/2, a part for each configuration."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = designed(results, BEYOND)
+        rows = rows.loc[rows["rho"] == 0.5]
+        rows = rows.assign(over_random=column(rows, "over_iv") / random_signs_over_iv(rows))
+        return [
+            Measured(setting(at), median_of(group, "over_random"), unit=_UNIT)
+            for at, group in groups(rows, CONFIGURATION)
+        ]
+
+    return measure
+
+
 def free_over_v() -> Measure:
     """The best coreset of any weights, whatever it knows, over floor (v), which holds for any weights."""
 
@@ -115,10 +147,10 @@ def free_over_v() -> Measure:
 
 
 def least_over_v() -> Measure:
-    """The smallest error over floor (v) of all rows of the three experiments, whatever arm, size and weights."""
+    """The smallest error over floor (v) of all rows of the four experiments, whatever arm, size and weights."""
 
     def measure(results: Results) -> list[Measured]:
-        rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, WEIGHTS, LARGE)])
+        rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, WEIGHTS, LARGE, BEYOND)])
         return least(rows.dropna(subset=["over_v"]), "over_v")
 
     return measure

@@ -8,6 +8,7 @@ from attention_coresets.analysis.stats.frames import column
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
 
 EXPONENTS, WEIGHTS, LARGE = "lower_bound_exponents", "lower_bound_weights", "lower_bound_large"
+BEYOND = "lower_bound_beyond"
 KNOWS = "coordinate_subset"  # the one construction that is given the instance
 CONFIGURATION = ["n", "d", "clusters", "rho"]
 

@@ -10,8 +10,9 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.topics.joint_exponents.claims import NEAR
 from attention_coresets.analysis.topics.joint_exponents.fits import SYMBOLS, joint, point, with_share
-from attention_coresets.analysis.topics.joint_exponents.measures import coordinate_rows
+from attention_coresets.analysis.topics.joint_exponents.measures import coordinate_rows, random_signs_over_iv
 from attention_coresets.analysis.topics.joint_exponents.rows import (
+    BEYOND,
     CONFIGURATION,
     EXPONENTS,
     KNOWS,
@@ -79,6 +80,23 @@ def _control(rows: pd.DataFrame, where: str) -> list[list[str]]:
             reach = "" if finite else number(decades(part, floor))
             lines.append([f"control: floor ({floor}), {where}", form, *values, reach, plain])
     return lines
+
+
+def beyond(results: Results) -> str:
+    """Herding's error over (iv) by r/d and rho, a column for each d: the smaller ones from the design of the fits."""
+    rows = pd.concat([designed(results, name) for name in (BEYOND, EXPONENTS)])
+    rows = rows.loc[rows["arm"] == "herding_tilted"]
+    rows = rows.assign(ratio=column(rows, "clusters") / column(rows, "d"), random=random_signs_over_iv(rows))
+    asked = designed(results, BEYOND).assign(ratio=lambda r: r["clusters"] / r["d"])[["ratio", "rho"]]
+    rows = rows.merge(asked.drop_duplicates())
+    sizes, lines = distinct(rows, "d"), []
+    for names, group in groups(rows, ["ratio", "rho"]):
+        cells = [column(group.loc[group["d"] == d], "over_iv") for d in sizes]
+        words = [number(float(np.median(x))) if len(x) else "–" for x in cells]
+        law = float(group["random"].iloc[0])
+        lines.append([number(names["ratio"]), f"{names['rho']:g}", *words, number(law) if law > 1 else "–"])
+    note = "Error over (iv), median over instances; n = rd. Past n = 4096 from `lower_bound_beyond`.\n\n"
+    return note + table(["r/d", "ρ", *(f"d = {d}" for d in sizes), "random signs"], lines)
 
 
 def _ends(pair: tuple[float, float]) -> str:

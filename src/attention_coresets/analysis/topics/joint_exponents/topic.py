@@ -3,7 +3,7 @@
 from attention_coresets.analysis.parts.topic import Section, Topic
 from attention_coresets.analysis.topics.joint_exponents import claims, prose, tables
 from attention_coresets.analysis.topics.joint_exponents.figures import headline, sandwich
-from attention_coresets.analysis.topics.joint_exponents.rows import EXPONENTS, LARGE, WEIGHTS
+from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, LARGE, WEIGHTS
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -13,6 +13,13 @@ SECTIONS: tuple[Section, ...] = (
         " instance, but for the coordinate subset. The control is floor (iv) itself on the same rows: it reads what a"
         " finite design reads where the law is known.",
         tables.exponents,
+    ),
+    Section(
+        BEYOND,
+        "Past n = 4096, without knowing the instance",
+        "Herding alone, at m = n/2: does its factor over floor (iv) grow with n at the same r/d and ρ? Random signs:"
+        " ρ (1 + √(r/d))/(e^ρ − 1), where it is above 1.",
+        tables.beyond,
     ),
     Section(
         WEIGHTS,
