@@ -23,6 +23,14 @@ def refuse_experiment_list(arguments: Sequence[str]) -> None:
             )
 
 
+def refuse_hydra_launcher(arguments: Sequence[str]) -> None:
+    """Hydra's own launchers compose every cell anew; the study has its own."""
+    for argument in arguments:
+        if found := re.match(r"\+*hydra[./]launcher=(.*)", argument):
+            name = found[1] if found[1] in ("joblib", "slurm") else "local"
+            raise StudyError(f"{argument}: the launcher is a choice of the study's own; use launcher={name}")
+
+
 def refuse_arm_with_coreset(overrides: Sequence[str]) -> None:
     """An arm is a construction: naming another beside it would put a wrong label on the rows."""
     keys = {override.lstrip("+~").partition("=")[0]: override for override in overrides}

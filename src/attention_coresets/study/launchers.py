@@ -1,0 +1,78 @@
+"""Who works on a planned sweep: this process, processes of this machine, or tasks of Slurm. Each runs `worker.work`."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from attention_coresets.study import slurm
+from attention_coresets.study.disk import StudyError, write_atomically
+from attention_coresets.study.leases import Leases
+from attention_coresets.study.plan import Sweep
+from attention_coresets.study.progress import Monitor
+from attention_coresets.study.slurm import Slurm
+from attention_coresets.study.worker import ended_with
+
+_LOOK = 1.0
+
+
+def in_processes(sweep: Sweep, number: int, threads: int | None) -> None:
+    """Work in processes of this machine, which end with this one."""
+    number = len(os.sched_getaffinity(0)) if number == -1 else number
+    if number < 1:
+        raise StudyError(f"hydra.launcher.n_jobs={number}: must be at least 1, or -1 for a process a core")
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, "-m", "attention_coresets.study.worker", str(sweep.folder), str(os.getpid())]
+    environment = os.environ | (limits if threads is not None else {})
+    # in a session of their own, so that Ctrl-C reaches this process alone, which ends them
+    start = lambda: subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: E731
+    with ended_with([start() for _ in range(number)]) as children:
+        for child in children:
+            child.wait()
+
+
+def in_slurm(sweep: Sweep, options: Slurm, monitor: Monitor) -> None:
+    """Queue tasks and wait for them. Ctrl-C ends the waiting, not the tasks, and says how to end those."""
+    jobs = slurm.submit(sweep.folder, number_of_tasks(sweep, options), options)
+    write_atomically(sweep.folder / "slurm" / "jobs", "\n".join(jobs))
+    try:
+        await_tasks(sweep, jobs, monitor)
+    except KeyboardInterrupt:
+        print(f"still running: {still_running(jobs)}; to end it: {slurm.end(jobs)}", file=sys.stderr)
+        print(f"to see it: python scripts/running.py {sweep.folder}", file=sys.stderr)
+        raise
+
+
+def number_of_tasks(sweep: Sweep, options: Slurm) -> int:
+    """As many as the work is worth; at most those that may run at once, for each goes on until nothing is left."""
+    jobs = sweep.jobs()
+    if options.minutes_per_job is None:
+        work = len(jobs) / options.cells_per_job
+    else:
+        known = [sweep.seconds[group] for group in jobs.groups if group in sweep.seconds]
+        each = sum(known) / len(known) if known else 60 * options.minutes_per_job / options.cells_per_job
+        work = (sum(known) + each * (len(jobs) - len(known))) / 60 / options.minutes_per_job
+    return max(1, min(math.ceil(work), options.array_parallelism))
+
+
+def await_tasks(sweep: Sweep, jobs: Sequence[str], monitor: Monitor) -> None:
+    """Return when nothing is left, or nobody works on it any more: then it says how the tasks ended."""
+    while monitor.left:
+        time.sleep(_LOOK)
+        if any(slurm.queued(job) != [] for job in jobs):
+            continue
+        monitor.look(store=True)
+        with Leases(sweep.store.leases) as leases:
+            held = leases.look()
+        if not any(monitor.names[job] in held for job in monitor.left):
+            break
+    for text in (text for job in jobs for text in slurm.ended(job) if monitor.left):
+        print(f"ended: {text}; its log: {sweep.folder / 'slurm'}", file=sys.stderr)
+    slurm.cancel_waiting(jobs)
+
+
+def still_running(jobs: Sequence[str]) -> str:
+    """ "job 12 (4 tasks)"."""
+    return ", ".join(f"job {job} ({len(slurm.queued(job) or [])} tasks)" for job in jobs)
