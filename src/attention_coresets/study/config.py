@@ -140,11 +140,16 @@ def resolve(config: Composed) -> dict[str, Any]:
     for key in config:
         if key not in (*known, "hydra"):
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
-    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, known), resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    plain = {str(key): value for key, value in resolved.items() if key != "at"}
+    plain = {str(key): _resolved(config[key]) for key in config if key not in ("at", "hydra")}
     sources = _sources(plain)
     return {**plain, "sources": sources} if sources else plain
+
+
+def _resolved(node: Any) -> Any:
+    """A node without interpolations. MissingMandatoryValue where a value is still to be given."""
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
 def _sources(config: dict[str, Any]) -> dict[str, str]:

@@ -100,6 +100,8 @@ class _Grounds:
         if options not in self._composed:
             texts = [axis.texts[option] for axis, option in zip(self._groups, options, strict=True)]
             composed = self._loader.load_sweep_config(self._config, [*self._constant, *texts, *self._first])
+            with open_dict(composed):
+                del composed["hydra"]  # half of it, and nothing of a cell
             self._composed[options] = composed
         return self._composed[options]
 
@@ -179,8 +181,8 @@ class _Ground:
 
 
 def _raw(config: Composed) -> dict[Any, Any]:
-    """A configuration as it is written, without Hydra's node."""
-    return {key: value for key, value in OmegaConf.to_container(config, resolve=False).items() if key != "hydra"}  # type: ignore[union-attr]
+    """A configuration as it is written."""
+    return OmegaConf.to_container(config, resolve=False)  # type: ignore[return-value]
 
 
 def _references(node: Any) -> set[str] | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from attention_coresets.study import slurm
-from attention_coresets.study.disk import StudyError, write_atomically
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.leases import Leases
 from attention_coresets.study.plan import Sweep
 from attention_coresets.study.progress import Monitor
@@ -36,9 +36,8 @@ def in_processes(sweep: Sweep, number: int, threads: int | None) -> None:
 def in_slurm(sweep: Sweep, options: Slurm, monitor: Monitor) -> None:
     """Queue tasks and wait for them. Ctrl-C ends the waiting, not the tasks, and says how to end those."""
     jobs = slurm.submit(sweep.folder, number_of_tasks(sweep, options), options)
-    write_atomically(sweep.folder / "slurm" / "jobs", "\n".join(jobs))
     try:
-        await_tasks(sweep, jobs, monitor)
+        await_all(sweep, monitor)
     except KeyboardInterrupt:
         print(f"still running: {still_running(jobs)}; to end it: {slurm.end(jobs)}", file=sys.stderr)
         print(f"to see it: python scripts/running.py {sweep.folder}", file=sys.stderr)
@@ -57,8 +56,9 @@ def number_of_tasks(sweep: Sweep, options: Slurm) -> int:
     return max(1, min(math.ceil(work), options.array_parallelism))
 
 
-def await_tasks(sweep: Sweep, jobs: Sequence[str], monitor: Monitor) -> None:
-    """Return when nothing is left, or nobody works on it any more: then it says how the tasks ended."""
+def await_all(sweep: Sweep, monitor: Monitor) -> None:
+    """Return when nothing is left, or nobody works on it any more: then it says how its tasks ended, if it had any."""
+    jobs = slurm.jobs_of(sweep.folder)
     while monitor.left:
         time.sleep(_LOOK)
         if any(slurm.queued(job) != [] for job in jobs):
@@ -70,7 +70,8 @@ def await_tasks(sweep: Sweep, jobs: Sequence[str], monitor: Monitor) -> None:
             break
     for text in (text for job in jobs for text in slurm.ended(job) if monitor.left):
         print(f"ended: {text}; its log: {sweep.folder / 'slurm'}", file=sys.stderr)
-    slurm.cancel_waiting(jobs)
+    if jobs:
+        slurm.cancel(jobs, only_waiting=True)
 
 
 def still_running(jobs: Sequence[str]) -> str:

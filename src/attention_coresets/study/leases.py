@@ -36,10 +36,15 @@ class Worker:
     sweep: str
     silent: float = 0.0
 
+    @property
+    def here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.machine == _machine()
+
     @cached_property
     def alive(self) -> bool:
         """By its machine's processes here, else by Slurm's queue, else by its last sign of life."""
-        if self.machine == _machine():
+        if self.here:
             return _born(self.pid) == self.born
         running = slurm.running(self.task) if self.task is not None else None
         return self.silent < STALE if running is None else running

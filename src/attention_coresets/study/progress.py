@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from attention_coresets.study.disk import appended, not_written
 from attention_coresets.study.finished import Finished
+from attention_coresets.study.plan import Sweep
 
 _BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed} gone, {remaining} left{postfix}"
 _LOOK, _LOOK_AT_STORE = 0.5, 5.0  # seconds between looks
@@ -89,6 +90,14 @@ class Board:
             self.failed[post.job] = post
         else:
             self.stopped.append(post.text)
+
+
+def monitor_of(sweep: Sweep) -> "Monitor":
+    """The bar of a planned sweep."""
+    jobs = sweep.jobs()
+    return Monitor(
+        Board(sweep.board), sweep.store.finished(jobs.names), jobs.names, jobs.labels, sweep.done, sweep.title
+    )
 
 
 def _posts(text: bytes) -> Iterator[Post]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from attention_coresets.study.disk import StudyError, write_atomically
 
 _FIELDS = "ArrayJobID:20,ArrayTaskID:20,State:20,RestartCnt:10"
+_NAME = "coresets"
 _FRESH = 5.0  # seconds for which an answer of the queue is used again
 _answers: dict[str, tuple[float, "list[Queued] | None"]] = {}
 
@@ -89,9 +90,11 @@ def submit(folder: Path, tasks: int, options: Slurm) -> list[str]:
     write_atomically(script, _script(folder, options))
     largest = _largest_array()
     jobs: list[str] = []
+    # named as they come, so that none is lost from sight
     for first in range(0, tasks, largest):
         last = min(tasks - first, largest) - 1
         jobs.append(_sbatch(["--parsable", f"--array=0-{last}", str(script)]).partition(";")[0])
+        write_atomically(folder / "slurm" / "jobs", "\n".join(jobs))
     return jobs
 
 
@@ -100,9 +103,25 @@ def end(jobs: Sequence[str]) -> str:
     return f"scancel {' '.join(jobs)}"
 
 
-def cancel_waiting(jobs: Sequence[str]) -> None:
-    """Take tasks that have not begun out of the queue."""
-    _call(["scancel", "--state=PENDING", *jobs])
+def cancel(jobs: Sequence[str], only_waiting: bool = False) -> None:
+    """End jobs, or take those of their tasks out of the queue that have not begun."""
+    _call(["scancel", *["--state=PENDING"] * only_waiting, *jobs])
+
+
+def jobs_of(folder: Path) -> list[str]:
+    """The array jobs that a sweep was given to."""
+    path = folder / "slurm" / "jobs"
+    return path.read_text().split() if path.exists() else []
+
+
+def sweeps() -> list[Path]:
+    """The folders of this user's sweeps that wait or run; none where there is no Slurm."""
+    try:
+        done = _call(["squeue", "--me", "-h", "-o", "%j %o"])
+    except StudyError:
+        return []
+    scripts = (line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith(f"{_NAME} "))
+    return [folder for script in scripts if (folder := Path(script).parents[1]).exists()]
 
 
 def requeue(task: Task) -> None:
@@ -130,8 +149,8 @@ def ended(job: str) -> list[str]:
 
 def _script(folder: Path, options: Slurm) -> str:
     asked = {
-        "job-name": "coresets",
-        "output": folder / "slurm" / "%A_%a.log",
+        "job-name": _NAME,
+        "output": f'"{folder}/slurm/%A_%a.log"',
         "open-mode": "append",
         "partition": options.partition,
         "account": options.account,

@@ -18,7 +18,7 @@ from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.progress import Board, Monitor
+from attention_coresets.study.progress import Monitor, monitor_of
 from attention_coresets.study.provenance import provenance
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import Manifest, Member, Store
@@ -44,13 +44,10 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
     provenance()  # refuses a wrong revision now, not in every cell
     start = time.monotonic()
     sweep = prepare(arguments, config, context)
-    jobs = sweep.jobs()
-    monitor = Monitor(
-        Board(sweep.board), sweep.store.finished(jobs.names), jobs.names, jobs.labels, sweep.done, sweep.title
-    )
+    monitor = monitor_of(sweep)
     try:
         with monitor:
-            if jobs:
+            if monitor.names:
                 _launch(sweep, config, monitor)
     finally:
         print(f"{monitor.summary()}, in {time.monotonic() - start:.0f} s", file=sys.stderr)
@@ -105,7 +102,7 @@ def _launch(sweep: Sweep, config: Composed, monitor: Monitor) -> None:
     elif launcher == "joblib":
         in_processes(sweep, options.n_jobs, config.compute.threads)
     else:
-        in_slurm(sweep, Slurm(**OmegaConf.to_container(options)), monitor)  # type: ignore[arg-type]
+        in_slurm(sweep, Slurm(**OmegaConf.to_container(options, resolve=True)), monitor)  # type: ignore[arg-type]
 
 
 def _free(folder: Path) -> Path:
