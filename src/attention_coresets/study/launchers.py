@@ -35,10 +35,11 @@ def in_processes(sweep: Sweep, number: int, threads: int | None) -> None:
 
 def in_slurm(sweep: Sweep, options: Slurm, monitor: Monitor) -> None:
     """Queue tasks and wait for them. Ctrl-C ends the waiting, not the tasks, and says how to end those."""
-    jobs = slurm.submit(sweep.folder, number_of_tasks(sweep, options), options)
     try:
+        slurm.submit(sweep.folder, number_of_tasks(sweep, options), options)
         await_all(sweep, monitor)
     except KeyboardInterrupt:
+        jobs = slurm.jobs_of(sweep.folder)
         print(f"still running: {still_running(jobs)}; to end it: {slurm.end(jobs)}", file=sys.stderr)
         print(f"to see it: python scripts/running.py {sweep.folder}", file=sys.stderr)
         raise

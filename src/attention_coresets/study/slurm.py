@@ -84,18 +84,16 @@ def queued(job: str) -> list[Queued] | None:
     return tasks
 
 
-def submit(folder: Path, tasks: int, options: Slurm) -> list[str]:
-    """Queue array jobs with that many tasks in all, each working on the sweep in `folder`; their ids."""
+def submit(folder: Path, tasks: int, options: Slurm) -> None:
+    """Queue array jobs with that many tasks in all, each working on the sweep in `folder`."""
     script = folder / "slurm" / "job.sh"
     write_atomically(script, _script(folder, options))
     largest = _largest_array()
     jobs: list[str] = []
-    # named as they come, so that none is lost from sight
     for first in range(0, tasks, largest):
         last = min(tasks - first, largest) - 1
         jobs.append(_sbatch(["--parsable", f"--array=0-{last}", str(script)]).partition(";")[0])
-        write_atomically(folder / "slurm" / "jobs", "\n".join(jobs))
-    return jobs
+        write_atomically(folder / "slurm" / "jobs", "\n".join(jobs))  # at once: none is lost from sight
 
 
 def end(jobs: Sequence[str]) -> str:
