@@ -30,12 +30,14 @@ class Finished:
     def __len__(self) -> int:
         return len(self._cells)
 
-    def refresh(self) -> None:
-        """Read what was added."""
-        for path in sorted((self._folder / "log").glob("*.log")):
+    def refresh(self, except_of: Collection[str] = ()) -> None:
+        """Read what was added, but for the logs of processes that tell of their cells otherwise."""
+        for path in (self._folder / "log").glob("*.log"):
+            if path.stem.rpartition("-")[0] in except_of:
+                continue
             found, self._read[path.name] = records(path, self._read.get(path.name, 0))
             self._add({record.cell for record in found})
-        for path in sorted((self._folder / "shards").glob("*.parquet")):
+        for path in (self._folder / "shards").glob("*.parquet"):
             if path.name not in self._shards and (table := shard(path, ["cell"])) is not None:
                 self._shards.add(path.name)
                 self._add(set(table["cell"].to_pylist()))

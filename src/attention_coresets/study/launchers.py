@@ -1,5 +1,6 @@
 """Who works on a planned sweep: this process, processes of this machine, or tasks of Slurm. Each runs `worker.work`."""
 
+import functools
 import math
 import os
 import subprocess
@@ -27,7 +28,7 @@ def in_processes(sweep: Sweep, number: int, threads: int | None) -> None:
     command = [sys.executable, "-m", "attention_coresets.study.worker", str(sweep.folder), str(os.getpid())]
     environment = os.environ | (limits if threads is not None else {})
     # in a session of their own, so that Ctrl-C reaches this process alone, which ends them
-    start = lambda: subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: E731
+    start = functools.partial(subprocess.Popen, command, env=environment, start_new_session=True)
     with ended_with([start() for _ in range(number)]) as children:
         for child in children:
             child.wait()
@@ -67,7 +68,7 @@ def await_all(sweep: Sweep, monitor: Monitor) -> None:
         monitor.look(store=True)
         with Leases(sweep.store.leases) as leases:
             held = leases.look()
-        if not any(monitor.names[job] in held for job in monitor.left):
+        if held.keys().isdisjoint(name for name in monitor.names if name not in monitor.finished):
             break
     for text in (text for job in jobs for text in slurm.ended(job) if monitor.left):
         print(f"ended: {text}; its log: {sweep.folder / 'slurm'}", file=sys.stderr)

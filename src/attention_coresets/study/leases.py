@@ -59,6 +59,7 @@ class Leases:
         id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.worker = Worker(id, socket.gethostname(), _machine(), os.getpid(), _born(os.getpid()), task, str(sweep))
         self._own = folder / f"{id}.worker"
+        self.living: set[str] = set()  # processes, at the last look
         self._mine: dict[str, int] = {}
         self._held: dict[str, str] = {}  # by others that live
         self._dead: dict[str, tuple[int, int]] = {}  # generation and inode
@@ -84,10 +85,11 @@ class Leases:
             cell, _, generation = entry.name.partition(".")
             if generation.isdigit() and int(generation) >= last.get(cell, (-1, 0))[0]:
                 last[cell] = int(generation), entry.inode()
+        self.living = {owner.id for owner in owners.values() if owner.alive}
         self._held, self._dead = {}, {}
         for cell, (generation, inode) in last.items():
             owner = owners.get(inode)
-            if owner is not None and owner.alive:
+            if owner is not None and owner.id in self.living:
                 self._held[cell] = owner.id
             else:
                 self._dead[cell] = generation, inode

@@ -65,6 +65,11 @@ class Board:
         self.failed: dict[int, Post] = {}
         self.stopped: list[str] = []
 
+    @property
+    def workers(self) -> set[str]:
+        """The processes that have posted anything."""
+        return {name.removesuffix(".log") for name in self._read}
+
     def look(self) -> list[Post]:
         """What was posted since the last look."""
         new: list[Post] = []
@@ -115,7 +120,7 @@ class Monitor:
     done: int
     title: str
     _said: set[str] = field(default_factory=set)
-    _shown: set[int] = field(default_factory=set)
+    _ended: set[int] = field(default_factory=set)
 
     def __enter__(self) -> "Monitor":
         terminal = sys.stderr.isatty()
@@ -146,34 +151,33 @@ class Monitor:
     @property
     def elsewhere(self) -> set[int]:
         """Jobs that others, working on another sweep, have finished."""
-        return {job for job, name in enumerate(self.names) if name in self.finished} - self.board.computed.keys()
+        return self._ended - self.board.computed.keys() - self.board.failed.keys()
 
     @property
-    def left(self) -> set[int]:
-        """Jobs that are neither finished nor failed."""
-        ended = self.board.computed.keys() | self.board.failed.keys() | self.elsewhere
-        return set(range(len(self.labels))) - ended
+    def left(self) -> int:
+        """How many jobs are neither finished nor failed."""
+        return len(self.names) - len(self._ended)
 
     def summary(self) -> str:
         """How many cells were computed, were there already, failed, are left."""
-        elsewhere, failed = self.elsewhere, self.board.failed.keys() - self.elsewhere
-        done = self.done + len(elsewhere)
-        parts = [f"{len(self.board.computed)} computed", f"{done} already done", f"{len(failed)} failed"]
-        return ", ".join(parts + ([f"{len(self.left)} not finished"] if self.left else []))
+        computed, failed, elsewhere = len(self.board.computed), len(self.board.failed), len(self.elsewhere)
+        parts = [f"{computed} computed", f"{self.done + elsewhere} already done", f"{failed} failed"]
+        return ", ".join(parts + ([f"{self.left} not finished"] if self.left else []))
 
     def look(self, store: bool = False) -> None:
         """Bring the bar up to what the board says, and with `store` to what others have finished."""
+        before = len(self._ended)
         for post in self.board.look():
+            if post.state in ("computed", "failed"):
+                self._ended.add(post.job)
             if post.state == "stopped":
                 self._say(f"a process stopped: {post.text}")
             elif post.state == "failed":
                 self._say(f"failed: {self.labels[post.job]}: {post.text}", post.text)
-        ended = self.board.computed.keys() | self.board.failed.keys()
         if store:
             self.finished.refresh()
-            ended |= self.elsewhere
-        self._bar.update(len(ended - self._shown))
-        self._shown |= ended
+            self._ended.update(job for job, name in enumerate(self.names) if name in self.finished)
+        self._bar.update(len(self._ended) - before)
         active = sorted(self.board.active.values())
         self._bar.set_postfix_str("now " + self.labels[active[0]] if active else "", refresh=sys.stderr.isatty())
 

@@ -40,8 +40,8 @@ class Queue:
 
     def take(self) -> list[int]:
         """Cells for about a second, now this process's own; none if all that are left are in others' hands."""
-        self._look()
         held = self._leases.look()
+        self._look()
         taken: list[int] = []
         left = _BATCH_SECONDS
         for job in (job for group in self._order() for job in self._left[group]):
@@ -62,13 +62,15 @@ class Queue:
             if post.state == "computed":
                 self._seconds[self.jobs.groups[post.job]] += post.seconds
                 self._computed[self.jobs.groups[post.job]] += 1
-        self._finished.refresh()
+        # a living process of this sweep posts what it has finished before it gives the cell back
+        self._finished.refresh(except_of=self.board.workers & self._leases.living)
         for left in self._left.values():
             while left and self._ended(left[0]):
                 left.popleft()
 
     def _ended(self, job: int) -> bool:
-        return self.jobs.names[job] in self._finished or job in self.board.failed
+        board = self.board
+        return job in board.computed or job in board.failed or self.jobs.names[job] in self._finished
 
     def _mean(self, group: str) -> float | None:
         if self._computed[group]:
@@ -77,7 +79,9 @@ class Queue:
 
     def _order(self) -> list[str]:
         """Unknown groups first, of which fewest cells were begun; then the slowest."""
-        begun = Counter(self.jobs.groups[job] for job in self.board.begun)
-        known = {group: self._mean(group) for group, left in self._left.items() if left}
-        unknown = sorted((group for group, mean in known.items() if mean is None), key=lambda group: begun[group])
-        return unknown + sorted(known.keys() - set(unknown), key=lambda group: -(known[group] or 0.0))
+        means = {group: self._mean(group) for group, left in self._left.items() if left}
+        unknown = [group for group, mean in means.items() if mean is None]
+        if len(unknown) > 1:
+            begun = Counter(self.jobs.groups[job] for job in self.board.begun)
+            unknown.sort(key=lambda group: begun[group])
+        return unknown + sorted(means.keys() - set(unknown), key=lambda group: (-(means[group] or 0.0), group))

@@ -112,10 +112,10 @@ def _free(folder: Path) -> Path:
 
 
 def _complain(monitor: Monitor, sweep: Sweep) -> None:
-    failed = monitor.board.failed.keys() - monitor.elsewhere
+    failed = monitor.board.failed
     if monitor.board.stopped and monitor.left:
         raise StudyError(monitor.board.stopped[0])
     if failed or monitor.left:
-        parts = [f"{len(failed)} of {len(monitor.labels)} cells failed, tracebacks in {sweep.board}"] * bool(failed)
-        parts += [f"{len(monitor.left)} cells are not finished"] * bool(monitor.left)
+        parts = [f"{len(failed)} of {len(monitor.names)} cells failed, tracebacks in {sweep.board}"] * bool(failed)
+        parts += [f"{monitor.left} cells are not finished"] * bool(monitor.left)
         raise StudyError(f"{'; '.join(parts)}; the same command tries them again")
