@@ -5,7 +5,8 @@
 
 Launchers are compared by whole commands, start-up included, run in turn: on a machine that does other work too only
 their ratio means something. The store is filled with made-up rows of cells that are planned in earnest. Slurm is
-measured where it is installed (root, Debian). Writes benchmarks/results/sweeps.json and the tables of docs/cluster.md.
+measured where it is installed (root, Debian). Writes
+benchmarks/results/sweeps/measured.json and the table of docs/cluster.md.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from benchmarks import machine  # noqa: E402
 from benchmarks.store import words  # noqa: E402
 from cluster import Cluster, NoClusterError  # noqa: E402
 
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "sweeps.json", ROOT / "docs" / "cluster.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "sweeps" / "measured.json", ROOT / "docs" / "cluster.md"
 CELL = ("cache=sphere", "cache.d=2", "sizes=[4]", "coreset=uniform", "compute.threads=1")
 KINDS = {
     "trivial": ("cache.n=16", "adversary.restarts=1", "adversary.steps=1", "adversary.polish=1"),

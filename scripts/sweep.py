@@ -17,7 +17,7 @@ import sys
 import hydra
 
 from attention_coresets.study.config import REPOSITORY, register
-from attention_coresets.study.explain import one_line, refuse_experiment_list, refuse_hydra_launcher
+from attention_coresets.study.explain import one_line, refuse_experiment_list, refuse_hydra_own
 from attention_coresets.study.job import run_job
 from attention_coresets.study.plugins import load_plugins, named_plugins
 
@@ -30,7 +30,7 @@ def main() -> int:
         load_plugins(named_plugins(sys.argv[1:]))
         register()
         refuse_experiment_list(sys.argv[1:])
-        refuse_hydra_launcher(sys.argv[1:])
+        refuse_hydra_own(sys.argv[1:])
         # Hydra wants its flags before or after all overrides, not among them
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()

@@ -195,6 +195,20 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
     assert re.search(r"probe +6 +0 +12 ", shell.collect("--tier", "smoke").out)
 
 
+def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:
+    """-m among the overrides, a folder of one's own, lists, ranges and patterns; --cfg shows and computes nothing."""
+    cell = ("cache=sphere", "cache.n=16", "-m", "sizes=[4]", "coreset=uniform")
+    shown = shell.sweep(*cell, "seed=range(0,2)", "cache.d=2", "--cfg", "job")
+    assert shown.code == 0
+    assert "cache:\n  name: sphere" in shown.out
+    where = f"hydra.sweep.dir={tmp_path / 'mine'}"
+    for more in ("adversary=glob(t*)", "adversary=tiny"):
+        outcome = shell.sweep(*cell, "seed=range(0,2)", "cache.d=2,3", more, where)
+        assert outcome.code == 0, outcome.err
+    assert outcome.summary.endswith("0 failed")
+    assert (tmp_path / "mine" / "again-1" / "plan").exists()
+
+
 def test_missing_cells_are_said_and_fail_collect(shell: Shell) -> None:
     shell.probe()
     (log,) = (shell.results / "cells" / "log").iterdir()

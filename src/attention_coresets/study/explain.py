@@ -23,9 +23,11 @@ def refuse_experiment_list(arguments: Sequence[str]) -> None:
             )
 
 
-def refuse_hydra_launcher(arguments: Sequence[str]) -> None:
-    """Hydra's own launchers compose every cell anew; the study has its own."""
+def refuse_hydra_own(arguments: Sequence[str]) -> None:
+    """Hydra's own sweepers and launchers compose every cell anew where it is computed; the study has its own."""
     for argument in arguments:
+        if re.match(r"\+*hydra[./]sweeper=(?!study$)", argument):
+            raise StudyError(f"{argument}: the study plans all cells of a sweep together, itself; leave this out")
         if found := re.match(r"\+*hydra[./]launcher=(.*)", argument):
             name = found[1] if found[1] in ("joblib", "slurm") else "local"
             raise StudyError(f"{argument}: the launcher is a choice of the study's own; use launcher={name}")

@@ -30,17 +30,21 @@ class Finished:
     def __len__(self) -> int:
         return len(self._cells)
 
-    def refresh(self, except_of: Collection[str] = ()) -> None:
-        """Read what was added, but for the logs of processes that tell of their cells otherwise."""
+    def refresh(self, except_of: Collection[str] = ()) -> set[str]:
+        """Read what was added, but not the logs of processes that tell of their cells otherwise; the new cells."""
+        new: set[str] = set()
         for path in (self._folder / "log").glob("*.log"):
             if path.stem.rpartition("-")[0] in except_of:
                 continue
             found, self._read[path.name] = records(path, self._read.get(path.name, 0))
-            self._add({record.cell for record in found})
+            new |= self._add({record.cell for record in found})
         for path in (self._folder / "shards").glob("*.parquet"):
             if path.name not in self._shards and (table := shard(path, ["cell"])) is not None:
                 self._shards.add(path.name)
-                self._add(set(table["cell"].to_pylist()))
+                new |= self._add(set(table["cell"].to_pylist()))
+        return new
 
-    def _add(self, cells: set[str]) -> None:
-        self._cells |= cells if self._wanted is None else cells & self._wanted
+    def _add(self, cells: set[str]) -> set[str]:
+        new = (cells if self._wanted is None else cells & self._wanted) - self._cells
+        self._cells |= new
+        return new

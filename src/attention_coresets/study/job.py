@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
@@ -15,17 +14,14 @@ from attention_coresets.study.config import Composed, resolve
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.store import Row, Store, StudyError
+from attention_coresets.study.store import Row, Store
 from attention_coresets.study.tracking import track
 
 
 def run_job(config: Composed) -> None:
     """Compute a single cell and print its rows. A sweep's cells come another way (`sweep`, `worker`)."""
-    hydra = HydraConfig.get()
     try:
-        if hydra.mode == RunMode.MULTIRUN:
-            raise StudyError("hydra/sweeper: the study plans all cells of a sweep together; leave this override out")
-        _run_single(config, hydra.overrides.task)
+        _run_single(config, HydraConfig.get().overrides.task)
     except Exception as error:
         # SystemExit passes through Hydra as it is; before any other error it prints a line of its own
         raise SystemExit(f"error: {one_line(error)}") from error

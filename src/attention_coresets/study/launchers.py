@@ -65,7 +65,8 @@ def await_all(sweep: Sweep, monitor: Monitor) -> None:
         time.sleep(_LOOK)
         if any(slurm.queued(job) != [] for job in jobs):
             continue
-        monitor.look(store=True)
+        monitor.look()
+        monitor.look_at_store()
         with Leases(sweep.store.leases) as leases:
             held = leases.look()
         if held.keys().isdisjoint(name for name in monitor.names if name not in monitor.finished):

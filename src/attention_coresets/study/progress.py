@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -122,11 +122,15 @@ class Monitor:
     _said: set[str] = field(default_factory=set)
     _ended: set[int] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._jobs = {name: job for job, name in enumerate(self.names)}
+        self._ended.update(self._jobs[name] for name in self.finished)
+
     def __enter__(self) -> "Monitor":
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=self.done + len(self.labels),
-            initial=self.done,
+            initial=self.done + len(self._ended),
             desc=self.title,
             unit="cell",
             dynamic_ncols=terminal,
@@ -144,7 +148,8 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.look(store=True)
+        self.look()
+        self.look_at_store()
         self._bar.set_postfix_str("", refresh=False)
         self._bar.close()
 
@@ -164,8 +169,8 @@ class Monitor:
         parts = [f"{computed} computed", f"{self.done + elsewhere} already done", f"{failed} failed"]
         return ", ".join(parts + ([f"{self.left} not finished"] if self.left else []))
 
-    def look(self, store: bool = False) -> None:
-        """Bring the bar up to what the board says, and with `store` to what others have finished."""
+    def look(self) -> None:
+        """Bring the bar up to what the board says."""
         before = len(self._ended)
         for post in self.board.look():
             if post.state in ("computed", "failed"):
@@ -174,12 +179,15 @@ class Monitor:
                 self._say(f"a process stopped: {post.text}")
             elif post.state == "failed":
                 self._say(f"failed: {self.labels[post.job]}: {post.text}", post.text)
-        if store:
-            self.finished.refresh()
-            self._ended.update(job for job, name in enumerate(self.names) if name in self.finished)
         self._bar.update(len(self._ended) - before)
         active = sorted(self.board.active.values())
         self._bar.set_postfix_str("now " + self.labels[active[0]] if active else "", refresh=sys.stderr.isatty())
+
+    def look_at_store(self, except_of: Collection[str] = ()) -> None:
+        """Bring the bar up to what is finished, whoever did it."""
+        before = len(self._ended)
+        self._ended.update(self._jobs[name] for name in self.finished.refresh(except_of))
+        self._bar.update(len(self._ended) - before)
 
     def _say(self, line: str, message: str | None = None) -> None:
         """A line above the bar; the same message of other cells is only counted."""
@@ -190,6 +198,7 @@ class Monitor:
     def _watch(self) -> None:
         looked = time.monotonic()
         while not self._stop.wait(_LOOK):
-            store = time.monotonic() - looked > _LOOK_AT_STORE
-            looked = time.monotonic() if store else looked
-            self.look(store)
+            self.look()
+            if time.monotonic() - looked > _LOOK_AT_STORE:
+                looked = time.monotonic()
+                self.look_at_store(except_of=self.board.workers)
