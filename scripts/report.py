@@ -5,7 +5,7 @@
                                         # where a page states a number by hand (report/typed_numbers.py has the rule)
 
 Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, on lines of its own or
-inside a line; those of docs/benchmarks.md are written by benchmarks/run.py. Exit code 1 as well where the results
+inside a line; those of benchmarks.md and cluster.md are written in benchmarks/. Exit code 1 as well where the results
 violate a check of the code; 2, and nothing written, where results are missing or damaged.
 """
 
@@ -22,7 +22,7 @@ from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
-ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
+ELSEWHERE = ("docs/benchmarks.md", "docs/cluster.md")  # their blocks come from benchmarks/results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _tiers(results: Path) -> list[Results]:
 def _pages(tiers: list[Results], root: Path) -> dict[Path, str]:
     """What each page should hold."""
     blocks = page_blocks(tiers)
-    filled = {path: fill(path.read_text(), blocks) for name, path in _by_hand(root).items() if name != ELSEWHERE}
+    filled = {path: fill(path.read_text(), blocks) for name, path in _by_hand(root).items() if name not in ELSEWHERE}
     return {root / "paper_repro.md": paper_repro(tiers)} | filled
 
 
