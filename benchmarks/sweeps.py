@@ -24,7 +24,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
-    sys.path.append(str(ROOT / "tests"))
 
 from attention_coresets.analysis.parts.markdown import fill, number, table  # noqa: E402  (needs the path)
 from attention_coresets.study.finished import Finished  # noqa: E402
@@ -33,8 +32,8 @@ from attention_coresets.study.job import computed_rows  # noqa: E402
 from attention_coresets.study.progress import Board, Monitor, Post, Poster  # noqa: E402
 from attention_coresets.study.store import Store, write_atomically  # noqa: E402
 from benchmarks import machine  # noqa: E402
+from benchmarks.cluster import Cluster, NoClusterError  # noqa: E402
 from benchmarks.store import words  # noqa: E402
-from cluster import Cluster, NoClusterError  # noqa: E402
 
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "sweeps" / "measured.json", ROOT / "docs" / "cluster.md"
 CELL = ("cache=sphere", "cache.d=2", "sizes=[4]", "coreset=uniform", "compute.threads=1")

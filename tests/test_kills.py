@@ -13,7 +13,7 @@ import pytest
 from attention_coresets.study import slurm
 from attention_coresets.study.leases import workers
 from attention_coresets.study.store import Store
-from cluster import Cluster, NoClusterError
+from benchmarks.cluster import Cluster, NoClusterError
 from napping import Folder, ended, same, undisturbed
 
 KILLS, CELLS, SECONDS = 20, 400, 0.1

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from attention_coresets.study import slurm
-from cluster import Cluster, NoClusterError
+from benchmarks.cluster import Cluster, NoClusterError
 from command_line import REPOSITORY
 from napping import Folder, ended, same, undisturbed
 

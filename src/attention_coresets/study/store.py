@@ -84,7 +84,7 @@ class Store:
                 left -= names
                 yield _only(batch, names)
 
-    def _batches(self, left: Collection[str]) -> Iterator[Any]:
+    def _batches(self, left: set[str]) -> Iterator[Any]:
         for path in sorted(self.logs.glob("*.log")):
             if found := {r.cell: r for r in records(path)[0] if r.cell in left}:
                 yield to_arrow(found.values())
@@ -140,4 +140,4 @@ def _only(table: Any, names: Collection[str]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return table.filter(pc.is_in(table["cell"], value_set=pa.array(sorted(names))))
+    return table.filter(pc.is_in(table["cell"], value_set=pa.array(sorted(names))))  # type: ignore[attr-defined]
