@@ -12,6 +12,7 @@ shows the sweeps that run.
 """
 
 import os
+import re
 import sys
 
 import hydra
@@ -32,7 +33,7 @@ def main() -> int:
         refuse_experiment_list(sys.argv[1:])
         refuse_hydra_own(sys.argv[1:])
         # Hydra wants its flags before or after all overrides, not among them
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: re.match(r"~|[^-].*=", argument) is not None)
         hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()
     except KeyboardInterrupt:
         print("interrupted: finished cells are kept, the same command goes on from here", file=sys.stderr)

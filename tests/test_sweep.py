@@ -198,7 +198,7 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
 def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:
     """-m among the overrides, a folder of one's own, lists, ranges and patterns; --cfg shows and computes nothing."""
     cell = ("cache=sphere", "cache.n=16", "-m", "sizes=[4]", "coreset=uniform")
-    shown = shell.sweep(*cell, "seed=range(0,2)", "cache.d=2", "--cfg", "job")
+    shown = shell.sweep("cache=sphere", "cache.n=16", "--cfg", "job", "cache.d=2")
     assert shown.code == 0
     assert "cache:\n  name: sphere" in shown.out
     where = f"hydra.sweep.dir={tmp_path / 'mine'}"
