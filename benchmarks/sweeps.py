@@ -39,7 +39,7 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "sweeps" / "measured.json", RO
 CELL = ("cache=sphere", "cache.d=2", "sizes=[4]", "coreset=uniform", "compute.threads=1")
 KINDS = {
     "trivial": ("cache.n=16", "adversary.restarts=1", "adversary.steps=1", "adversary.polish=1"),
-    "0.3 s": ("cache.n=4096", "adversary=default", "heads=6"),
+    "0.3 s": ("cache.n=4096", "adversary=default", "heads=3"),
 }
 EXPERIMENT = """# @package _global_
 experiment: many
