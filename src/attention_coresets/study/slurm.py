@@ -49,7 +49,7 @@ class Slurm:
     account: str | None = None
     timeout_min: int = 60
     cpus_per_task: int = 1
-    mem_gb: float = 4
+    mem_gb: float = 4.0
     gpus_per_task: int = 0
     array_parallelism: int = 16
     cells_per_job: int = 200

@@ -79,6 +79,7 @@ def work(sweep: Sweep, task: slurm.Task | None = None, parent: int | None = None
     with Leases(store.leases, sweep.folder) as leases, Clock(leases, task, parent) as clock:
         log, poster = store.log(leases.worker.id), Poster(sweep.board, leases.worker.id)
         queue = Queue(sweep, leases)
+        begun = 0
         try:
             while not queue.empty:
                 batch = queue.take()
@@ -87,8 +88,10 @@ def work(sweep: Sweep, task: slurm.Task | None = None, parent: int | None = None
                 if not batch:
                     time.sleep(0.3)
                 for number in batch:
-                    if not clock.allows(queue.expected(number) or 0.0):
+                    # whoever has all its time before it tries any cell: none would ever be begun that takes most of it
+                    if not clock.allows(queue.expected(number) or 0.0 if begun else 0.0):
                         return True
+                    begun += 1
                     _run(number, queue, leases, log, poster)
                 log.sync()
                 leases.give_back(queue.jobs.names[number] for number in batch)
