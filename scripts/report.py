@@ -5,7 +5,7 @@
                                         # where a page states a number by hand (report/typed_numbers.py has the rule)
 
 Generated blocks are the text between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, on lines of its own or
-inside a line; those of docs/benchmarks.md are written by benchmarks/run.py, those of docs/serving.md by
+inside a line; those of docs/benchmarks.md and docs/cluster.md are written in benchmarks/, those of docs/serving.md by
 scripts/serving_page.py. Exit code 1 as well where the results
 violate a check of the code; 2, and nothing written, where results are missing or damaged.
 """
@@ -25,7 +25,7 @@ from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.study.store import NotWrittenError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-ELSEWHERE = ("docs/benchmarks.md", "docs/serving.md")  # blocks from benchmarks/run.py and serving_page.py
+ELSEWHERE = ("docs/benchmarks.md", "docs/cluster.md", "docs/serving.md")  # blocks from benchmarks/ and serving_page.py
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,18 +5,22 @@ python scripts/sweep.py experiment=epsilon_rate tier=quick                      
 python scripts/sweep.py experiment=epsilon_rate launcher=joblib hydra.launcher.n_jobs=8 compute.dtype=float32
 python scripts/sweep.py plugins=[my_module] coreset=top_norm rho=1               # a construction of one's own
 
-Finished cells go to results/cells; `python scripts/collect.py` makes the table of them.
+python scripts/sweep.py experiment=league tier=full launcher=slurm hydra.launcher.partition=gpu    # docs/cluster.md
+
+Finished cells go to results/cells; `python scripts/collect.py` makes the table of them, `python scripts/running.py`
+shows the sweeps that run.
 """
 
 import ready  # noqa: F401, I001  (first: it says what is not set up)
 
 import os
+import re
 import sys
 
 import hydra
 
 from attention_coresets.study.config import REPOSITORY, register
-from attention_coresets.study.explain import one_line, refuse_experiment_list
+from attention_coresets.study.explain import one_line, refuse_experiment_list, refuse_hydra_own
 from attention_coresets.study.job import run_job
 from attention_coresets.study.plugins import load_plugins, named_plugins
 
@@ -29,6 +33,9 @@ def main() -> int:
         load_plugins(named_plugins(sys.argv[1:]))
         register()
         refuse_experiment_list(sys.argv[1:])
+        refuse_hydra_own(sys.argv[1:])
+        # Hydra wants its flags before or after all overrides, not among them
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: re.match(r"~|[^-].*=", argument) is not None)
         hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()
     except KeyboardInterrupt:
         print("interrupted: finished cells are kept, the same command goes on from here", file=sys.stderr)

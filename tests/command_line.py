@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from attention_coresets.study.store import Store
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROBE = """# @package _global_
 defaults:
@@ -33,6 +35,13 @@ def probe(directory: Path) -> list[str]:
     path.write_text(PROBE)
     where = [f"paths.results={directory / 'results'}", f"paths.outputs={directory / 'outputs'}"]
     return ["experiment=probe", "tier=smoke", f"hydra.searchpath=[file://{directory / 'conf'}]", *where]
+
+
+def cells(results: Path) -> dict[str, float]:
+    """Finished cells and the seconds that their adversary took."""
+    store = Store(results)
+    rows = [row for table in store.tables(set(store.finished())) for row in table.to_pylist()]
+    return {row["cell"]: row["seconds_adversary"] for row in rows}
 
 
 def script(name: str) -> ModuleType:
@@ -80,9 +89,9 @@ class Shell:
         return [f"paths.results={self.results}", f"paths.outputs={self.outputs}"]
 
     @property
-    def cells(self) -> dict[str, int]:
-        """Finished cells and when each was written."""
-        return {path.stem: path.stat().st_mtime_ns for path in (self.results / "cells").glob("*.json")}
+    def cells(self) -> dict[str, float]:
+        """Finished cells and what each took, which tells a cell from the same one computed again."""
+        return cells(self.results)
 
     def _run(self, name: str, arguments: list[str]) -> Outcome:
         self.monkeypatch.setattr(sys, "argv", [str(REPOSITORY / "scripts" / f"{name}.py"), *arguments])

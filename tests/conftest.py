@@ -26,11 +26,14 @@ from pretend_cuda import pretend_cuda
 from rounding import OtherRounding, everywhere
 
 NEED_HYDRA = [
+    "test_grid.py",
+    "test_kills.py",
     "test_launchers.py",
     "test_league.py",
     "test_off_sphere.py",
     "test_plans.py",
     "test_provenance.py",
+    "test_slurm.py",
     "test_sweep.py",
 ]
 collect_ignore = [] if find_spec("hydra") else NEED_HYDRA

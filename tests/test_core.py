@@ -54,7 +54,7 @@ def extras() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {line for extra in project["optional-dependencies"].values() for line in extra}
     plain = {name.split(">")[0].split("=")[0].split("[")[0].replace("-", "_") for name in names}
-    return plain | {"hydra", "hydra_plugins", "omegaconf", "joblib", "submitit", "safetensors", "llvmlite"}
+    return plain | {"hydra", "hydra_plugins", "omegaconf", "safetensors", "llvmlite"}
 
 
 def test_the_core_runs_without_the_extras(wheel):

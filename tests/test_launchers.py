@@ -1,63 +1,71 @@
-"""The same sweep through joblib and submitit's local executor; and what is said when a launcher loses its jobs."""
+"""The same sweep in processes of this machine: shared out, not twice, and finished although one of them is killed."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from hydra.plugins.launcher import Launcher
 
-from attention_coresets.study.progress import Board, Monitor
-from attention_coresets.study.sweep import _launch
+from attention_coresets.study.disk import StudyError
+from attention_coresets.study.launchers import in_processes
+from attention_coresets.study.leases import workers
+from attention_coresets.study.plan import Sweep
+from attention_coresets.study.progress import Board
+from attention_coresets.study.store import Store
 from command_line import REPOSITORY, probe
 
-LAUNCHERS = ("joblib", "submitit_local")
+
+def start(directory: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *probe(directory), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=directory)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> dict[str, tuple[Path, int, str, str]]:
-    """The probe's directory, exit code and output by launcher; both run at once, for they mostly wait for imports."""
-    running = {}
-    for launcher in LAUNCHERS:
-        directory = tmp_path_factory.mktemp(launcher)
-        two_cells = [*probe(directory), "seed=0", "arm=uniform,walk_tilted", f"launcher={launcher}"]
-        command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *two_cells]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": directory}
-        running[launcher] = directory, subprocess.Popen(command, **pipes)
-    ended = {launcher: process.communicate() for launcher, (_, process) in running.items()}
-    return {name: (directory, process.returncode, *ended[name]) for name, (directory, process) in running.items()}
+def boards(directory: Path) -> list[Board]:
+    found = [Board(path) for path in (directory / "outputs").rglob("board")]
+    for board in found:
+        board.look()
+    return found
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_launcher(launcher: str, finished) -> None:
-    directory, code, out, err = finished[launcher]
-    assert code == 0, err
-    assert "2 computed, 0 already done, 0 failed" in err
+def test_two_processes_share_the_cells_and_one_that_is_killed_loses_none(tmp_path: Path) -> None:
+    head = start(tmp_path, "arm=uniform", "seed=range(0,60)", "launcher=joblib")
+    leases, deadline = Store(tmp_path / "results").leases, time.monotonic() + 120
+    while not any(board.computed for board in boards(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    victim = next(worker for worker in workers(leases) if worker.alive)
+    subprocess.run(["kill", "-KILL", str(victim.pid)], check=True)
+    out, err = head.communicate(timeout=120)
+    assert head.returncode == 0, err
     assert out == ""
-    assert len(list((directory / "results" / "cells").glob("*.json"))) == 2
-    assert {path.name for path in directory.iterdir()} == {"conf", "results", "outputs"}
+    assert "60 computed, 0 already done, 0 failed" in err
+    (board,) = boards(tmp_path)
+    assert sorted(board.computed) == list(range(60))
+    assert sum(board.begun.values()) <= 60 + 1  # the cell in the killed process's hand
+    assert {path.name for path in tmp_path.iterdir()} == {"conf", "results", "outputs"}
+    assert not [worker for worker in workers(leases) if worker.alive]
 
 
-class Loses(Launcher):
-    """A launcher whose second job dies with its process."""
+def test_ctrl_c_ends_the_processes_and_the_next_sweep_goes_on(tmp_path: Path) -> None:
+    grid = ("arm=uniform", "seed=range(0,100)", "launcher=joblib", "hydra.launcher.n_jobs=1")
+    head = start(tmp_path, *grid)
+    store, deadline = Store(tmp_path / "results"), time.monotonic() + 120
+    while len(store.finished()) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    head.send_signal(signal.SIGINT)
+    _, err = head.communicate(timeout=60)
+    assert head.returncode == 130
+    assert "finished cells are kept" in err
+    assert not workers(store.leases)
+    assert not list(store.leases.iterdir())
+    before = len(store.finished())
+    again = start(tmp_path, *grid)
+    _, err = again.communicate(timeout=120)
+    assert f"{100 - before} computed, {before} already done, 0 failed" in err
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
 
-    def setup(self, **_) -> None:
-        pass
-
-    def launch(self, job_overrides, initial_job_idx):
-        self.board.post(initial_job_idx, "running")
-        self.board.post(initial_job_idx, "computed")
-        self.board.post(initial_job_idx + 1, "running")
-        raise RuntimeError("a worker was killed")
-
-
-def test_jobs_lost_by_the_launcher_are_failures(tmp_path: Path, capsys) -> None:
-    monitor = Monitor(Board(tmp_path), ["seed=0", "seed=1", "seed=2"], done=0, title="sweep")
-    with monitor:
-        _launch(Loses(monitor.board), [["seed=0"], ["seed=1"], ["seed=2"]], 0, monitor)
-    assert monitor.summary() == "1 computed, 0 already done, 2 failed"
-    said = capsys.readouterr().err
-    assert said.count("failed: seed=1: not finished: RuntimeError: a worker was killed") == 1
+def test_a_number_of_processes_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "sweep", tmp_path, 0, [], tmp_path, {})
+    with pytest.raises(StudyError, match=r"hydra.launcher.n_jobs=0: must be at least 1, or -1 for a process a core"):
+        in_processes(sweep, 0, None)

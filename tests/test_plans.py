@@ -24,9 +24,9 @@ def planned(experiment: str, tier: str) -> set[tuple[str, str]]:
     config = hydra.compose_config("config", arguments, RunMode.MULTIRUN, with_log_configuration=False)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=None)
     grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()] + arguments
-    members = [cell.member for cell in plan(grid, config, context)]
+    cells = {(cell.name, cell.config["arm"]) for cell in plan(grid, config, context)}
     GlobalHydra.instance().clear()
-    return {(member.cell, member.arm) for member in members}
+    return cells
 
 
 def experiments() -> list:

@@ -21,6 +21,8 @@ from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.config import register
+from attention_coresets.study.progress import Board
+from attention_coresets.study.store import Store
 from attention_coresets.study.table import COLUMNS, HARDNESS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
 from tables import INSTANCE
@@ -176,8 +178,9 @@ def test_sweep_resumes_and_collects(shell: Shell) -> None:
     sigma = table.groupby(["seed", "head"])["sigma"]  # the same caches for every arm
     assert (sigma.max() / sigma.min()).max() == pytest.approx(1, abs=1e-12)
     assert sigma.first().nunique() > 1
-    kept = [json.loads(path.read_text())["rows"] for path in (shell.results / "cells").glob("*.json")]
-    assert sorted(table["error"]) == sorted(row["error"] for rows in kept for row in rows)
+    store = Store(shell.results)
+    kept = [row["error"] for cell in store.finished() for row in store.read(cell) or []]
+    assert sorted(table["error"]) == sorted(kept)
 
 
 @pytest.mark.rounding
@@ -192,9 +195,24 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
     assert re.search(r"probe +6 +0 +12 ", shell.collect("--tier", "smoke").out)
 
 
+def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:
+    """-m among the overrides, a folder of one's own, lists, ranges and patterns; --cfg shows and computes nothing."""
+    cell = ("cache=sphere", "cache.n=16", "-m", "sizes=[4]", "coreset=uniform")
+    shown = shell.sweep("cache=sphere", "cache.n=16", "--cfg", "job", "cache.d=2")
+    assert shown.code == 0
+    assert "cache:\n  name: sphere" in shown.out
+    where = f"hydra.sweep.dir={tmp_path / 'mine'}"
+    for more in ("adversary=glob(t*)", "adversary=tiny"):
+        outcome = shell.sweep(*cell, "seed=range(0,2)", "cache.d=2,3", more, where)
+        assert outcome.code == 0, outcome.err
+    assert outcome.summary.endswith("0 failed")
+    assert (tmp_path / "mine" / "again-1" / "plan").exists()
+
+
 def test_missing_cells_are_said_and_fail_collect(shell: Shell) -> None:
     shell.probe()
-    sorted((shell.results / "cells").glob("*.json"))[0].unlink()
+    (log,) = (shell.results / "cells" / "log").iterdir()
+    log.write_bytes(log.read_bytes().partition(b"\n")[2])
     outcome = shell.collect("--tier", "smoke")
     assert outcome.code == 1
     assert "1 cells are missing" in outcome.err
@@ -214,8 +232,8 @@ def test_a_failed_cell_is_reported_not_cached_and_stops_no_other(shell: Shell, m
     assert "failed: arm=uniform seed=1: RuntimeError: no luck in this cell\n" in outcome.err
     assert outcome.summary == "5 computed, 0 already done, 1 failed"
     assert len(shell.cells) == 5
-    (record,) = shell.outputs.rglob("*.failed")
-    assert "fails_for_one" in record.read_text()  # the traceback
+    (failed,) = (post for post in Board(next(shell.outputs.rglob("board"))).look() if post.state == "failed")
+    assert "fails_for_one" in failed.traceback
     assert shell.probe().summary == "1 computed, 5 already done, 0 failed"
 
 

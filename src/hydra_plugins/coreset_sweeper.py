@@ -11,13 +11,11 @@ from omegaconf import DictConfig
 class CoresetSweeper(Sweeper):
     """The product of the values in `params` and on the command line, without the cells that are already done."""
 
-    def __init__(self, params: Mapping[str, Any], max_batch_size: int | None) -> None:
+    def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params
-        self.max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
-        self.task_function = task_function
         self.config = config
 
     def sweep(self, arguments: list[str]) -> None:
@@ -27,4 +25,4 @@ class CoresetSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         grid = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_sweep(grid, self.config, self.hydra_context, self.task_function, self.max_batch_size)
+        run_sweep(grid, self.config, self.hydra_context)

@@ -15,6 +15,7 @@ from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.arms import ARMS
 from attention_coresets.registry import source_of
+from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import StudyError
 
 Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations in the tests refuses its old-style bases
@@ -70,6 +71,13 @@ class Paths:
 
 
 @dataclass
+class Processes:
+    """What `launcher=joblib` asks for: processes of this machine, -1 for one a core."""
+
+    n_jobs: int = 2
+
+
+@dataclass
 class Study:
     """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
 
@@ -114,6 +122,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("shares", _shares, replace=True)
     store = ConfigStore.instance()
     store.store(name="study_schema", node=Study)
+    for name, options in (("processes", Processes), ("slurm", Slurm)):
+        store.store(group="hydra/launcher", name=name, node=options)
     for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
         for name, parameters in registry.items():
             store.store(group=group, name=name, node=schema(name, parameters))
@@ -132,11 +142,16 @@ def resolve(config: Composed) -> dict[str, Any]:
     for key in config:
         if key not in (*known, "hydra"):
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
-    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, known), resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    plain = {str(key): value for key, value in resolved.items() if key != "at"}
+    plain = {str(key): _resolved(config[key]) for key in config if key not in ("at", "hydra")}
     sources = _sources(plain)
     return {**plain, "sources": sources} if sources else plain
+
+
+def _resolved(node: Any) -> Any:
+    """A node without interpolations. MissingMandatoryValue where a value is still to be given."""
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
 def _sources(config: dict[str, Any]) -> dict[str, str]:

@@ -23,6 +23,16 @@ def refuse_experiment_list(arguments: Sequence[str]) -> None:
             )
 
 
+def refuse_hydra_own(arguments: Sequence[str]) -> None:
+    """Hydra's own sweepers and launchers compose every cell anew where it is computed; the study has its own."""
+    for argument in arguments:
+        if re.match(r"\+*hydra[./]sweeper=(?!study$)", argument):
+            raise StudyError(f"{argument}: the study plans all cells of a sweep together, itself; leave this out")
+        if found := re.match(r"\+*hydra[./]launcher=(.*)", argument):
+            name = found[1] if found[1] in ("joblib", "slurm") else "local"
+            raise StudyError(f"{argument}: the launcher is a choice of the study's own; use launcher={name}")
+
+
 def refuse_arm_with_coreset(overrides: Sequence[str]) -> None:
     """An arm is a construction: naming another beside it would put a wrong label on the rows."""
     keys = {override.lstrip("+~").partition("=")[0]: override for override in overrides}

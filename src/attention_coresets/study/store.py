@@ -1,56 +1,31 @@
-"""Finished cells on disk, one content-addressed file each, and which of them belong to which experiment.
+"""Finished cells on disk, and which of them belong to which experiment.
 
-    <results>/cells/<hash>.json                        rows, resolved configuration and provenance of a finished cell
-    <results>/cells/index/<tier>/<experiment>.json     the grid of an experiment: a cell's hash, its arm and its label
+    <results>/cells/log, shards                      rows, resolved configurations and provenance (`records`)
+    <results>/cells/<hash>.json                      the same of one cell, as it was kept before: still read
+    <results>/cells/leases                           who computes what at the moment (`leases`)
+    <results>/cells/index/<tier>/<experiment>/*.json the grids of an experiment's runs (`manifests`)
 
-Every file is written beside its place and renamed into it, so that a killed run leaves whole files or none.
+Any number of processes, on any number of machines that share the disk, may read and write at the same time.
 """
 
-import errno
+import itertools
 import json
-import sys
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from attention_coresets import files
+from attention_coresets.study import manifests
+from attention_coresets.study.disk import NotWrittenError, StudyError, replacing, set_aside, write_atomically
+from attention_coresets.study.finished import Finished
 from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.leases import workers
+from attention_coresets.study.manifests import Manifest, Member
+from attention_coresets.study.records import Log, Record, Row, pack, records, shard, to_arrow, to_rows
 
-Row = dict[str, Any]
-
-
-class StudyError(Exception):
-    """Something the user can put right: its text is one line with the value, the limit and the remedy."""
-
-
-class DamagedError(StudyError):
-    """A file of the store that cannot be what was written."""
-
-
-class NotWrittenError(StudyError):
-    """A result could not be put on disk."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A cell as an experiment knows it; the label is what sets it apart within the sweep."""
-
-    cell: str
-    arm: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The grid of an experiment at a tier; `overrides`: what a run changed of the experiment's file, if anything."""
-
-    experiment: str
-    tier: str
-    members: list[Member]
-    overrides: list[str]
+__all__ = ["Manifest", "Member", "NotWrittenError", "Row", "Store", "StudyError", "replacing", "write_atomically"]
+_FEW_LOGS, _FEW_BYTES = 16, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,8 +38,17 @@ class Store:
     def cells(self) -> Path:
         return self.results / "cells"
 
-    def path(self, cell: str) -> Path:
-        return self.cells / f"{cell}.json"
+    @property
+    def logs(self) -> Path:
+        return self.cells / "log"
+
+    @property
+    def shards(self) -> Path:
+        return self.cells / "shards"
+
+    @property
+    def leases(self) -> Path:
+        return self.cells / "leases"
 
     def prepare(self) -> None:
         """NotWrittenError unless cells can be written here: better known before the work than after it."""
@@ -72,106 +56,88 @@ class Store:
             part.touch()
         self.cells.joinpath("probe").unlink(missing_ok=True)
 
-    def write(self, config: Mapping[str, Any], rows: Sequence[Row]) -> Path:
-        """Keep a finished cell. NotWrittenError where the disk is full."""
-        path = self.path(cell_hash(config))
-        write_atomically(path, json.dumps({"config": dict(config), "rows": list(rows)}, indent=1))
-        return path
+    def log(self, worker: str) -> Log:
+        """Where a process, by a name that no other has, keeps the cells it finishes."""
+        return Log(self.logs, worker)
+
+    def write(self, config: Mapping[str, Any], rows: Sequence[Row]) -> str:
+        """Keep one finished cell; its name. NotWrittenError where the disk is full."""
+        log, cell = self.log(f"one-{uuid4().hex[:12]}"), cell_hash(config)
+        log.add(cell, config, rows)
+        log.close()
+        return cell
+
+    def finished(self, wanted: Collection[str] | None = None) -> Finished:
+        """The names of finished cells, of those wanted."""
+        return Finished(self.cells, wanted)
 
     def read(self, cell: str) -> list[Row] | None:
-        """The rows of a finished cell, None where there is none. DamagedError where the file is damaged."""
-        path = self.path(cell)
-        if not path.exists():
-            return None
-        content = _read(path)
-        try:
-            intact = cell_hash(content["config"]) == cell and len(content["rows"]) > 0
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, f"{type(error).__name__}: {error}") from error
-        if not intact:
-            raise _damaged(path, "its name is not that of its configuration, or no longer")
-        return content["rows"]
+        """The rows of a finished cell, None where there is none."""
+        return next((to_rows(table) for table in self.tables({cell})), None)
 
-    def finished(self, cell: str) -> list[Row] | None:
-        """As `read`, but a damaged file is set aside under another name, which stderr names, and counts as none."""
+    def tables(self, wanted: Collection[str]) -> Iterator[Any]:
+        """The rows of the wanted cells that are finished, each cell once, as tables of arrow of one shard's size."""
+        left = set(wanted)
+        for batch in self._batches(left):
+            names = set(batch["cell"].to_pylist()) & left
+            if names:
+                left -= names
+                yield _only(batch, names)
+
+    def _batches(self, left: set[str]) -> Iterator[Any]:
+        for path in sorted(self.logs.glob("*.log")):
+            if found := {r.cell: r for r in records(path)[0] if r.cell in left}:
+                yield to_arrow(found.values())
+        for path in sorted(self.shards.glob("*.parquet")):
+            names = shard(path, ["cell"])
+            if names is not None and not left.isdisjoint(names["cell"].to_pylist()):
+                yield shard(path)
+        older = (record for cell in left if (record := self._older(cell)) is not None)
+        while some := list(itertools.islice(older, 1000)):
+            yield to_arrow(some)
+
+    def intact(self, cell: str) -> bool:
+        """False, and the file set aside, where a cell in a file of its own is damaged; others are always verified."""
+        return not (self.cells / f"{cell}.json").exists() or self._older(cell) is not None
+
+    def pack_idle(self) -> None:
+        """Put logs that no living process writes to into a shard, where they are more than a few."""
+        living = {worker.id for worker in workers(self.leases) if worker.alive}
+        idle = [path for path in self.logs.glob("*.log") if path.stem.rpartition("-")[0] not in living]
+        if len(idle) > _FEW_LOGS or sum(path.stat().st_size for path in idle) > _FEW_BYTES:
+            pack(sorted(idle), self.shards)
+
+    def _older(self, cell: str) -> Record | None:
+        """A cell in a file of its own, if it has one; damaged, it is set aside."""
+        path = self.cells / f"{cell}.json"
         try:
-            return self.read(cell)
-        except DamagedError as error:
-            _set_aside(self.path(cell), error)
+            content = json.loads(path.read_bytes())
+            if cell_hash(content["config"]) == cell and len(content["rows"]) > 0:
+                return Record(cell, json.dumps(content).encode())
+            reason = "its name is not that of its configuration, or no longer"
+        except FileNotFoundError:
             return None
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        set_aside(path, reason)
+        return None
 
     def record(self, manifest: Manifest) -> None:
         """Make the manifest the experiment's grid; a run that changed the file's grid adds to what is there instead."""
-        members = manifest.members
-        if manifest.overrides:
-            before = self._before(manifest)
-            members = list(dict.fromkeys([m for b in before for m in b.members] + members))
-        content = {**asdict(manifest), "members": [asdict(member) for member in members]}
-        write_atomically(self._index(manifest), json.dumps(content, indent=1))
+        manifests.record(self.cells / "index", manifest)
 
     def manifest(self, tier: str, experiment: str) -> Manifest:
-        path = self.cells / "index" / tier / f"{experiment}.json"
-        content = _read(path)
-        try:
-            members = [Member(**member) for member in content.pop("members")]
-            return Manifest(members=members, **content)
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        """The grid of an experiment at a tier, of all its runs. StudyError where a file of it is damaged."""
+        return manifests.read(self.cells / "index", tier, experiment)
 
     def experiments(self, tier: str) -> list[str]:
         """Experiments that were run at this tier here."""
-        return sorted(path.stem for path in (self.cells / "index" / tier).glob("*.json"))
-
-    def _before(self, manifest: Manifest) -> list[Manifest]:
-        """The manifest that this one adds to, if there is one that can be read."""
-        if not self._index(manifest).exists():
-            return []
-        try:
-            return [self.manifest(manifest.tier, manifest.experiment)]
-        except DamagedError as error:
-            _set_aside(self._index(manifest), error)
-            return []
-
-    def _index(self, manifest: Manifest) -> Path:
-        return self.cells / "index" / manifest.tier / f"{manifest.experiment}.json"
+        return sorted({path.stem for path in (self.cells / "index" / tier).glob("[!.]*")})
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. NotWrittenError where the disk is full or not writable."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+def _only(table: Any, names: Collection[str]) -> Any:
+    """The rows of some cells."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-
-@contextmanager
-def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """`files.replacing`, with NotWrittenError where the disk is full or not writable."""
-    try:
-        with files.replacing(path, durable) as part:
-            yield part
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason, remedy = ("the disk is full", "free some space") if full else (error.strerror, "make it writable")
-        raise NotWrittenError(
-            f"cannot write to {path.parent}: {reason}; {remedy} and run again, finished cells are kept"
-        ) from error
-
-
-def _set_aside(path: Path, error: DamagedError) -> None:
-    aside = path.with_name(f"{path.name}.damaged")
-    with suppress(FileNotFoundError):  # another process was first
-        path.replace(aside)
-    print(f"{error}; it is kept as {aside.name}", file=sys.stderr)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror}); make it readable") from error
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> DamagedError:
-    reason = textwrap.shorten(reason, 120, placeholder=" ...")
-    return DamagedError(f"{path} is damaged ({reason}): a sweep sets it aside and computes it anew")
+    return table.filter(pc.is_in(table["cell"], value_set=pa.array(sorted(names))))  # type: ignore[attr-defined]

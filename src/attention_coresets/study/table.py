@@ -68,22 +68,23 @@ class Gathered:
 def gather(store: Store, tier: str, experiment: str) -> Gathered:
     """The cells of the experiment's present grid, exactly: what an earlier grid asked for is not looked at."""
     manifest = store.manifest(tier, experiment)
-    rows: list[Row] = []
-    missing: list[str] = []
-    for member in manifest.members:
-        found = store.read(member.cell)
-        if found is None:
-            missing.append(member.label)
-        else:
-            rows += [row | {"experiment": experiment, "tier": tier, "arm": member.arm} for row in found]
-    return Gathered(manifest, to_frame(rows), missing)
+    asked = pd.DataFrame(
+        {"cell": [m.cell for m in manifest.members], "arm": [m.arm for m in manifest.members]}, dtype="str"
+    ).assign(experiment=experiment, tier=tier)
+    frames = []
+    for table in store.tables(asked["cell"]):
+        rows = table.drop_columns("config").to_pandas()
+        frames.append(to_frame(asked.merge(rows, on="cell", sort=False)))
+    rows = pd.concat(frames, ignore_index=True) if frames else to_frame([])
+    found = set(rows["cell"])
+    return Gathered(manifest, rows, [m.label for m in manifest.members if m.cell not in found])
 
 
-def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
+def to_frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
     """Rows as a table of the stated columns and types. StudyError names columns that are missing or unknown."""
-    if not rows:
+    if not len(rows):
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    frame = pd.DataFrame(list(rows))
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if _GONE in frame and bool(frame[_GONE].isna().all()):  # where it has values, all floors were others: refused below
         frame = frame.drop(columns=_GONE)
     frame = completed(frame)
