@@ -8,6 +8,8 @@ python scripts/running.py SWEEP --end         # its jobs are cancelled, its proc
 SWEEP is the sweep's folder below outputs/. The sweep's own command, run again, joins it too: cells are shared out.
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import argparse
 import os
 import signal

@@ -3,6 +3,8 @@
 python scripts/serving_page.py      # some minutes; tests/test_serving_uses.py fails where the page is stale
 """
 
+import ready  # noqa: F401, I001  (first: it says what is not set up)
+
 import sys
 from importlib import import_module
 from itertools import groupby
@@ -20,7 +22,8 @@ def main() -> None:
         sections.append(f"### {heading}\n{table(['Use', 'Outcome'], [use.row() for use in uses])}")
         print(heading, flush=True)
     page = ROOT / "docs" / "serving.md"
-    page.write_text(fill(page.read_text(), {"serving_uses": "\n\n".join(sections)}))
+    filled = fill(page.read_text(encoding="utf-8"), {"serving_uses": "\n\n".join(sections)})
+    page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

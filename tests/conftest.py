@@ -26,6 +26,7 @@ from pretend_cuda import pretend_cuda
 from rounding import OtherRounding, everywhere
 
 NEED_HYDRA = [
+    "test_figures.py",
     "test_grid.py",
     "test_kills.py",
     "test_launchers.py",
@@ -33,6 +34,8 @@ NEED_HYDRA = [
     "test_off_sphere.py",
     "test_plans.py",
     "test_provenance.py",
+    "test_queue.py",
+    "test_report.py",
     "test_slurm.py",
     "test_sweep.py",
 ]

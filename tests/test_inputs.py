@@ -277,6 +277,7 @@ def test_generators_of_any_making() -> None:
     assert torch.equal(one.query, other.query)
 
 
+@pytest.mark.filterwarnings("ignore:random numbers are drawn on the CPU")
 def test_generators_of_another_device(device: str) -> None:
     """On a GPU a generator of either device serves, the same numbers each time."""
     cache = CACHE.to(device)

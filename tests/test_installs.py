@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attention_coresets import Cache, QueryBody, Stream, make_cache, make_coreset, tilt, worst_query
+from attention_coresets.study.store import Store
 from command_line import Shell, script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +108,7 @@ def test_paths_of_any_letters(shell: Shell, folder: str) -> None:
         assert "quoted" in first.err
     assert shell._run("sweep", [*SMALL, outputs, quoted]).code == 0
     assert shell._run("sweep", ["-m", *SMALL, outputs, quoted, "seed=0,1"]).code == 0
-    assert len(list((path / "cells").glob("*.json"))) == 2
+    assert len(list(Store(path).finished())) == 2
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     (cache, rho, extra), layer = plain.calls[0], prefilled.cache.layers[0]
     assert (cache.n, rho, extra) == (N - 4, 2.5, None)
     assert float(cache.keys.mean(dim=-2).abs().max()) < 1e-6
-    torch.testing.assert_close(cache.keys.norm(dim=-1).amax(-1), torch.ones(2, 2))
+    torch.testing.assert_close(cache.keys.norm(dim=-1).amax(-1), torch.ones(2, 2).double())
     differences = (cache.keys[..., :1, :] - cache.keys) / (layer.keys[..., :1, :] - layer.keys)[..., : N - 4, :]
     assert float(differences[..., 1:, :].std(dim=(-1, -2)).max()) < 1e-3  # one scale a head
     for spy in (raw, asks):
@@ -234,7 +234,7 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     assert raw.calls[0][2] is None
     given = asks.calls[1][2]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
     assert torch.equal(given, prefilled.queries[1][..., :6, :])
-    torch.testing.assert_close(moved.calls[1][2], later_queries(llama, prefilled, 10, 1))
+    torch.testing.assert_close(moved.calls[1][2], later_queries(llama, prefilled, 10, 1).double())
 
 
 def later_queries(model, prefilled, by: int, layer: int) -> torch.Tensor:
@@ -369,7 +369,7 @@ def test_half_precision_models_are_compressed_in_single() -> None:
     model, spy = make_model("Llama").to(torch.bfloat16), Spy(model_units=True)
     with compressed(model, spy, size=SIZE):
         model(CONTEXT, use_cache=True)
-    assert all(cache.keys.dtype == torch.float32 for cache, *_ in spy.calls)
+    assert all(cache.keys.dtype == torch.float64 for cache, *_ in spy.calls)
     with compressed(model, make_coreset("uniform", sinks=2), size=SIZE), torch.no_grad():
         cache = model(CONTEXT, use_cache=True).past_key_values
         logits = model(FOLLOWING, past_key_values=cache).logits

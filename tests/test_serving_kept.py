@@ -177,7 +177,7 @@ def test_queries_see_weights_as_a_coordinate_of_the_keys() -> None:
     assert again.queries is not None
     assert bool((again.queries[..., -1] == 1).all())
     weights = 0.1 * torch.arange(0, 40, 4)
-    torch.testing.assert_close(again.cache.keys[..., :10, -1], weights.expand(1, 2, -1))
+    torch.testing.assert_close(again.cache.keys[..., :10, -1], weights.double().expand(1, 2, -1))
     assert not again.cache.keys[..., 10:, -1].any()
     kept = torch.arange(0, 42, 4)[:10]
     own = torch.cat([weights, torch.zeros(32)])[kept]
@@ -189,7 +189,7 @@ def test_a_construction_that_takes_weights_gets_them() -> None:
     layer = twice(spy)
     again = spy.calls[2].cache
     assert isinstance(again, WeightedCache)
-    torch.testing.assert_close(again.log_weights[0, 0, :10], 0.1 * torch.arange(0, 40, 4))
+    torch.testing.assert_close(again.log_weights[0, 0, :10], (0.1 * torch.arange(0, 40, 4)).double())
     torch.testing.assert_close(layer.log_weights, (0.1 * torch.arange(0, 42, 4)[:10]).expand(1, 2, -1))
     mass = twice(make_coreset("gram_schmidt_walk", model="unweighted")).log_weights
     assert mass is not None

@@ -37,7 +37,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all. NotWrittenError where the disk is full or not writable."""
     with replacing(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
 
 
 def set_aside(path: Path, reason: str) -> None:

@@ -66,7 +66,8 @@ class Leases:
 
     def __enter__(self) -> "Leases":
         with replacing(self._own, durable=False) as part:
-            part.write_text(json.dumps({key: value for key, value in asdict(self.worker).items() if key != "silent"}))
+            said = {key: value for key, value in asdict(self.worker).items() if key != "silent"}
+            part.write_text(json.dumps(said), encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +142,7 @@ def _owners(folder: Path) -> dict[int, Worker]:
     now = _clock(folder) if paths else 0.0
     for path in paths:
         try:
-            status, content = path.stat(), json.loads(path.read_text())
+            status, content = path.stat(), json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # it has just ended
             continue
         task = slurm.Task(**content.pop("task")) if content.get("task") else content.pop("task")
@@ -171,13 +172,13 @@ def _machine() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
         return socket.gethostname()
-    return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return f"{boot.read_text(encoding='utf-8').strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _born(pid: int) -> int:
     """When a process started, in its system's ticks; 0 where there is none of that id, or a zombie."""
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return int(not Path("/proc/self/stat").exists() and _exists(pid))
     return 0 if state == "Z" else int(fields[18])

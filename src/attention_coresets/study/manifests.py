@@ -63,7 +63,7 @@ def _files(index: Path, tier: str, experiment: str) -> list[Path]:
 
 def _load(path: Path) -> Manifest:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         members = [Member(**m) if isinstance(m, dict) else Member(*m) for m in content.pop("members")]
         return Manifest(members=members, **content)
     except (KeyError, TypeError, ValueError) as error:

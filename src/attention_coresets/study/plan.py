@@ -69,7 +69,7 @@ def load_sweep(folder: Path) -> Sweep:
     path = folder / "sweep.json"
     if not path.exists():
         raise StudyError(f"{folder}: no sweep was planned here; `python scripts/running.py` lists those that run")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     paths = {key: Path(content[key]) for key in ("results", "directory")}
     return Sweep(**content | paths | {"folder": folder})
 
@@ -77,7 +77,7 @@ def load_sweep(folder: Path) -> Sweep:
 def write_plan(folder: Path, cells: Iterable[Cell]) -> int:
     """Put a plan on disk as its cells come; how many there were. An error among them leaves none."""
     written = 0
-    with replacing(folder / "plan", durable=False) as part, part.open("w") as file:
+    with replacing(folder / "plan", durable=False) as part, part.open("w", encoding="utf-8") as file:
         for cell in cells:
             label, config = " ".join(cell.label.split()), json.dumps(cell.config, separators=(",", ":"))
             file.write(f"{cell.name}\t{cell.group}\t{label}\t{config}\n")

@@ -109,7 +109,7 @@ def cancel(jobs: Sequence[str], only_waiting: bool = False) -> None:
 def jobs_of(folder: Path) -> list[str]:
     """The array jobs that a sweep was given to."""
     path = folder / "slurm" / "jobs"
-    return path.read_text().split() if path.exists() else []
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
 def sweeps() -> list[Path]:
@@ -125,7 +125,7 @@ def sweeps() -> list[Path]:
 def requeue(task: Task) -> None:
     """End this task and put it into the queue again."""
     name = f"{task.job}_{task.index}" if task.index else task.job
-    subprocess.run(["scontrol", "requeue", name], check=True, capture_output=True, text=True)
+    subprocess.run(["scontrol", "requeue", name], check=True, capture_output=True, text=True, encoding="utf-8")
 
 
 def seconds_left() -> float | None:
@@ -192,7 +192,7 @@ def _ask(job: str) -> list[Queued] | None:
 
 def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     except FileNotFoundError as error:
         raise StudyError(
             f"{command[0]}: no such command here; start the sweep where Slurm's commands are, or use launcher=joblib"
