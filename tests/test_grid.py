@@ -82,7 +82,7 @@ def test_labels_name_what_is_swept_in_the_order_of_the_line(loader) -> None:
     [
         (["rho=1,two"], "rho: Value 'two' of type 'str' could not be converted to Float"),
         (["cache=sphere,clusters", "cache.n=8,half"], "half"),
-        (["cache=sphere", "cache.m=1,2"], "cache.m: unknown key; did you mean n?"),
+        (["cache=sphere", "cache.m=1,2"], "cache.m: unknown key; known: n, d"),
         (["rho=interval(1,2)"], "a sweep visits listed values"),
         (["seed=range(3,3)"], "names no value"),
     ],

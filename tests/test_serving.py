@@ -234,7 +234,7 @@ def test_units_and_queries_that_constructions_get(llama) -> None:
     assert raw.calls[0][2] is None
     given = asks.calls[1][2]  # positions N - 10 to N - 5: the last 6 of the tokens before the recent ones
     assert torch.equal(given, prefilled.queries[1][..., :6, :])
-    torch.testing.assert_close(moved.calls[1][2], later_queries(llama, prefilled, 10, 1).double())
+    torch.testing.assert_close(moved.calls[1][2], later_queries(llama, prefilled, 10, 1).double(), rtol=1e-5, atol=1e-6)
 
 
 def later_queries(model, prefilled, by: int, layer: int) -> torch.Tensor:
