@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, AnyNode, OmegaConf, ValueNode
 
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
@@ -142,16 +142,25 @@ def resolve(config: Composed) -> dict[str, Any]:
     for key in config:
         if key not in (*known, "hydra"):
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
-    plain = {str(key): _resolved(config[key]) for key in config if key not in ("at", "hydra")}
+    plain = {str(key): _resolved(config, key) for key in config if key not in ("at", "hydra")}
     sources = _sources(plain)
     return {**plain, "sources": sources} if sources else plain
 
 
-def _resolved(node: Any) -> Any:
-    """A node without interpolations. MissingMandatoryValue where a value is still to be given."""
-    if not OmegaConf.is_config(node):
-        return node
-    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+def _resolved(config: Composed, key: Any) -> Any:
+    """A key's value without interpolations. MissingMandatoryValue where it is still to be given.
+
+    An interpolated 2 stays 2, though the schema makes 2.0 of one that is written: committed cells are named so.
+    """
+    node = config._get_child(key, throw_on_missing_value=True)
+    if isinstance(node, ValueNode) and node._is_interpolation():
+        node = AnyNode(node._value(), key=key, parent=config)
+    node = node._maybe_dereference_node(throw_on_resolution_failure=True)
+    return (
+        OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        if OmegaConf.is_config(node)
+        else node._value()
+    )
 
 
 def _sources(config: dict[str, Any]) -> dict[str, str]:
