@@ -30,8 +30,8 @@ ELSEWHERE = "docs/benchmarks.md"  # its blocks come from benchmarks/results
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        if not (options.root / "README.md").exists():
-            raise ResultsError(f"{options.root} holds no README.md: give the repository as --root")
+        if not options.root.is_dir():
+            raise ResultsError(f"{options.root} is no folder: give the repository as --root")
         tiers = _tiers(options.results)
         pages = _pages(tiers, options.root)
     except (ResultsError, ValueError) as reason:
