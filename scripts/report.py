@@ -31,8 +31,8 @@ ELSEWHERE = ("docs/benchmarks.md", "docs/cluster.md", "docs/serving.md")  # bloc
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        if not (options.root / "README.md").exists():
-            raise ResultsError(f"{options.root} holds no README.md: give the repository as --root")
+        if not options.root.is_dir():
+            raise ResultsError(f"{options.root} is no folder: give the repository as --root")
         tiers = _tiers(options.results)
         pages = _pages(tiers, options.root)
     except (ResultsError, ValueError) as reason:

@@ -114,7 +114,7 @@ def test_paths_of_any_letters(shell: Shell, folder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "parts"),
     [
-        ("report", ["--root", "/missing"], ("/missing holds no README.md", "give the repository")),
+        ("report", ["--root", "/missing"], ("/missing is no folder", "give the repository")),
         ("report", ["--results", "/missing"], ("no tier has a table in /missing", "bash scripts/reproduce.sh")),
         ("figures", ["--results", "/missing"], ("/missing/quick/table.parquet is missing", "scripts/sweep.py")),
         ("fit", ["--results", "/missing"], ("/missing/quick/table.parquet is missing", "scripts/collect.py")),
