@@ -156,6 +156,7 @@ def _resolved(config: Composed, key: Any) -> Any:
     if isinstance(node, ValueNode) and node._is_interpolation():
         node = AnyNode(node._value(), key=key, parent=config)
     node = node._maybe_dereference_node(throw_on_resolution_failure=True)
+    assert node is not None  # OmegaConf raises where a key resolves to nothing
     return (
         OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         if OmegaConf.is_config(node)
