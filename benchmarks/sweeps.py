@@ -60,9 +60,9 @@ def main() -> int:
         for part in options.part or PARTS:
             measured[part] = PARTS[part](Path(folder) / part, options) | {"how": machine.how()}
             print(json.dumps(measured[part], indent=1), flush=True)
-    measured["machine"] = machine.machine()
-    write_atomically(RESULTS, json.dumps(measured, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), blocks(measured)))
+            measured["machine"] = machine.machine()
+            write_atomically(RESULTS, json.dumps(measured, indent=1) + "\n")
+            write_atomically(PAGE, fill(PAGE.read_text(), blocks(measured)))
     return 0
 
 
