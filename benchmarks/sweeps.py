@@ -39,7 +39,7 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "sweeps" / "measured.json", RO
 CELL = ("cache=sphere", "cache.d=2", "sizes=[4]", "coreset=uniform", "compute.threads=1")
 KINDS = {
     "trivial": ("cache.n=16", "adversary.restarts=1", "adversary.steps=1", "adversary.polish=1"),
-    "0.3 s": ("cache.n=4096", "adversary=default", "heads=3"),
+    "0.3 s": ("cache.n=4096", "adversary=default", "heads=1"),
 }
 EXPERIMENT = """# @package _global_
 experiment: many
@@ -60,9 +60,9 @@ def main() -> int:
         for part in options.part or PARTS:
             measured[part] = PARTS[part](Path(folder) / part, options) | {"how": machine.how()}
             print(json.dumps(measured[part], indent=1), flush=True)
-    measured["machine"] = machine.machine()
-    write_atomically(RESULTS, json.dumps(measured, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), blocks(measured)))
+            measured["machine"] = machine.machine()
+            write_atomically(RESULTS, json.dumps(measured, indent=1) + "\n")
+            write_atomically(PAGE, fill(PAGE.read_text(), blocks(measured)))
     return 0
 
 
@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     for name, default in {
         "trivial": 3000,
-        "slow": 60,
+        "slow": 300,
         "packed": 10_000,
         "cells": 100_000,
         "million": 1_000_000,
