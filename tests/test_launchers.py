@@ -39,9 +39,10 @@ def test_two_processes_share_the_cells_and_one_that_is_killed_loses_none(tmp_pat
     out, err = head.communicate(timeout=120)
     assert head.returncode == 0, err
     assert out == ""
-    assert "60 computed, 0 already done, 0 failed" in err
     (board,) = boards(tmp_path)
-    assert sorted(board.computed) == list(range(60))
+    without_word = set(range(60)) - board.computed.keys()  # killed between the cell's row and word of it
+    assert len(without_word) <= 1
+    assert f"{60 - len(without_word)} computed, {len(without_word)} already done, 0 failed" in err
     assert sum(board.begun.values()) <= 60 + 1  # the cell in the killed process's hand
     assert {path.name for path in tmp_path.iterdir()} == {"conf", "results", "outputs"}
     assert not [worker for worker in workers(leases) if worker.alive]
