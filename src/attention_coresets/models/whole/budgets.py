@@ -1,0 +1,55 @@
+"""Spends one budget on the tokens of all KV heads of a model, by scores."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+BUDGETS = ("pooled", "layer", "even")
+SAFE = 0.2  # share of an even budget that "layer" grants each head, as AdaKV has it
+
+
+def check_count(count: int, heads: int, n: int, fixed: int) -> None:
+    """Raises ValueError unless the heads can keep `count` tokens in all: those that are fixed and one more at least."""
+    least = heads * min(n, fixed + 1)
+    if not least <= count <= heads * n:
+        raise ValueError(
+            f"{heads} heads of {n} tokens, {fixed} of which each keeps anyway, keep {least} to {heads * n} tokens in "
+            f"all, got {count}"
+        )
+
+
+def spend(
+    scores: Float[Tensor, "layers kv n"],
+    count: int,
+    kept: Bool[Tensor, "layers kv n"],
+    budget: str = "pooled",
+) -> Bool[Tensor, "layers kv n"]:
+    """Returns which tokens are kept: `count` in all, those of `kept` and then by score.
+
+    pooled: the largest scores of the whole model. Each head keeps one token beside those of `kept` at least.
+    layer: as many in each layer, pooled over its heads, each of which keeps at least a fifth of an even share
+        (AdaKV: Feng et al., arXiv 2407.11550).
+    even: as many in each head.
+
+    Where the count does not divide, the first layers or heads get one more. Of equal scores the earlier counts.
+    """
+    rank = scores.double().masked_fill(kept, torch.inf)
+    layers, kv, _ = rank.shape
+    if budget == "even":
+        return _largest(rank.flatten(0, 1), _parts(count, layers * kv)).view(rank.shape)
+    safe = max(1, int(SAFE * count / (layers * kv)) if budget == "layer" else 0)
+    sure = _largest(rank.masked_fill(kept, -torch.inf).flatten(0, 1), [safe] * (layers * kv)).view(rank.shape)
+    rank = rank.masked_fill(sure, torch.inf)
+    if budget == "layer":
+        return _largest(rank.flatten(1), _parts(count, layers)).view(rank.shape)
+    return _largest(rank.reshape(1, -1), [count]).view(rank.shape)
+
+
+def _parts(count: int, parts: int) -> list[int]:
+    return [count // parts + (i < count % parts) for i in range(parts)]
+
+
+def _largest(rank: Float[Tensor, "rows n"], counts: list[int]) -> Bool[Tensor, "rows n"]:
+    """Tells the largest of each row, of equal ones the earlier; rows of at most n are filled."""
+    places = rank.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+    return places < torch.tensor(counts, device=rank.device)[:, None]

@@ -1,0 +1,53 @@
+"""The statistics of every KV head of a reading, computed once for whichever budgets and weights are asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.models.whole.replay import Reading
+from attention_coresets.models.whole.statistics import Head, HeadStatistics
+
+KINDS = ("replay", "moved")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Sums of a reading over the queries of each kind; arrays ``[layers, kv, n]``, layers in the reading's order.
+
+    Moved queries are few and their errors of another size: their sums are scaled so that own errors of both kinds add
+    up to the same in the whole model.
+    """
+
+    reading: Reading
+
+    @cached_property
+    def _heads(self) -> list[list[Head]]:
+        return [[Head(layer, h) for h in range(layer.keys.shape[0])] for layer in self.reading.layers.values()]
+
+    @cached_property
+    def _sums(self) -> dict[str, list[list[HeadStatistics]]]:
+        of = {"replay": lambda head: head.replays, "moved": lambda head: head.moved}
+        return {k: [[head.statistics(of[k](head)) for head in layer] for layer in self._heads] for k in KINDS}
+
+    def sums(self, name: str, kind: str = "replay") -> Float[Tensor, "layers kv n"]:
+        """Returns a field of `HeadStatistics` for every head."""
+        return torch.stack([torch.stack([getattr(h, name) for h in layer]) for layer in self._sums[kind]])
+
+    @cached_property
+    def scale(self) -> float:
+        """Returns what makes the own errors of moved queries as large as those of the replay."""
+        replay, moved = (float(self.sums("own", kind).sum()) for kind in KINDS)
+        return replay / moved if moved > 0 else 0.0
+
+    def mixed(self, name: str, moved: float) -> Float[Tensor, "layers kv n"]:
+        """Returns `own` or `target` of the replay, and `moved` times that of the moved queries in its scale."""
+        return self.sums(name) + moved * self.scale * self.sums(name, "moved")
+
+    def moment(self, layer: int, head: int, tokens: Int[Tensor, "k"], moved: float) -> Float[Tensor, "k k"]:
+        """Computes G on these tokens, mixed likewise."""
+        found = self._heads[list(self.reading.layers).index(layer)][head]
+        gram = found.moment(found.replays, tokens)
+        return gram + moved * self.scale * found.moment(found.moved, tokens) if moved else gram

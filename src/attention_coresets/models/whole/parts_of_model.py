@@ -1,0 +1,64 @@
+"""Finds what a transformers decoder does with a head's output: its projection into the residual stream."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attention_coresets.models.serving.attention import Decoder
+
+_PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj")  # what families call it
+
+
+def attention_modules(decoder: Decoder) -> dict[int, tuple[nn.Module, nn.Module]]:
+    """Returns by layer the attention module, and the block around it whose input is the residual stream."""
+    named = dict(decoder.named_modules())
+    found = {}
+    for name, module in named.items():
+        if hasattr(module, "layer_idx") and any(hasattr(module, each) for each in _PROJECTIONS):
+            found.setdefault(int(module.layer_idx), (module, named[name.rpartition(".")[0]]))
+    return found
+
+
+def projection(attention: nn.Module, heads: int) -> Float[Tensor, "heads dv hidden"]:
+    """Returns by query head the matrix that takes its output, a row vector, into the residual stream.
+
+    Norms or gates that a model puts behind it are left out.
+
+    Raises ValueError for a module without such a matrix, or whose matrix has other axes.
+    """
+    layer = next((getattr(attention, name) for name in _PROJECTIONS if hasattr(attention, name)), None)
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] % heads:
+        raise ValueError(
+            f"{type(attention).__name__} has no output projection of its {heads} heads "
+            f"({', '.join(_PROJECTIONS)}); errors cannot be told in units of the residual stream"
+        )
+    return weight.detach().T.reshape(heads, -1, weight.shape[0])
+
+
+@contextmanager
+def residual_norms(decoder: Decoder) -> Iterator[dict[int, list[Float[Tensor, "t"]]]]:
+    """Collects by layer the norms of the residual stream at the tokens of each forward (a batch of one sample)."""
+    norms: dict[int, list[Tensor]] = {}
+
+    def keep(layer: int):
+        def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            norms.setdefault(layer, []).append(hidden[0].detach().float().norm(dim=-1))
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer, (_, block) in attention_modules(decoder).items():
+            stack.callback(block.register_forward_pre_hook(keep(layer), with_kwargs=True).remove)
+        yield norms
+
+
+def factor(output: Float[Tensor, "heads dv hidden"]) -> Float[Tensor, "heads dv dv"]:
+    """Returns C with |v W| = |v C| for every v, so that norms in the residual stream take dv numbers and not hidden."""
+    moment = (output.double() @ output.double().mT).contiguous()
+    level = moment.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    return torch.linalg.cholesky(moment + 1e-10 * level * torch.eye(moment.shape[-1], dtype=moment.dtype).to(moment))

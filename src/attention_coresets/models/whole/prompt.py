@@ -1,0 +1,197 @@
+"""Compresses a prompt once, for any number of questions: `compress_prompt(model, ids, share=0.25)`."""
+
+import operator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
+
+from attention_coresets.attention import Coreset
+from attention_coresets.models.serving.attention import INTERFACE, decoder_of
+from attention_coresets.models.serving.caches import ModelCache, branch, cache_bytes, coreset_layers
+from attention_coresets.models.serving.keeping import keep
+from attention_coresets.models.serving.prefill import prefill
+from attention_coresets.models.whole.errors import held_out_errors
+from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.replay import CHUNK, read
+from attention_coresets.models.whole.replay_fit import ReplayFit
+
+_SHOWN = 5  # heads of largest error that are named
+
+
+class PromptCache(DynamicCache):
+    """The cache of a prompt that was compressed, to be continued any number of times: nothing changes it.
+
+    Pass it to `model.generate(ids, past_key_values=cache)`, with all tokens of the prompt and the new ones in `ids`, to
+    a forward, or to `continuation`. What follows goes into a branch of it. A batch whose size is a multiple of its
+    samples continues each of them several times. `print` shows what it keeps. `attach` makes another copy of the model
+    ready for it.
+
+    Parameters
+    ----------
+    cache : ModelCache
+        Its layers with full attention hold coresets.
+    errors : Float[Tensor, "samples layers kv"]
+        For each KV head, the QUANTILE of the norms of its output's error, through the output projection, over the
+        typical norm of the residual stream: at queries of the prompt's last positions, moved behind it, to which
+        neither tokens nor weights were fitted. NaN where no queries were held out.
+    full_bytes : int
+        Memory of the whole cache of the prompt.
+    """
+
+    def __init__(self, cache: ModelCache, errors: Float[Tensor, "samples layers kv"], full_bytes: int) -> None:
+        vars(self).update(vars(cache))
+        self.errors, self.full_bytes = errors, full_bytes
+
+    def __copy__(self) -> DynamicCache:
+        """Returns a cache as any other, of the same layers."""
+        twin = DynamicCache.__new__(DynamicCache)
+        vars(twin).update({name: x for name, x in vars(self).items() if name not in ("errors", "full_bytes")})
+        return twin
+
+    def update(self, *args, **kwargs):
+        """Raises ValueError: a prompt's cache is not extended."""
+        raise ValueError(
+            "a compressed prompt is not extended; call `attach(model, cache)`, so that this model continues a branch "
+            "of it, or pass `branch(cache)`"
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Returns the memory of what is kept."""
+        return cache_bytes(self)
+
+    @property
+    def sizes(self) -> Int[Tensor, "samples layers kv"]:
+        """Returns how many tokens each KV head keeps."""
+        layers = [[core.sizes for core in layer.cores or []] for layer in coreset_layers(self)]
+        return torch.tensor(layers).transpose(0, 1)
+
+    def __repr__(self) -> str:
+        sizes, context = self.sizes, coreset_layers(self)[0].context
+        share = float(sizes.double().mean()) / context
+        lines = [
+            f"PromptCache: {share:.1%} of {context} tokens, {int(sizes.min())} to {int(sizes.max())} a KV head; "
+            f"{self.bytes / 1e6:.1f} MB of {self.full_bytes / 1e6:.1f} MB",
+        ]
+        if not bool(self.errors.isnan().all()):
+            worst, heads = self.errors.amax(0).flatten().sort(descending=True)
+            kv, index = self.errors.shape[-1], [layer.index for layer in coreset_layers(self)]
+            named = ", ".join(
+                f"layer {index[int(h) // kv]} head {int(h) % kv}: {float(e):.2g}"
+                for e, h in zip(worst[:_SHOWN], heads[:_SHOWN], strict=True)
+            )
+            lines.append(
+                "error of a head's output over the residual stream, 95th percentile at held-out queries: "
+                f"median {float(self.errors.median()):.2g}; largest {named}"
+            )
+        return "\n".join(lines)
+
+
+def compress_prompt(
+    model,
+    ids: Int[Tensor, "b n"],
+    share: float | None = None,
+    *,
+    count: int | None = None,
+    attention_mask: Int[Tensor, "b n"] | None = None,
+    construct: ReplayFit | None = None,
+    request: Int[Tensor, "r"] | None = None,
+    calibration: int = 128,
+    chunk: int = CHUNK,
+    part: float = 1.0,
+) -> PromptCache:
+    """Reads a prompt, has the model repeat it, and keeps a share of its cache: for prompts that are asked many times.
+
+    Layers with full attention share one budget; the others stay as they are. The model is left with this package's
+    attention function, which for every other cache is transformers' `sdpa`, and with a hook that has it continue a
+    branch of such a cache.
+
+    Cost: two forwards over the prompt, on its full cache, and the statistics of its queries: for SmolLM2-135M at 2048
+    tokens some minutes of one core. Memory: the whole cache, and `read`'s.
+
+    Parameters
+    ----------
+    model
+        A transformers decoder that takes another attention function (AttentionInterface).
+    ids : Int[Tensor, "b n"]
+    share : float, optional
+        Of the whole cache, in (0, 1]; 1 keeps everything.
+    count : int, optional
+        Instead of it: tokens of all KV heads of the model together, for each sample.
+    attention_mask : Int[Tensor, "b n"], optional
+        0 for padding, which must be on the left. Samples are compressed one by one, each as if it were alone.
+    construct : ReplayFit, optional
+        None: `ReplayFit()`.
+    request, chunk, part
+        As in `read`: what asks for the repetition, and how it is cut.
+    calibration : int
+        Last positions of the prompt whose queries are used, three of four for the fit and one to tell the errors.
+
+    Returns
+    -------
+    PromptCache
+
+    Raises
+    ------
+    ValueError
+        For a share or count that does not fit, padding on the right, or a model that is not supported.
+    """
+    if (share is None) == (count is None):
+        raise ValueError(f"give a share or a count of tokens, not both: share = {share}, count = {count}")
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"share = {share} must lie in (0, 1]")
+    padded = attention_mask is not None and not bool(attention_mask.all())
+    whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
+    chosen: dict[int, list[list[Coreset]]] = {index: [] for index in whole.layers}
+    errors = []
+    for sample in range(len(ids)):
+        mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
+        alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
+        found = Measured(read(model, alone, mine[None], request, chunk, part))
+        budget = round(share * found.reading.heads * found.reading.n) if share else operator.index(count or 0)
+        coresets = (construct or ReplayFit()).choose(found, budget)
+        errors.append(held_out_errors(found.reading, coresets))
+        for index, heads in coresets.items():
+            chosen[index].append(heads)
+    full = cache_bytes(whole.cache)
+    kept = keep(whole, chosen)
+    for layer in kept.layers:
+        if isinstance(layer, DynamicSlidingWindowLayer):  # it has views of longer tensors, which end here
+            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+    cache = PromptCache(kept, torch.stack(errors), full)
+    attach(model, cache)
+    return cache
+
+
+def attach(model, cache: PromptCache) -> None:
+    """Makes a model ready to continue compressed prompts: by the attention that reads coresets, in branches.
+
+    Raises ValueError for a model that is not supported, or that the cache does not fit.
+    """
+    decoder = decoder_of(model)
+    count = decoder.config.num_hidden_layers
+    if len(cache.layers) != count:
+        raise ValueError(
+            f"the cache has {len(cache.layers)} layers and the model {count}; take the prompt to its own model"
+        )
+    if decoder.config._attn_implementation != INTERFACE:
+        decoder.set_attn_implementation(INTERFACE)
+    for module in {id(module): module for module in (model, decoder)}.values():
+        if _continue_a_branch not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_continue_a_branch, with_kwargs=True)
+
+
+def _continue_a_branch(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Before a forward: takes a branch in a prompt's place, one of each sample for each row of a larger batch."""
+    cache = kwargs.get("past_key_values")
+    if not isinstance(cache, PromptCache):
+        return None
+    twin, samples = branch(cache), coreset_layers(cache)[0].samples
+    given = next((x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None), None)
+    if given is not None and len(given) != samples:
+        if len(given) % samples:
+            raise ValueError(f"a batch of {len(given)} cannot continue the {samples} samples of a compressed prompt")
+        twin.batch_repeat_interleave(len(given) // samples)
+    return args, kwargs | {"past_key_values": twin}

@@ -1,0 +1,194 @@
+"""Replays a context: the model on its full cache is made to repeat it, and the queries that look back are kept.
+
+A cache is compressed before anyone has asked for anything. Whoever repeats the whole text looks once at everything that
+a reader could want, each token when its turn comes (KVzip: Kim et al., arXiv 2505.23416). The repetition is forced, not
+sampled: one forward a chunk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attention_coresets.models.rotary import move
+from attention_coresets.models.serving.attention import Decoder, attending
+from attention_coresets.models.serving.caches import branch, coreset_layers
+from attention_coresets.models.serving.prefill import Prefilled
+from attention_coresets.models.whole.parts_of_model import attention_modules, factor, projection, residual_norms
+
+CHUNK = 2048  # tokens of the context that one forward repeats
+
+
+@dataclass(frozen=True)
+class Lookback:
+    """Queries of one layer that look at a cache, and the t tokens after it that they see as well.
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*kv group q d"]
+        Times the layer's scaling.
+    keys, values : Float[Tensor, "*kv t d"], Float[Tensor, "*kv t dv"]
+        Of the tokens after the cache; query j of q sees the first t - q + j + 1 of them. t = 0: none.
+    norms : Float[Tensor, "q"]
+        Of the residual stream where each query was asked.
+    """
+
+    queries: Float[Tensor, "*kv group q d"]
+    keys: Float[Tensor, "*kv t d"]
+    values: Float[Tensor, "*kv t dv"]
+    norms: Float[Tensor, "q"]
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """A layer's cache and what looked at it.
+
+    Parameters
+    ----------
+    keys, values : Float[Tensor, "kv n d"], Float[Tensor, "kv n dv"]
+    factors : Float[Tensor, "kv group dv dv"]
+        C of each query head: |v C| is the norm of v's share in the residual stream.
+    replays : Sequence[Lookback]
+        One a chunk of the context.
+    asked : Float[Tensor, "kv group c d"]
+        Queries of the context's last positions, times the scaling, as the model asked them.
+    moved, held_out : Lookback
+        The same as if they were asked right after the context; of every 32 positions the last 8 are held out, to tell
+        the error at queries that nothing was fitted to.
+    """
+
+    keys: Float[Tensor, "kv n d"]
+    values: Float[Tensor, "kv n dv"]
+    factors: Float[Tensor, "kv group dv dv"]
+    replays: Sequence[Lookback]
+    asked: Float[Tensor, "kv group c d"]
+    moved: Lookback
+    held_out: Lookback
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A context of one sample that the model has read and repeated.
+
+    layers: those with full attention.
+    loss: mean loss of the repeated tokens in nats: whether the model can repeat at all.
+    """
+
+    layers: Mapping[int, LayerReading]
+    loss: float
+
+    @property
+    def n(self) -> int:
+        return next(iter(self.layers.values())).keys.shape[-2]
+
+    @property
+    def heads(self) -> int:
+        """Returns the number of KV heads of all layers together."""
+        return sum(layer.keys.shape[0] for layer in self.layers.values())
+
+
+@torch.no_grad()
+def read(
+    model,
+    prefilled: Prefilled,
+    ids: Int[Tensor, "b n"],
+    request: Int[Tensor, "r"] | None = None,
+    chunk: int = CHUNK,
+    part: float = 1.0,
+) -> Reading:
+    """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
+
+    Cost: a forward over n + r tokens a chunk on the full cache. Memory, until the reading is dropped: queries, keys and
+    values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache; the statistics keep
+    as much again (statistics.py).
+
+    Parameters
+    ----------
+    model
+    prefilled : Prefilled
+        Of one sample without padding, with the queries of some last positions. Stays as it is.
+    ids : Int[Tensor, "b n"]
+        The tokens of the context, of one sample.
+    request : Int[Tensor, "r"], optional
+        What is put before each chunk, such as "Repeat the previous context exactly." None: nothing.
+    chunk : int
+        Tokens of the context that one forward repeats. Each chunk follows the context directly.
+    part : float
+        Share of each chunk that is repeated, its first tokens.
+
+    Returns
+    -------
+    Reading
+
+    Raises
+    ------
+    ValueError
+        For several samples or padding, other ids than the cache's, no queries, or a model whose output projections or
+        rotary positions are not known.
+    """
+    _check(prefilled, ids, chunk, part)
+    decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
+    replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
+    losses = []
+    for piece in ids[0].split(chunk):
+        piece = piece[: max(1, round(part * len(piece)))]
+        repeated = torch.cat([*asked, piece])[None]
+        found, hidden = _forward(decoder, prefilled, repeated)
+        for layer, look in found.items():
+            replays[layer].append(look)
+        losses.append(_losses(model, hidden[0, -len(piece) :], piece))
+    layers = {i: _layer(prefilled, i, replays[i]) for i in prefilled.layers}
+    return Reading(layers, float(torch.cat(losses).mean()))
+
+
+def _check(prefilled: Prefilled, ids: Tensor, chunk: int, part: float) -> None:
+    layer = coreset_layers(prefilled.cache)[0]
+    if layer.samples != 1 or layer.real is not None or layer.cores is not None:
+        raise ValueError("a replay needs the full cache of one sample without padding; read samples one by one")
+    if ids.shape != (1, prefilled.context):
+        raise ValueError(f"ids {tuple(ids.shape)} are not the {prefilled.context} tokens of the cache")
+    if not prefilled.queries:
+        raise ValueError("a replay needs queries of the context's last positions; prefill with calibration >= 1")
+    if chunk < 1 or not 0 < part <= 1:
+        raise ValueError(f"chunk = {chunk} must be at least 1 token, and part = {part} in (0, 1]")
+
+
+def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> tuple[dict[int, Lookback], Tensor]:
+    """Reads ids after the cache; returns what each layer with full attention was asked, and the last hidden states."""
+    cache, new = branch(prefilled.cache), ids.shape[-1]
+    for layer in coreset_layers(cache):
+        layer.calibration = new
+    with attending(decoder), residual_norms(decoder) as norms:
+        hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+    found = {}
+    for layer in coreset_layers(cache):
+        assert layer.asked is not None, "calibration was set"
+        keys, values = (x[0, :, prefilled.context :].clone() for x in layer.later)
+        queries = layer.asked.queries[0, :, -new:].unflatten(0, (layer.heads, -1))
+        found[layer.index] = Lookback(queries, keys, values, norms[layer.index][-1])
+    return found, hidden
+
+
+def _losses(model, hidden: Tensor, piece: Tensor, block: int = 256) -> Float[Tensor, "_"]:
+    """Computes the losses of the piece's tokens but the first, block by block: logits are vocabulary-wide."""
+    head, rows = model.get_output_embeddings(), []
+    for states, following in zip(hidden[:-1].split(block), piece[1:].split(block), strict=True):
+        logits = head(states).float().log_softmax(-1)
+        rows.append(-logits.gather(-1, following[:, None])[:, 0])
+    return torch.cat(rows) if rows else hidden.new_zeros(1)
+
+
+def _layer(prefilled: Prefilled, index: int, replays: list[Lookback]) -> LayerReading:
+    layer, queries = prefilled.cache.layers[index], prefilled.queries[index][0]  # [kv, group, c, d]
+    keys, values = (x[0] for x in layer.later)
+    attention, _ = attention_modules(prefilled.decoder)[index]
+    factors = factor(projection(attention, queries.shape[0] * queries.shape[1])).unflatten(0, queries.shape[:2])
+    moved = move(prefilled.decoder, queries, queries.shape[-2], index)
+    # the norms where these were asked are not at hand: those of the replay are of the same layer and text
+    typical = torch.cat([look.norms for look in replays]).square().reciprocal().mean().rsqrt()
+    nothing, held = (keys[:, :0], values[:, :0]), torch.arange(moved.shape[-2], device=moved.device) % 32 >= 24
+    split = [moved[..., each, :] for each in (~held, held)]
+    ahead, held_out = (Lookback(part, *nothing, typical.expand(part.shape[-2])) for part in split)
+    return LayerReading(keys, values, factors, replays, queries, ahead, held_out)

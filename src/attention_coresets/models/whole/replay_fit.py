@@ -1,0 +1,102 @@
+"""A coreset of a whole model's cache: one budget, spent by what a replay looks at, and weights fitted to it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attention_coresets.attention import Coreset
+from attention_coresets.checks import not_negative, one_of
+from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
+from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.scores import SCORES, scores
+from attention_coresets.models.whole.weights import fitted
+
+WEIGHTS = ("fitted", "none")
+LARGEST = 20.0  # of a log-weight
+
+
+@dataclass(frozen=True)
+class ReplayFit:
+    """Keeps `count` tokens of all KV heads of a model together, with weights fitted to replayed queries.
+
+    1. A part of the budget goes to the tokens of largest `first` score: by default KVzip+'s, the largest share that any
+       replayed query gives the token in the residual stream. A maximum keeps what a single query will ask for: a fact.
+    2. The rest goes to those of largest `second` score: by default the mean squared error of leaving the token out.
+       That keeps what most queries ask for: the text's continuation.
+    3. Weights of the kept tokens are those of least mean squared error at all queries (weights.py, statistics.py).
+
+    Scores are compared over all heads, so that a head that looks things up keeps many tokens and most keep few. Weights
+    are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
+
+    first, second: one of SCORES. part: the first's share of the budget.
+    budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
+    weights: "fitted" or "none", as heuristics have it.
+    moved: how much queries of the context's last positions, carried behind it, count beside the replay.
+    sinks: first tokens that every head keeps. recent: last ones likewise.
+    floor: the least weight of a kept token. pull: see `weights.fitted`.
+
+    Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
+
+    Source: this project's (docs/real_caches.md); its first score is KVzip+'s (Kim et al., arXiv 2505.23416; kvpress).
+    """
+
+    first: str = "kvzip_plus"
+    second: str = "own_error"
+    part: float = 0.5
+    budget: str = "pooled"
+    weights: str = "fitted"
+    moved: float = 1.0
+    sinks: int = 4
+    recent: int = 0
+    floor: float = 0.05
+    pull: float = 1e-3
+    model: ClassVar[str] = "free"
+
+    def __post_init__(self) -> None:
+        one_of("first", self.first, SCORES)
+        one_of("second", self.second, SCORES)
+        one_of("budget", self.budget, BUDGETS)
+        one_of("weights", self.weights, WEIGHTS)
+        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
+        if not 0 <= self.part <= 1 or not self.pull > 0 or self.floor >= 1:
+            raise ValueError(
+                f"part = {self.part} must lie in 0 to 1, pull = {self.pull} above 0, floor = {self.floor} below 1"
+            )
+
+    def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
+        """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
+
+        Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
+        """
+        kept, chosen = self.kept(found, count), {}
+        targets = found.mixed("target", self.moved) if self.weights == "fitted" else None
+        for row, index in enumerate(found.reading.layers):
+            chosen[index] = []
+            for head, mine in enumerate(kept[row]):
+                tokens = mine.nonzero().squeeze(-1)
+                target = None if targets is None else targets[row, head, tokens]
+                chosen[index].append(Coreset(tokens, self._log_weights(found, index, head, tokens, target)))
+        return chosen
+
+    def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
+        """Returns which tokens are kept."""
+        layers, heads, n = len(found.reading.layers), found.reading.heads, found.reading.n
+        fixed = self.sinks + self.recent
+        check_count(count, heads, n, fixed)
+        kept = torch.zeros(layers, heads // layers, n, dtype=torch.bool)
+        kept[..., : self.sinks] = kept[..., n - self.recent :] = True
+        for name, budget in ((self.first, round(self.part * count)), (self.second, count)):
+            if budget >= max(heads * (fixed + 1), int(kept.sum()) + 1):
+                kept = spend(scores(name, found, self.moved, count // heads), budget, kept, self.budget)
+        return kept
+
+    def _log_weights(
+        self, found: Measured, layer: int, head: int, tokens: Tensor, target: Float[Tensor, "k"] | None
+    ) -> Float[Tensor, "k"] | None:
+        if target is None:
+            return None
+        gram = found.moment(layer, head, tokens, self.moved)
+        return fitted(gram, target, self.floor, self.pull).log().clamp_max(LARGEST).float()

@@ -1,0 +1,41 @@
+"""Scores by which a model's tokens are kept: of replayed queries, and those of the eviction heuristics."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attention_coresets.attention import Cache
+from attention_coresets.coresets.base import Request
+from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.replay import LayerReading
+
+# of a reading's statistics, and how much moved queries count
+_REPLAYED: dict[str, Callable[[Measured, float], Tensor]] = {
+    # KVzip (arXiv 2505.23416): the largest softmax weight that the replay gives the token
+    "kvzip": lambda found, _: found.sums("largest"),
+    # KVzip+ (kvpress): that weight times the size of the token's share in the residual stream
+    "kvzip_plus": lambda found, _: found.sums("largest_output"),
+    # root mean square of the weight: the tokens of Attention Matching (arXiv 2602.16284)
+    "rms": lambda found, _: found.sums("square").sqrt(),
+    # the squared error of leaving the token out alone, in the residual stream
+    "own_error": lambda found, moved: found.mixed("own", moved),
+}
+SCORES = (*_REPLAYED, *EVICTION)
+
+
+def scores(name: str, found: Measured, moved: float, size: int) -> Float[Tensor, "layers kv n"]:
+    """Returns the score of every token; `size`: tokens a head on average, which heuristics with a window ask for."""
+    if name in _REPLAYED:
+        return _REPLAYED[name](found, moved)
+    return torch.stack([_heuristic(name, layer, size) for layer in found.reading.layers.values()])
+
+
+def _heuristic(name: str, layer: LayerReading, size: int) -> Float[Tensor, "kv n"]:
+    scorer = EVICTION[name]()
+    asked = layer.moved.queries if scorer.moved else layer.asked
+    cache = Cache(layer.keys.double(), layer.values.double())
+    found = scorer.scores(Request(cache, size, rho=4.0, generator=torch.Generator(), queries=asked.double()))
+    return found.index_fill(-1, torch.arange(scorer.sinks, device=found.device), torch.inf)

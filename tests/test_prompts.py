@@ -1,0 +1,168 @@
+"""Compressed prompts: continued and generated from any number of times, saved and loaded, batches as single runs."""
+
+import json
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
+from attention_coresets.serving import (  # noqa: E402
+    PromptCache,
+    attach,
+    branch,
+    cache_bytes,
+    compress_prompt,
+    compressed,
+    continuation,
+    load_prompt,
+    save_prompt,
+)
+from serving_models import GREEDY, UNIFORM, answer, make, padded, text  # noqa: E402
+
+MORE = text(seed=5, length=6)
+
+
+def step_by_step(model, cache, ids: torch.Tensor, new: int = 5) -> torch.Tensor:
+    """Greedy tokens after the cache and these, each from one forward over all that follows the prompt."""
+    for _ in range(new):
+        ids = torch.cat([ids, continuation(model, cache, ids)[:, -1:].argmax(-1)], dim=1)
+    return ids[:, -new:]
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma3", "GPTNeoX"])
+def test_a_full_share_is_the_model_itself(family) -> None:
+    model, ids = make(family), text()
+    with torch.no_grad():
+        expected = model(torch.cat([ids, MORE], dim=1)).logits[:, ids.shape[1] :].log_softmax(-1)
+    cache = compress_prompt(model, ids, share=1.0)
+    torch.testing.assert_close(continuation(model, cache, MORE), expected, rtol=1e-3, atol=1e-4)
+    assert float(cache.errors.max()) < 1e-4
+    assert int(cache.sizes.min()) == ids.shape[1]
+
+
+@pytest.mark.parametrize("family", ["Llama", "Gemma3"])
+def test_a_prompt_is_continued_many_times_and_stays_as_it_is(family) -> None:
+    model, ids = make(family), text()
+    cache = compress_prompt(model, ids, share=0.4)
+    before = [x.clone() for layer in cache.layers for x in vars(layer).values() if isinstance(x, torch.Tensor)]
+    following, whole = step_by_step(model, cache, MORE), torch.cat([ids, MORE], dim=1)
+    for _ in range(2):
+        assert torch.equal(answer(model, whole, past_key_values=cache), following)
+    one = text(seed=6, length=1)
+    assert torch.equal(answer(model, torch.cat([ids, one], 1), past_key_values=cache), step_by_step(model, cache, one))
+    direct = model(MORE, past_key_values=cache).logits.log_softmax(-1)
+    torch.testing.assert_close(direct, continuation(model, cache, MORE))
+    several = torch.cat([MORE, text(seed=7, length=6)])
+    rows = answer(model, torch.cat([ids.expand(2, -1), several], dim=1), past_key_values=cache)
+    assert torch.equal(rows, torch.cat([step_by_step(model, cache, row[None]) for row in several]))
+    beams = answer(model, whole, past_key_values=cache, num_beams=3)
+    three = branch(cache)
+    three.batch_repeat_interleave(3)
+    assert torch.equal(beams, answer(model, whole, past_key_values=three, num_beams=3))
+    after = [x for layer in cache.layers for x in vars(layer).values() if isinstance(x, torch.Tensor)]
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert cache.get_seq_length() == 40
+    with torch.no_grad():  # any other cache is the model's own
+        usual = model(ids).logits
+    torch.testing.assert_close(usual, make(family)(ids).logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_a_batch_are_those_of_single_runs() -> None:
+    model, rows = make(), [text(), text(seed=2, length=31)]
+    ids, mask = padded(rows)
+    cache = compress_prompt(model, ids, share=0.5, attention_mask=mask)
+    found = continuation(model, cache, torch.cat([MORE, MORE]))
+    for sample, row in enumerate(rows):
+        alone = compress_prompt(model, row, share=0.5)
+        torch.testing.assert_close(found[sample], continuation(model, alone, MORE)[0], rtol=1e-3, atol=1e-4)
+        assert torch.equal(cache.sizes[sample], alone.sizes[0])
+        torch.testing.assert_close(cache.errors[sample], alone.errors[0], rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_kept_is_told(capsys) -> None:
+    model, ids = make(), text()
+    cache = compress_prompt(model, ids, count=64)
+    assert int(cache.sizes.sum()) == 64
+    assert cache.sizes.shape == cache.errors.shape == (1, 2, 2)
+    stored = 64 * (2 * 8 * 4 + 4 + 4)  # keys, values, indices, log-weights
+    assert cache.bytes == cache_bytes(cache) == stored
+    assert cache.full_bytes == 4 * 40 * 2 * 8 * 4
+    print(cache)
+    said = capsys.readouterr().out
+    low, high = int(cache.sizes.min()), int(cache.sizes.max())
+    assert f"40.0% of 40 tokens, {low} to {high} a KV head; 0.0 MB of 0.0 MB" in said
+    place = int(cache.errors.flatten().argmax())
+    assert f"largest layer {place // 2} head {place % 2}: {float(cache.errors.max()):.2g}" in said
+    assert f"median {float(cache.errors.median()):.2g}" in said
+    other = ReplayFit(first="kvzip", part=1.0, weights="none")
+    plain = compress_prompt(model, ids, count=64, construct=other)
+    assert all(core.log_weights is None for layer in plain.layers for core in layer.cores)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Gemma3"])
+def test_a_prompt_is_saved_and_loaded(tmp_path, family) -> None:
+    model, ids = make(family), text()
+    cache = compress_prompt(model, ids, share=0.4)
+    save_prompt(cache, tmp_path / "prompt.safetensors")
+    fresh = make(family)
+    loaded = load_prompt(fresh, tmp_path / "prompt.safetensors")
+    assert isinstance(loaded, PromptCache)
+    assert torch.equal(continuation(fresh, loaded, MORE), continuation(model, cache, MORE))
+    whole = torch.cat([ids, MORE], dim=1)
+    assert torch.equal(answer(fresh, whole, past_key_values=loaded), answer(model, whole, past_key_values=cache))
+    assert torch.equal(loaded.errors, cache.errors)
+    assert (loaded.bytes, loaded.full_bytes, str(loaded)) == (cache.bytes, cache.full_bytes, str(cache))
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "prompt.safetensors"
+    save_prompt(compress_prompt(make(), text(), share=0.4), path)
+    with pytest.raises(ValueError, match=r"holds 2 layers and the model has 3"):
+        load_prompt(make(num_hidden_layers=3), path)
+    with pytest.raises(ValueError, match=r"are \[\(2, 8\)\] and the model's \(4, 8\)"):
+        load_prompt(make(num_key_value_heads=4), path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="is damaged"):
+        load_prompt(make(), path)
+    save_file({"x": torch.zeros(1)}, path, metadata={"prompt": json.dumps({})})
+    with pytest.raises(ValueError, match="of no known format"):
+        load_prompt(make(), path)
+    with pytest.raises(FileNotFoundError):
+        load_prompt(make(), tmp_path / "none.safetensors")
+
+
+def test_what_cannot_be_is_refused_in_words() -> None:
+    model, ids = make(), text()
+    for wrong in ({}, {"share": 0.5, "count": 80}):
+        with pytest.raises(ValueError, match="give a share or a count of tokens, not both"):
+            compress_prompt(model, ids, **wrong)
+    with pytest.raises(ValueError, match=r"share = 1.5 must lie in \(0, 1\]"):
+        compress_prompt(model, ids, share=1.5)
+    with pytest.raises(ValueError, match="keep 20 to 160 tokens in all, got 16"):
+        compress_prompt(model, ids, share=0.1)
+    cache = compress_prompt(model, ids, share=0.4)
+    two = compress_prompt(model, text(2), share=0.4)
+    with pytest.raises(ValueError, match="a batch of 3 cannot continue the 2 samples"):
+        model(text(3, 2), past_key_values=two)
+    other = make()
+    with pytest.raises(ValueError, match=r"call `attach\(model, cache\)`"):
+        other(MORE, past_key_values=cache)
+    attach(other, cache)
+    torch.testing.assert_close(other(MORE, past_key_values=cache).logits, model(MORE, past_key_values=cache).logits)
+    with pytest.raises(ValueError, match="the cache has 2 layers and the model 3"):
+        attach(make(num_hidden_layers=3), cache)
+
+
+def test_a_prompt_inside_a_context_is_continued_too() -> None:
+    model, ids = make(), text()
+    cache = compress_prompt(model, ids, share=0.4)
+    following = step_by_step(model, cache, MORE)
+    with compressed(model, UNIFORM, size=64):
+        out = model.generate(torch.cat([ids, MORE], 1), past_key_values=cache, **GREEDY)
+    assert torch.equal(out[:, -5:], following)
+    assert cache.get_seq_length() == 40

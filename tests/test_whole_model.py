@@ -1,0 +1,261 @@
+"""Whole-model coresets: replayed queries, their statistics, budgets and weights, against the model's own attention."""
+
+import math
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from attention_coresets.models.serving import keep, prefill  # noqa: E402
+from attention_coresets.models.whole.budgets import spend  # noqa: E402
+from attention_coresets.models.whole.errors import held_out_errors  # noqa: E402
+from attention_coresets.models.whole.measured import Measured  # noqa: E402
+from attention_coresets.models.whole.replay import read  # noqa: E402
+from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
+from attention_coresets.models.whole.scores import scores  # noqa: E402
+from attention_coresets.models.whole.weights import fitted  # noqa: E402
+from serving_models import make, text  # noqa: E402
+
+REQUEST = torch.tensor([7, 8, 9])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make("Llama")
+
+
+@pytest.fixture(scope="module")
+def found(model) -> Measured:
+    return Measured(read(model, prefill(model, text(), 40), text(), REQUEST))
+
+
+class Eager:
+    """One usual forward over a context and what repeats it: attention as matrices, in float64."""
+
+    def __init__(self, ids: torch.Tensor, after: torch.Tensor) -> None:
+        model = make("Llama").double()
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            self.out = model(
+                torch.cat([ids[0], after])[None], output_attentions=True, output_hidden_states=True, use_cache=True
+            )
+        self.model, self.n = model, ids.shape[-1]
+
+    def head(self, layer: int, kv: int, group: int = 2):
+        """T [q, n] and f [q, n, hidden] of each query head of a KV head's group, and |h| [q]."""
+        values = self.out.past_key_values.layers[layer].values[0, kv]  # [n + t, dv]
+        norms = self.out.hidden_states[layer][0, self.n :].norm(dim=-1)
+        matrix = self.model.model.layers[layer].self_attn.o_proj.weight.detach().T
+        d = values.shape[-1]
+        for head in range(kv * group, (kv + 1) * group):
+            shares = self.out.attentions[layer][0, head, self.n :]  # [q, n + t]
+            apart = (values - (shares @ values)[:, None]) @ matrix[head * d : (head + 1) * d]  # [q, n + t, hidden]
+            shown = values[: self.n] @ matrix[head * d : (head + 1) * d]
+            features = (shares[..., None] * apart / norms[:, None, None])[:, : self.n]
+            yield shares[:, : self.n], features, norms, shown
+
+
+def test_statistics_are_those_of_the_models_own_attention(found) -> None:
+    eager = Eager(text(), torch.cat([REQUEST, text()[0]]))
+    for layer in range(2):
+        for kv in range(2):
+            heads = list(eager.head(layer, kv))
+            gram = sum(torch.einsum("qih,qjh->ij", f, f) / len(f) for _, f, _, _ in heads)
+            expected = {
+                "largest": torch.stack([t.amax(0) for t, *_ in heads]).amax(0),
+                "largest_output": torch.stack([(t / h[:, None]).amax(0) * v.norm(dim=-1) for t, _, h, v in heads]).amax(
+                    0
+                ),
+                "square": sum(t.square().mean(0) for t, *_ in heads),
+                "own": gram.diagonal(),
+                "target": gram.sum(-1),
+            }
+            for name, values in expected.items():
+                torch.testing.assert_close(
+                    found.sums(name)[layer, kv].double(), values, rtol=2e-4, atol=2e-6 * float(values.abs().max())
+                )
+            tokens = torch.tensor([0, 3, 17, 39])
+            torch.testing.assert_close(
+                found.moment(layer, kv, tokens, 0.0),
+                gram[tokens][:, tokens],
+                rtol=2e-4,
+                atol=2e-6 * float(gram.max()),
+            )
+
+
+def test_each_chunk_is_repeated_right_after_the_context(model) -> None:
+    ids = text()
+    reading = read(model, prefill(model, ids, 8), ids, REQUEST, chunk=24)
+    parts = [Eager(ids, torch.cat([REQUEST, piece])) for piece in ids[0].split(24)]
+    for layer in range(2):
+        expected = torch.stack([t.amax(0) for part in parts for t, *_ in part.head(layer, 1)]).amax(0)
+        torch.testing.assert_close(Measured(reading).sums("largest")[layer, 1].double(), expected, rtol=1e-4, atol=1e-7)
+    rows = [part.out.logits[0, -len(piece) : -1] for part, piece in zip(parts, ids[0].split(24), strict=True)]
+    losses = [
+        torch.nn.functional.cross_entropy(row, piece[1:], reduction="none")
+        for row, piece in zip(rows, ids[0].split(24), strict=True)
+    ]
+    assert reading.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    half = read(model, prefill(model, ids, 8), ids, None, chunk=24, part=0.5)
+    assert [look.queries.shape[-2] for look in half.layers[0].replays] == [12, 8]
+
+
+def test_moved_queries_see_the_context_alone_and_ask_for_its_mass(found) -> None:
+    layer = found.reading.layers[1]
+    queries, c = layer.moved.queries[0].double(), layer.factors[0].double()
+    keys, values = layer.keys[0].double(), layer.values[0].double()
+    shares = (queries @ keys.T).softmax(-1)  # [group, q, n]
+    y = layer.moved.norms.double().square().reciprocal()
+    gram = torch.zeros(40, 40, dtype=torch.float64)
+    for g in range(2):
+        v, a = values @ c[g], (shares[g] @ values) @ c[g]
+        features = shares[g][..., None] * (v - a[:, None])
+        mass = 0.1 * (v - v.mean(0)).square().sum(-1).mean()
+        gram += torch.einsum("q,qih,qjh->ij", y, features, features) / len(y)
+        gram += mass * torch.einsum("q,qi,qj->ij", y, shares[g], shares[g]) / len(y)
+    assert queries.shape[1] == 32  # of the 40 last positions 8 are held out
+    assert layer.held_out.queries.shape[-2] == 8
+    torch.testing.assert_close(found.sums("own", "moved")[1, 0], gram.diagonal(), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(found.sums("target", "moved")[1, 0], gram.sum(-1), rtol=1e-3, atol=1e-6)
+    tokens = torch.tensor([2, 30])
+    own = found.moment(1, 0, tokens, 1.0) - found.moment(1, 0, tokens, 0.0)
+    torch.testing.assert_close(own, found.scale * gram[tokens][:, tokens], rtol=1e-3, atol=1e-8)
+
+
+def test_scores_are_those_of_their_definitions(found) -> None:
+    torch.testing.assert_close(scores("kvzip", found, 1.0, 10), found.sums("largest"))
+    torch.testing.assert_close(scores("kvzip_plus", found, 1.0, 10), found.sums("largest_output"))
+    own = found.sums("own") + 0.5 * found.scale * found.sums("own", "moved")
+    torch.testing.assert_close(scores("own_error", found, 0.5, 10), own)
+    assert float(found.sums("own").sum()) == pytest.approx(found.scale * float(found.sums("own", "moved").sum()))
+    values = found.reading.layers[0].keys.double().norm(dim=-1)
+    torch.testing.assert_close(scores("knorm", found, 1.0, 10)[0], -values)
+    recent = scores("streaming_llm", found, 1.0, 10)[0, 0]
+    assert set(recent.topk(14).indices.tolist()) == {*range(4), *range(30, 40)}
+
+
+def test_a_budget_is_spent_exactly_and_on_the_largest_scores() -> None:
+    values = torch.rand(3, 2, 20, generator=torch.Generator().manual_seed(0)) ** 4
+    kept = torch.zeros(3, 2, 20, dtype=torch.bool)
+    kept[..., :2] = True
+    for budget in ("pooled", "layer", "even"):
+        chosen = spend(values, 50, kept, budget)
+        assert int(chosen.sum()) == 50
+        assert bool(chosen[..., :2].all())
+        assert int(chosen.sum(-1).min()) >= 3
+    pooled = spend(values, 50, kept)
+    best = values[..., 2:].amax(-1, keepdim=True)
+    free = ~kept & (values < best)  # beside the one that each head keeps anyway
+    assert float(values[pooled & free].min()) > float(values[~pooled].max())
+    assert spend(values, 50, kept, "layer").sum((1, 2)).tolist() == [17, 17, 16]
+    assert spend(values, 50, kept, "even").sum(-1).flatten().tolist() == [9, 9, 8, 8, 8, 8]
+    low = torch.cat([values[:, :1] * 1e-6, values[:, 1:]], dim=1)  # a head that no score favours
+    assert spend(low, 60, kept, "layer")[:, 0].sum(-1).tolist() == [4, 4, 4]
+    assert spend(low, 108, kept, "layer")[:, 0].sum(-1).min() >= 0.2 * 18 // 1 + 2
+
+
+def test_fitted_weights_satisfy_the_conditions_of_a_minimum() -> None:
+    rows = torch.randn(30, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gram = rows.T @ rows
+    gram[:, 4] *= 30
+    gram[4] *= 30
+    target, pull, floor = gram @ torch.linspace(-1, 2, 12, dtype=torch.float64), 0.01, 0.3
+    w = fitted(gram, target, floor, pull)
+    slope = gram @ w - target + pull * gram.diagonal() * (w - 1)
+    slope = slope / gram.diagonal().sqrt()
+    held = w < floor + 1e-6
+    assert 0 < int(held.sum()) < 12
+    assert bool((w >= floor).all())
+    assert float(slope[~held].abs().max()) < 1e-5
+    assert float(slope[held].min()) > -1e-5
+    torch.testing.assert_close(fitted(gram, gram.sum(-1), 0.05, 0.5), torch.ones(12, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("construct", [ReplayFit(), ReplayFit(part=1.0), ReplayFit(part=0.0, recent=3, budget="even")])
+def test_a_whole_model_keeps_the_count_and_weights_of_least_error(found, construct) -> None:
+    coresets = construct.choose(found, 81)
+    assert sum(c.size for heads in coresets.values() for c in heads) == 81
+    for heads in coresets.values():
+        for c in heads:
+            assert c.indices[:4].tolist() == [0, 1, 2, 3]
+            assert c.size > 4 + construct.recent
+            assert set(c.indices.tolist()) >= set(range(40 - construct.recent, 40))
+    for row, (index, heads) in enumerate(coresets.items()):
+        for head, c in enumerate(heads):
+            gram, target = found.moment(index, head, c.indices, 1.0), found.mixed("target", 1.0)[row, head, c.indices]
+            w = c.log_weights.double().exp()
+
+            def error(w, gram=gram, target=target):
+                own = 1e-3 * (gram.diagonal() * (w - 1).square()).sum()
+                return float(w @ gram @ w - 2 * target @ w + own)
+
+            shaken = [w * (1 + 0.05 * s) for s in (torch.arange(len(w)) % 2, -(torch.arange(len(w)) % 3 > 0).double())]
+            assert all(error(w) <= error(other.clamp_min(0.05)) + 1e-9 for other in shaken)
+
+
+def test_halves_of_the_budget_go_to_the_two_scores(found) -> None:
+    first = ReplayFit(part=1.0, weights="none").kept(found, 48)
+    both = ReplayFit(weights="none").kept(found, 96)
+    assert bool(both[first].all())
+    assert int(both.sum()) == 96
+    own = scores("own_error", found, 1.0, 24).masked_fill(first, -1)
+    sure = own == own.amax(-1, keepdim=True)
+    assert float(own[both & ~first & ~sure].min()) > float(own[~both].max())
+    plain = ReplayFit(part=1.0, weights="none").choose(found, 48)
+    assert all(c.log_weights is None for heads in plain.values() for c in heads)
+
+
+def test_everything_kept_weighs_one_and_errs_by_nothing(found) -> None:
+    coresets = ReplayFit().choose(found, 160)
+    for heads in coresets.values():
+        assert all(c.size == 40 and float(c.log_weights.abs().max()) < 1e-4 for c in heads)
+    assert float(held_out_errors(found.reading, coresets).max()) < 1e-4
+
+
+def test_held_out_errors_are_those_of_attention(found) -> None:
+    coresets = ReplayFit().choose(found, 64)
+    layer, c = found.reading.layers[0], coresets[0][1]
+    errors = []
+    for g, queries in enumerate(layer.held_out.queries[1]):
+        logits = queries @ layer.keys[1].T
+        some = (logits[:, c.indices] + c.log_weights).softmax(-1) @ layer.values[1, c.indices]
+        apart = (some - logits.softmax(-1) @ layer.values[1]) @ layer.factors[1, g].float()
+        errors.append(apart.norm(dim=-1) / layer.held_out.norms)
+    expected = torch.cat(errors).quantile(0.95)
+    assert float(held_out_errors(found.reading, coresets)[0, 1]) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_weights_bring_a_model_closer_to_its_full_cache(model, found) -> None:
+    """What it is for, on a model with random weights: less divergence with fitted weights than without."""
+    from attention_coresets.models.serving import agreement, continuation
+
+    ids, more = text(), text(seed=3)[:, :12]
+    prefilled = prefill(model, ids, 40)
+    full = continuation(model, prefilled.cache, more)
+    divergence = {}
+    for weights in ("fitted", "none"):
+        coresets = ReplayFit(weights=weights).choose(found, 80)
+        held = keep(prefilled, {index: [heads] for index, heads in coresets.items()})
+        divergence[weights] = agreement(full, continuation(model, held, more), more).kl
+    assert divergence["fitted"] < 0.8 * divergence["none"]
+
+
+def test_what_cannot_be_is_refused_in_words(model, found) -> None:
+    with pytest.raises(ValueError, match="4 heads of 40 tokens, 4 of which each keeps anyway, keep 20 to 160 tokens"):
+        ReplayFit().choose(found, 19)
+    with pytest.raises(ValueError, match="got 161"):
+        ReplayFit().choose(found, 161)
+    with pytest.raises(ValueError, match="first"):
+        ReplayFit(first="kvzap")
+    with pytest.raises(ValueError, match=r"floor = 1\.5"):
+        ReplayFit(floor=1.5)
+    with pytest.raises(ValueError, match="are not the 40 tokens of the cache"):
+        read(model, prefill(model, text(), 8), text()[:, :30])
+    with pytest.raises(ValueError, match="prefill with calibration >= 1"):
+        read(model, prefill(model, text(), 0), text())
+    with pytest.raises(ValueError, match="one sample"):
+        read(model, prefill(model, text(2), 8), text(2))
+    with pytest.raises(ValueError, match=r"part = 0\.0"):
+        read(model, prefill(model, text(), 8), text(), part=0.0)
+    assert math.isfinite(found.reading.loss)
