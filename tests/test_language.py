@@ -12,6 +12,8 @@ from attention_coresets.models.capture import Source, segment  # noqa: E402
 from attention_coresets.models.language_models import load_model  # noqa: E402
 from attention_coresets.models.serving import ask, compress, continuation, losses, plant, prefill  # noqa: E402
 from attention_coresets.models.serving import needle as needles  # noqa: E402
+from attention_coresets.models.whole.prompt import compress_prompt  # noqa: E402
+from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.study import language  # noqa: E402
 from attention_coresets.study.cell import run_cell  # noqa: E402
 from attention_coresets.study.checks import check  # noqa: E402
@@ -155,3 +157,38 @@ def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, 
     monkeypatch.setattr(needles, "continuation", certain)
     model = type("Model", (), {"device": "cpu"})
     assert ask(model, Letters(), None, needles.Needle("key", "42", 0.5)).found == found
+
+
+def test_a_whole_models_coreset_is_measured_like_any_other() -> None:
+    cell = configuration(coreset={"name": "replay_fit", "sinks": 2}, sizes=[12, N])
+    check(cell)
+    small, whole = run_cell(cell)
+    assert (small["coreset"], small["model"], small["size"]) == ("replay_fit", "free", 12)
+    assert whole["kl"] == pytest.approx(0, abs=1e-6)
+    model, _, _ = load_model("tiny-random")
+    ids, _ = segment(Source("tiny-random", "britannica", N, C), model, None)
+    held = compress_prompt(model, ids[:, :N], count=12 * 4, construct=ReplayFit(sinks=2), calibration=16)
+    found = continuation(model, held, ids[:, N:])
+    assert small["loss"] == pytest.approx(float(losses(found, ids[:, N:]).mean()), abs=1e-5)
+    assert small["kept_bytes"] == 12 * 4 * (2 * 16 * 4 + 4 + 4)  # keys, values, indices, log-weights
+    plain = configuration(coreset={"name": "replay_fit", "sinks": 2, "weights": "none", "part": 1.0}, sizes=[12])
+    assert run_cell(plain)[0]["model"] == "unweighted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "errors", "sizes": [8]}, "task=errors: must be language for replay_fit"),
+        ({"keep_recent": 2}, "keep_recent=2: must be 0 for replay_fit"),
+        ({"sizes": [4]}, r"sizes=\[4\]: must be above the 4 tokens that each head keeps anyway"),
+        ({"needles": 9}, "needles=9: must be 1 to 8"),
+        ({"coreset": {"name": "replay_fit", "first": "kvzap"}}, "coreset=replay_fit: first must be one of"),
+    ],
+)
+def test_cells_of_whole_models_that_cannot_be_are_refused(changes, message) -> None:
+    with pytest.raises(StudyError, match=message):
+        check(configuration(**({"coreset": {"name": "replay_fit"}} | changes)))
+
+
+def test_cells_with_as_many_needles_as_ever_keep_their_names() -> None:
+    assert cell_hash(configuration()) == cell_hash(configuration(needles=4)) != cell_hash(configuration(needles=8))

@@ -416,7 +416,9 @@ def test_text_is_known_by_its_content(tmp_path):
     first = Source("smollm2-135m", str(page), N, QUERIES).folder()
     page.write_text("two")
     assert Source("smollm2-135m", str(page), N, QUERIES).folder() != first
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt' not found; give a path, 'britannica' or 'code'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere\.txt' not found; give a path, 'britannica', 'code' or 'manual'"
+    ):
         load_head(Model(text=str(tmp_path / "nowhere.txt"), n=N, queries=QUERIES))
 
 

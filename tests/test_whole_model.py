@@ -97,7 +97,7 @@ def test_each_chunk_is_repeated_right_after_the_context(model) -> None:
         for row, piece in zip(rows, ids[0].split(24), strict=True)
     ]
     assert reading.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
-    half = read(model, prefill(model, ids, 8), ids, None, chunk=24, part=0.5)
+    half = read(model, prefill(model, ids, 8), ids, None, chunk=24, repeated=0.5)
     assert [look.queries.shape[-2] for look in half.layers[0].replays] == [12, 8]
 
 
@@ -256,6 +256,6 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
         read(model, prefill(model, text(), 0), text())
     with pytest.raises(ValueError, match="one sample"):
         read(model, prefill(model, text(2), 8), text(2))
-    with pytest.raises(ValueError, match=r"part = 0\.0"):
-        read(model, prefill(model, text(), 8), text(), part=0.0)
+    with pytest.raises(ValueError, match=r"repeated = 0\.0"):
+        read(model, prefill(model, text(), 8), text(), repeated=0.0)
     assert math.isfinite(found.reading.loss)

@@ -41,7 +41,7 @@ class Source:
     """What one capture holds: a model, a text, n cache tokens, and whose queries are kept beside them.
 
     model: `smollm2-135m`, `gemma3-270m`, `tiny-random`, or a hub model (owner/name) or its directory.
-    text: `britannica`, `code` or a path.
+    text: `britannica`, `code`, `manual` or a path.
     n: tokens of the cache.
     queries: positions after the cache, held out. n + queries cannot exceed the model's positions (8192 for SmolLM2).
     calibration: last positions of the cache itself. None: min(512, n).

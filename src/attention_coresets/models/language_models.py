@@ -8,6 +8,7 @@ import importlib
 import re
 from importlib import metadata
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import NamedTuple
 
 import torch
@@ -98,13 +99,15 @@ def prose(text: str) -> str:
     """Reads a text.
 
     `britannica` is the 11th edition's entry on Shakespeare without page markers, `code` modules of Python's standard
-    library, anything else the file at this path.
+    library, `manual` the reference of the Python language as `help` prints it, anything else the file at this path.
     """
     if text == "code":
         return _standard_library()
+    if text == "manual":
+        return "\n".join(topics[name] for name in sorted(topics))
     path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else Path(text)
     if not path.is_file():
-        raise FileNotFoundError(f"text file {text!r} not found; give a path, 'britannica' or 'code'")
+        raise FileNotFoundError(f"text file {text!r} not found; give a path, 'britannica', 'code' or 'manual'")
     content = path.read_text(encoding="utf-8")
     return re.sub(r"^(#|p\.\d+:).*\n", "", content, flags=re.MULTILINE) if text == "britannica" else content
 

@@ -9,11 +9,12 @@ import torch
 from attention_coresets.caches import CACHES, is_weighted
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.coresets import CORESETS
-from attention_coresets.coresets.base import Construction
 from attention_coresets.coresets.exact.optimum import LARGEST_D as EXACT_D
 from attention_coresets.coresets.exact.optimum import LARGEST_N as EXACT_N
 from attention_coresets.hardness import LARGEST_N, OBJECTIVES, Effort
 from attention_coresets.hardness.rate import MODELS
+from attention_coresets.models.topics import TOPICS
+from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.registry import build
 from attention_coresets.study.cell import TASKS
 from attention_coresets.study.costs import check_cost
@@ -43,12 +44,13 @@ def check(config: Mapping[str, Any]) -> None:
     _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
     _compute(config["compute"])
     _parameters("cache", CACHES, config["cache"])
-    construct = _parameters("coreset", CORESETS, config["coreset"])
+    construct = _parameters("coreset", {**CORESETS, **WHOLE}, config["coreset"])
     _sinks(config, construct)
     _optimum(config)
     _weights(config, construct)
     _text(config, construct)
     _task(config)
+    _whole(config, construct)
     _body(config)
     if config.get("task", "errors") == "errors":
         check_cost(config, construct)
@@ -82,7 +84,7 @@ def _parameters(group: str, registry: Mapping[str, type], part: Mapping[str, Any
         raise StudyError(f"{group}={part['name']}: {error}") from error
 
 
-def _sinks(config: Mapping[str, Any], construct: Construction) -> None:
+def _sinks(config: Mapping[str, Any], construct: Any) -> None:
     sinks = construct.sinks
     if sinks and min(config["sizes"]) <= sinks:
         raise StudyError(f"sizes={config['sizes']}: must exceed the coreset.sinks={sinks} that are always kept")
@@ -100,7 +102,7 @@ def _optimum(config: Mapping[str, Any]) -> None:
     _need(d is None or d <= EXACT_D, "cache.d", d, f"at most {EXACT_D} for coreset=optimum", "3")
 
 
-def _weights(config: Mapping[str, Any], construct: Construction) -> None:
+def _weights(config: Mapping[str, Any], construct: Any) -> None:
     name, family = config["coreset"]["name"], config["cache"]["name"]
     if is_weighted(CACHES[family]) and not construct.takes_weights:
         raise StudyError(
@@ -109,7 +111,7 @@ def _weights(config: Mapping[str, Any], construct: Construction) -> None:
         )
 
 
-def _text(config: Mapping[str, Any], construct: Construction) -> None:
+def _text(config: Mapping[str, Any], construct: Any) -> None:
     """Constructions that score tokens by a model's queries or by their place in its text need a real head."""
     name, family = config["coreset"]["name"], config["cache"]["name"]
     needs = {"queries": construct.needs_queries, "positions": construct.needs_positions}
@@ -139,6 +141,18 @@ def _task(config: Mapping[str, Any]) -> None:
     _need(max(sizes) <= n, "sizes", sizes, f"at most cache.n={n} for task=language", f"[{n}]")
     _need(min(sizes) > recent, "sizes", sizes, f"above keep_recent={recent}", f"[{recent + 1}]")
     _need(config["cache"]["queries"] >= 2, "cache.queries", config["cache"]["queries"], "at least 2 tokens", "256")
+
+
+def _whole(config: Mapping[str, Any], construct: Any) -> None:
+    """What chooses for a whole model keeps recent tokens itself, and in each head its sinks and one token at least."""
+    name, needles = config["coreset"]["name"], config.get("needles", 4)
+    _need(1 <= needles <= len(TOPICS), "needles", needles, f"1 to {len(TOPICS)}", "8")
+    if name not in WHOLE:
+        return
+    _need(config.get("task", "errors") == "language", "task", config.get("task"), f"language for {name}", "language")
+    _need(config.get("keep_recent", 0) == 0, "keep_recent", config["keep_recent"], f"0 for {name}", "0")
+    fixed, sizes = construct.sinks + construct.recent, config["sizes"]
+    _need(min(sizes) > fixed, "sizes", sizes, f"above the {fixed} tokens that each head keeps anyway", f"[{fixed + 1}]")
 
 
 def _structured(config: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from omegaconf import MISSING, AnyNode, OmegaConf, ValueNode
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.arms import ARMS
+from attention_coresets.models.whole.arms import WHOLE, WHOLE_ARMS
 from attention_coresets.registry import source_of
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import StudyError
@@ -100,6 +101,7 @@ class Study:
     task: str = "errors"
     body: str = "ball"
     keep_recent: int = 0
+    needles: int = 4
     adversary: Adversary = field(default_factory=Adversary)
     search: Search = field(default_factory=Search)
     compute: Compute = field(default_factory=Compute)
@@ -124,13 +126,16 @@ def register() -> None:
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):
         store.store(group="hydra/launcher", name=name, node=options)
-    for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
+    for group, registry in (("cache", CACHES), ("coreset", {**CORESETS, **WHOLE})):
         for name, parameters in registry.items():
             store.store(group=group, name=name, node=schema(name, parameters))
     for arm in ARMS.values():
         defaults = [{"override /coreset": arm.construction}]
         node = {"defaults": defaults, "arm": arm.label, "coreset": dict(arm.parameters)}
         store.store(group="arm", name=arm.label, node=node, package="_global_")
+    for label, parameters in WHOLE_ARMS.items():
+        node = {"defaults": [{"override /coreset": "replay_fit"}], "arm": label, "coreset": dict(parameters)}
+        store.store(group="arm", name=label, node=node, package="_global_")
 
 
 def resolve(config: Composed) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.compiled import compiled_runs
-from attention_coresets.coresets import make_coreset
+from attention_coresets.coresets.base import Construction
 from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.models.capture import Source, segment
 from attention_coresets.models.captured import Model
@@ -24,11 +24,16 @@ from attention_coresets.models.serving import (
     cache_bytes,
     compress,
     continuation,
+    keep,
     prefill,
 )
 from attention_coresets.models.serving.caches import ModelCache
-from attention_coresets.models.serving.needle import Needle, draw, plant
-from attention_coresets.study.parts import device_of, facts, named, timed
+from attention_coresets.models.serving.needle import Needle, draw, encode, plant
+from attention_coresets.models.topics import FEW, TOPICS
+from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.replay import read as replay
+from attention_coresets.models.whole.replay_fit import ReplayFit
+from attention_coresets.study.parts import construction_of, device_of, facts, named, timed
 from attention_coresets.study.provenance import fast_path
 from attention_coresets.study.table import UNKNOWN
 
@@ -38,27 +43,40 @@ _COMPRESSION = 3  # stream of random numbers, apart from those of cells of error
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of one cell, one a size; columns as `study.table.COLUMNS` less its labels.
 
-    The text is cache.n tokens from cache.start on, four facts planted among them (none for random tokens), and the
+    The text is cache.n tokens from cache.start on, `needles` facts planted among them (none for random tokens), and the
     cache.queries tokens that follow are predicted by the model on its full cache and on coresets of all its KV heads.
     cache.layer and cache.kv_head play no part. What does not depend on the construction is computed once a process for
     the last few texts. Memory of SmolLM2-135M at n = 2048: 0.2 GB a text beside the model's 0.5 GB.
     """
     _, parameters = named(config["cache"])
-    read = _read(Model(**parameters).source, device_of(config))
-    (name, own), shared = named(config["coreset"]), _facts(config, read)
-    construct, rows = make_coreset(name, **own), []
+    key = Model(**parameters).source, device_of(config), config.get("needles", FEW)
+    read, rows = _read(*key), []
+    shared = _facts(config, read)
+    construct = construction_of(*named(config["coreset"]))
     for size in config["sizes"]:
-        options = {
-            "keep_recent": config["keep_recent"],
-            "rho": config["rho"],
-            "seed": seed_of(config["seed"], _COMPRESSION, size),
-            "dtype": getattr(torch, config["compute"]["dtype"]),
-        }
         before = compiled_runs()
-        cache, seconds = timed(lambda size=size, o=options: compress(read.prefilled, construct, size, **o))
+        if isinstance(construct, ReplayFit):
+            cache, seconds = _of_a_replay(key, construct, size)
+        else:
+            cache, seconds = timed(lambda size=size: _of_each_head(config, read, construct, size))
         made = {"size": size, "seconds_construct": seconds / read.heads, "fast_path": fast_path(before)}
         rows.append(shared | made | read.measured(cache))
     return rows
+
+
+def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construction, size: int) -> ModelCache:
+    """The text's cache with each head compressed on its own."""
+    seed, dtype = seed_of(config["seed"], _COMPRESSION, size), getattr(torch, config["compute"]["dtype"])
+    return compress(read.prefilled, construct, size, config["keep_recent"], config["rho"], seed, dtype)
+
+
+def _of_a_replay(key: tuple, construct: ReplayFit, size: int) -> tuple[ModelCache, float]:
+    """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
+    read = _read(*key)
+    found, replay = _replayed(key, construct.wording, construct.chunk, construct.repeated)
+    chosen, seconds = timed(lambda: construct.choose(found, size * read.heads))
+    cache = keep(read.prefilled, {layer: [heads] for layer, heads in chosen.items()})
+    return cache, seconds + replay * construct.replays
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ class _Read:
 
     model: Any
     tokenizer: Any
+    ids: Int[Tensor, "1 n"]
     prefilled: Prefilled
     following: Int[Tensor, "1 c"]
     full: Float[Tensor, "1 c v"]
@@ -97,21 +116,35 @@ def _mean(answers) -> dict[str, float]:
     return {"needle_loss": loss, "needle_found": found}
 
 
+@lru_cache(maxsize=1)
+def _replayed(key: tuple, wording: str, chunk: int, repeated: float) -> tuple[Measured, float]:
+    """The replay of a text with all its sums, and the seconds they took."""
+    read = _read(*key)
+    request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
+
+    def measure() -> Measured:
+        found = Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated))
+        found.sums("own")
+        return found
+
+    return timed(measure)
+
+
 @lru_cache(maxsize=4)
-def _read(source: Source, device: torch.device) -> _Read:
+def _read(source: Source, device: torch.device, needles: int) -> _Read:
     """Read the source's text with its needles; those depend on where the text starts alone."""
     model, tokenizer = _loaded(source.model, device)
     ids, _ = segment(source, model, tokenizer)
-    context, following, needles = ids[:, : source.n], ids[:, source.n :], ()
+    context, following, drawn = ids[:, : source.n], ids[:, source.n :], ()
     if tokenizer is not None:
-        needles = tuple(draw(source.start))
-        planted, own = plant(tokenizer, ids[0], needles, source.n)
+        drawn = tuple(draw(source.start, TOPICS[:needles]))
+        planted, own = plant(tokenizer, ids[0], drawn, source.n)
         context, following = planted[None], ids[:, own : own + source.queries]
-    prefilled = prefill(model, context.to(device), source.calibrated)
-    following = following.to(device)
+    context, following = context.to(device), following.to(device)
+    prefilled = prefill(model, context, source.calibrated)
     full = continuation(model, prefilled.cache, following)
-    answers = tuple(ask(model, tokenizer, prefilled.cache, needle) for needle in needles)
-    return _Read(model, tokenizer, prefilled, following, full, needles, answers)
+    answers = tuple(ask(model, tokenizer, prefilled.cache, needle) for needle in drawn)
+    return _Read(model, tokenizer, context, prefilled, following, full, drawn, answers)
 
 
 @lru_cache(maxsize=1)

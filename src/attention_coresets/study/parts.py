@@ -10,6 +10,8 @@ import torch
 
 from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.randomness import seed_of
+from attention_coresets.models.whole.arms import WHOLE
+from attention_coresets.registry import build
 from attention_coresets.study.identity import cell_hash, without_later
 from attention_coresets.study.provenance import device_name, provenance
 
@@ -20,6 +22,13 @@ _ON_CPU = ("hardness", "structured")  # tasks of many small steps
 def named(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name and the parameters of a configuration's part: a cache, a coreset."""
     return part["name"], {key: value for key, value in part.items() if key != "name"}
+
+
+def construction_of(name: str, parameters: Mapping[str, Any]) -> Any:
+    """A construction for one head, or what chooses for a whole model (models/whole), which WHOLE knows by name."""
+    if name in WHOLE:
+        return build(WHOLE, "construction", name, parameters)
+    return make_coreset(name, **parameters)
 
 
 def device_of(config: Mapping[str, Any]) -> torch.device:
@@ -36,7 +45,7 @@ def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
         "cell": cell_hash(config),
         "cache": family,
         "coreset": construction,
-        "model": make_coreset(construction, **coreset_params).model,
+        "model": construction_of(construction, coreset_params).model,
         "rho": config["rho"],
         "seed": config["seed"],
         "draw": config.get("draw", 0),

@@ -45,7 +45,7 @@ class PluginChecks:
         for part, registry in (("coreset", CORESETS), ("cache", CACHES)):
             asked = dict(config[part])
             key, name = f"{part} {sorted(asked.items())}", asked.pop("name")
-            if key in self._done or source_of(registry[name]) is None:
+            if key in self._done or name not in registry or source_of(registry[name]) is None:
                 continue
             try:
                 if part == "coreset":

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.evaluation import continuation
-
-TOPICS = (
-    "secret number of Lisbon",
-    "pass code of the blue door",
-    "telephone number of Doctor Mason",
-    "price of the old violin",
-)
+from attention_coresets.models.topics import FEW, TOPICS
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Answer:
     found: bool
 
 
-def draw(seed: int, topics: Sequence[str] = TOPICS) -> list[Needle]:
+def draw(seed: int, topics: Sequence[str] = TOPICS[:FEW]) -> list[Needle]:
     """Makes a needle for each topic, its five-digit number drawn, in the middle of its equal part of the text."""
     numbers = torch.randint(10**4, 10**5, (len(topics),), generator=torch.Generator().manual_seed(seed)).tolist()
     depths = [(i + 0.5) / len(topics) for i in range(len(topics))]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Coreset, attend
-from attention_coresets.models.whole.replay import LayerReading, Reading
+from attention_coresets.models.whole.reading import LayerReading, Reading
 
 QUANTILE = 0.95
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.whole.replay import Reading
+from attention_coresets.models.whole.reading import Reading
 from attention_coresets.models.whole.statistics import Head, HeadStatistics
 
 KINDS = ("replay", "moved")

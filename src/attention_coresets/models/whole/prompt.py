@@ -11,10 +11,11 @@ from attention_coresets.attention import Coreset
 from attention_coresets.models.serving.attention import INTERFACE, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, branch, cache_bytes, coreset_layers
 from attention_coresets.models.serving.keeping import keep
+from attention_coresets.models.serving.needle import encode
 from attention_coresets.models.serving.prefill import prefill
 from attention_coresets.models.whole.errors import held_out_errors
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.replay import CHUNK, read
+from attention_coresets.models.whole.replay import read
 from attention_coresets.models.whole.replay_fit import ReplayFit
 
 _SHOWN = 5  # heads of largest error that are named
@@ -97,10 +98,8 @@ def compress_prompt(
     count: int | None = None,
     attention_mask: Int[Tensor, "b n"] | None = None,
     construct: ReplayFit | None = None,
-    request: Int[Tensor, "r"] | None = None,
+    tokenizer=None,
     calibration: int = 128,
-    chunk: int = CHUNK,
-    part: float = 1.0,
 ) -> PromptCache:
     """Reads a prompt, has the model repeat it, and keeps a share of its cache: for prompts that are asked many times.
 
@@ -124,8 +123,8 @@ def compress_prompt(
         0 for padding, which must be on the left. Samples are compressed one by one, each as if it were alone.
     construct : ReplayFit, optional
         None: `ReplayFit()`.
-    request, chunk, part
-        As in `read`: what asks for the repetition, and how it is cut.
+    tokenizer
+        Needed where the construct's `wording` asks for the repetition in words.
     calibration : int
         Last positions of the prompt whose queries are used, three of four for the fit and one to tell the errors.
 
@@ -142,6 +141,8 @@ def compress_prompt(
         raise ValueError(f"give a share or a count of tokens, not both: share = {share}, count = {count}")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share = {share} must lie in (0, 1]")
+    construct = construct or ReplayFit()
+    asked = _request(construct, tokenizer)
     padded = attention_mask is not None and not bool(attention_mask.all())
     whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
     chosen: dict[int, list[list[Coreset]]] = {index: [] for index in whole.layers}
@@ -149,9 +150,9 @@ def compress_prompt(
     for sample in range(len(ids)):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
-        found = Measured(read(model, alone, mine[None], request, chunk, part))
+        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated))
         budget = round(share * found.reading.heads * found.reading.n) if share else operator.index(count or 0)
-        coresets = (construct or ReplayFit()).choose(found, budget)
+        coresets = construct.choose(found, budget)
         errors.append(held_out_errors(found.reading, coresets))
         for index, heads in coresets.items():
             chosen[index].append(heads)
@@ -163,6 +164,15 @@ def compress_prompt(
     cache = PromptCache(kept, torch.stack(errors), full)
     attach(model, cache)
     return cache
+
+
+def _request(construct: ReplayFit, tokenizer) -> Int[Tensor, "r"] | None:
+    """Returns the tokens of the construct's wording; ValueError where there is none to make them."""
+    if not construct.wording:
+        return None
+    if tokenizer is None:
+        raise ValueError(f"wording = {construct.wording!r} needs the model's tokenizer; pass tokenizer=")
+    return encode(tokenizer, construct.wording)
 
 
 def attach(model, cache: PromptCache) -> None:

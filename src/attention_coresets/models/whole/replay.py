@@ -5,9 +5,6 @@ a reader could want, each token when its turn comes (KVzip: Kim et al., arXiv 25
 sampled: one forward a chunk.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,76 +14,7 @@ from attention_coresets.models.serving.attention import Decoder, attending
 from attention_coresets.models.serving.caches import branch, coreset_layers
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.whole.parts_of_model import attention_modules, factor, projection, residual_norms
-
-CHUNK = 2048  # tokens of the context that one forward repeats
-
-
-@dataclass(frozen=True)
-class Lookback:
-    """Queries of one layer that look at a cache, and the t tokens after it that they see as well.
-
-    Parameters
-    ----------
-    queries : Float[Tensor, "*kv group q d"]
-        Times the layer's scaling.
-    keys, values : Float[Tensor, "*kv t d"], Float[Tensor, "*kv t dv"]
-        Of the tokens after the cache; query j of q sees the first t - q + j + 1 of them. t = 0: none.
-    norms : Float[Tensor, "q"]
-        Of the residual stream where each query was asked.
-    """
-
-    queries: Float[Tensor, "*kv group q d"]
-    keys: Float[Tensor, "*kv t d"]
-    values: Float[Tensor, "*kv t dv"]
-    norms: Float[Tensor, "q"]
-
-
-@dataclass(frozen=True)
-class LayerReading:
-    """A layer's cache and what looked at it.
-
-    Parameters
-    ----------
-    keys, values : Float[Tensor, "kv n d"], Float[Tensor, "kv n dv"]
-    factors : Float[Tensor, "kv group dv dv"]
-        C of each query head: |v C| is the norm of v's share in the residual stream.
-    replays : Sequence[Lookback]
-        One a chunk of the context.
-    asked : Float[Tensor, "kv group c d"]
-        Queries of the context's last positions, times the scaling, as the model asked them.
-    moved, held_out : Lookback
-        The same as if they were asked right after the context; of every 32 positions the last 8 are held out, to tell
-        the error at queries that nothing was fitted to.
-    """
-
-    keys: Float[Tensor, "kv n d"]
-    values: Float[Tensor, "kv n dv"]
-    factors: Float[Tensor, "kv group dv dv"]
-    replays: Sequence[Lookback]
-    asked: Float[Tensor, "kv group c d"]
-    moved: Lookback
-    held_out: Lookback
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A context of one sample that the model has read and repeated.
-
-    layers: those with full attention.
-    loss: mean loss of the repeated tokens in nats: whether the model can repeat at all.
-    """
-
-    layers: Mapping[int, LayerReading]
-    loss: float
-
-    @property
-    def n(self) -> int:
-        return next(iter(self.layers.values())).keys.shape[-2]
-
-    @property
-    def heads(self) -> int:
-        """Returns the number of KV heads of all layers together."""
-        return sum(layer.keys.shape[0] for layer in self.layers.values())
+from attention_coresets.models.whole.reading import CHUNK, LayerReading, Lookback, Reading
 
 
 @torch.no_grad()
@@ -96,7 +24,7 @@ def read(
     ids: Int[Tensor, "b n"],
     request: Int[Tensor, "r"] | None = None,
     chunk: int = CHUNK,
-    part: float = 1.0,
+    repeated: float = 1.0,
 ) -> Reading:
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
@@ -115,7 +43,7 @@ def read(
         What is put before each chunk, such as "Repeat the previous context exactly." None: nothing.
     chunk : int
         Tokens of the context that one forward repeats. Each chunk follows the context directly.
-    part : float
+    repeated : float
         Share of each chunk that is repeated, its first tokens.
 
     Returns
@@ -128,14 +56,13 @@ def read(
         For several samples or padding, other ids than the cache's, no queries, or a model whose output projections or
         rotary positions are not known.
     """
-    _check(prefilled, ids, chunk, part)
+    _check(prefilled, ids, chunk, repeated)
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
     replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
     losses = []
     for piece in ids[0].split(chunk):
-        piece = piece[: max(1, round(part * len(piece)))]
-        repeated = torch.cat([*asked, piece])[None]
-        found, hidden = _forward(decoder, prefilled, repeated)
+        piece = piece[: max(1, round(repeated * len(piece)))]
+        found, hidden = _forward(decoder, prefilled, torch.cat([*asked, piece])[None])
         for layer, look in found.items():
             replays[layer].append(look)
         losses.append(_losses(model, hidden[0, -len(piece) :], piece))
@@ -143,7 +70,7 @@ def read(
     return Reading(layers, float(torch.cat(losses).mean()))
 
 
-def _check(prefilled: Prefilled, ids: Tensor, chunk: int, part: float) -> None:
+def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> None:
     layer = coreset_layers(prefilled.cache)[0]
     if layer.samples != 1 or layer.real is not None or layer.cores is not None:
         raise ValueError("a replay needs the full cache of one sample without padding; read samples one by one")
@@ -151,8 +78,8 @@ def _check(prefilled: Prefilled, ids: Tensor, chunk: int, part: float) -> None:
         raise ValueError(f"ids {tuple(ids.shape)} are not the {prefilled.context} tokens of the cache")
     if not prefilled.queries:
         raise ValueError("a replay needs queries of the context's last positions; prefill with calibration >= 1")
-    if chunk < 1 or not 0 < part <= 1:
-        raise ValueError(f"chunk = {chunk} must be at least 1 token, and part = {part} in (0, 1]")
+    if chunk < 1 or not 0 < repeated <= 1:
+        raise ValueError(f"chunk = {chunk} must be at least 1 token, and repeated = {repeated} in (0, 1]")
 
 
 def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> tuple[dict[int, Lookback], Tensor]:

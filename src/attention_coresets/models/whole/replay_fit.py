@@ -8,9 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
-from attention_coresets.checks import not_negative, one_of
+from attention_coresets.checks import not_negative, one_of, positive
+from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
 from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.reading import CHUNK
 from attention_coresets.models.whole.scores import SCORES, scores
 from attention_coresets.models.whole.weights import fitted
 
@@ -37,6 +39,7 @@ class ReplayFit:
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
+    wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
     Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
 
@@ -53,7 +56,12 @@ class ReplayFit:
     recent: int = 0
     floor: float = 0.05
     pull: float = 1e-3
-    model: ClassVar[str] = "free"
+    wording: str = ""
+    chunk: int = CHUNK
+    repeated: float = 1.0
+    needs_queries: ClassVar[bool] = True
+    needs_positions: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         one_of("first", self.first, SCORES)
@@ -61,10 +69,24 @@ class ReplayFit:
         one_of("budget", self.budget, BUDGETS)
         one_of("weights", self.weights, WEIGHTS)
         not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
+        positive(chunk=self.chunk)
+        if not 0 < self.repeated <= 1:
+            raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
         if not 0 <= self.part <= 1 or not self.pull > 0 or self.floor >= 1:
             raise ValueError(
                 f"part = {self.part} must lie in 0 to 1, pull = {self.pull} above 0, floor = {self.floor} below 1"
             )
+
+    @property
+    def model(self) -> str:
+        """Returns the coreset model, as `Construction` has it."""
+        return "free" if self.weights == "fitted" else "unweighted"
+
+    @property
+    def replays(self) -> bool:
+        """Tells whether anything depends on the replay."""
+        used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
+        return self.weights == "fitted" or any(name not in EVICTION for name in used)
 
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.

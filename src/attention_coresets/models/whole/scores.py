@@ -10,7 +10,7 @@ from attention_coresets.attention import Cache
 from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.replay import LayerReading
+from attention_coresets.models.whole.reading import LayerReading
 
 # of a reading's statistics, and how much moved queries count
 _REPLAYED: dict[str, Callable[[Measured, float], Tensor]] = {

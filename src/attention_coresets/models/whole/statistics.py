@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.whole.replay import LayerReading, Lookback
+from attention_coresets.models.whole.reading import LayerReading, Lookback
 
 _NUMBERS = 2**22  # of softmax weights held at once
 _MASS = 0.1  # see `HeadStatistics`

@@ -1,0 +1,41 @@
+"""Lists the arms of whole-model coresets, a row each: `arm=LABEL` of a sweep with task=language."""
+
+from typing import Any
+
+from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.models.whole.replay_fit import ReplayFit
+
+WHOLE: dict[str, type] = {"replay_fit": ReplayFit}
+REPEAT = "\n\nRepeat the previous context exactly.\n"  # KVzip's words
+
+
+def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[str, Any]:
+    return {"first": name, "part": 1.0, "budget": budget, "weights": weights}
+
+
+# parameters that differ from those of ReplayFit
+WHOLE_ARMS: dict[str, dict[str, Any]] = {
+    "replay_fit": {},
+    # published, with their own wording of the request; budgets over the whole model, as kvpress pools them
+    "kvzip": _scored("kvzip") | {"wording": REPEAT},
+    "kvzip_plus": _scored("kvzip_plus") | {"wording": REPEAT},
+    "kvzip_fitted": _scored("kvzip", weights="fitted") | {"wording": REPEAT},
+    "kvzip_plus_fitted": _scored("kvzip_plus", weights="fitted") | {"wording": REPEAT},
+    # one choice of ours changed
+    "replay_fit_own": {"part": 0.0},
+    "replay_fit_maximum": {"part": 1.0},
+    "replay_fit_unweighted": {"weights": "none"},
+    "replay_fit_even": {"budget": "even"},
+    "replay_fit_layer": {"budget": "layer"},
+    "replay_fit_unmoved": {"moved": 0.0},
+    "replay_fit_recent": {"recent": 32},
+    "replay_fit_asked": {"wording": REPEAT},
+    "replay_fit_half": {"repeated": 0.5},
+    # the eviction heuristics under AdaKV's budgets and one pooled budget, without weights and with
+    **{
+        f"{name}_{budget}{end}": _scored(name, budget, weights)
+        for name in EVICTION
+        for budget in ("layer", "pooled")
+        for end, weights in (("", "none"), ("_fitted", "fitted"))
+    },
+}

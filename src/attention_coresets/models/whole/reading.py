@@ -1,0 +1,77 @@
+"""What a replay leaves: each layer's cache, and the queries that looked at it. No model is needed to work on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+CHUNK = 2048  # tokens of the context that one forward repeats
+
+
+@dataclass(frozen=True)
+class Lookback:
+    """Queries of one layer that look at a cache, and the t tokens after it that they see as well.
+
+    Parameters
+    ----------
+    queries : Float[Tensor, "*kv group q d"]
+        Times the layer's scaling.
+    keys, values : Float[Tensor, "*kv t d"], Float[Tensor, "*kv t dv"]
+        Of the tokens after the cache; query j of q sees the first t - q + j + 1 of them. t = 0: none.
+    norms : Float[Tensor, "q"]
+        Of the residual stream where each query was asked.
+    """
+
+    queries: Float[Tensor, "*kv group q d"]
+    keys: Float[Tensor, "*kv t d"]
+    values: Float[Tensor, "*kv t dv"]
+    norms: Float[Tensor, "q"]
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """A layer's cache and what looked at it.
+
+    Parameters
+    ----------
+    keys, values : Float[Tensor, "kv n d"], Float[Tensor, "kv n dv"]
+    factors : Float[Tensor, "kv group dv dv"]
+        C of each query head: |v C| is the norm of v's share in the residual stream.
+    replays : Sequence[Lookback]
+        One a chunk of the context.
+    asked : Float[Tensor, "kv group c d"]
+        Queries of the context's last positions, times the scaling, as the model asked them.
+    moved, held_out : Lookback
+        The same as if they were asked right after the context; of every 32 positions the last 8 are held out, to tell
+        the error at queries that nothing was fitted to.
+    """
+
+    keys: Float[Tensor, "kv n d"]
+    values: Float[Tensor, "kv n dv"]
+    factors: Float[Tensor, "kv group dv dv"]
+    replays: Sequence[Lookback]
+    asked: Float[Tensor, "kv group c d"]
+    moved: Lookback
+    held_out: Lookback
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A context of one sample that the model has read and repeated.
+
+    layers: those with full attention.
+    loss: mean loss of the repeated tokens in nats: whether the model can repeat at all.
+    """
+
+    layers: Mapping[int, LayerReading]
+    loss: float
+
+    @property
+    def n(self) -> int:
+        return next(iter(self.layers.values())).keys.shape[-2]
+
+    @property
+    def heads(self) -> int:
+        """Returns the number of KV heads of all layers together."""
+        return sum(layer.keys.shape[0] for layer in self.layers.values())
