@@ -151,6 +151,12 @@ KNOWN = {
     "real_moved": (0.6 / 0.9, "target met"),
     "real_loss_4": (-0.055, "target met"),
     "real_loss_8": (-0.11, "target met"),
+    "facts_4": (0.99, "target met"),
+    "facts_8": (0.95, "target met"),
+    "facts_kl_4": (2 / 512, "target met"),
+    "facts_kl_8": (2 / 256, "target met"),
+    "facts_kl_ratio": (1 / 4, "target met"),
+    "facts_more": (0.25, "target met"),
     "ceiling_rho_1": (1.4, "not fitted"),  # alike on every cache
     "ceiling_rho_2": (1.4 * math.exp(0.5), "not fitted"),
     "optimum_walk": (2.0, "target met"),
@@ -331,6 +337,7 @@ def test_units_are_what_intervals_resample(results):
     units = {claim.id: {part.unit for part in measured(claim, results)} for claim in (*CLAIMS, *CHECKS)}
     expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "heads", "real_mean": "layers"}
     expected |= {"real_t_slope": "layers", "real_constant": "heads", "real_loss_8": "texts", "optimum_below": "rows"}
+    expected |= {"facts_8": "segments", "facts_more": "segments"}
     assert {name: units[name] for name in expected} == {name: {unit} for name, unit in expected.items()}
 
 

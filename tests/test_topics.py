@@ -14,7 +14,10 @@ from synthetic_results import synthetic_results
 ANALYSIS = Path(__file__).resolve().parent.parent / "src" / "attention_coresets" / "analysis"
 PACKAGE = "attention_coresets.analysis"
 ROOMS = ("stats", "parts", "figures", "topics", "report")  # each imports from those before it
-ACROSS = {("language_model", "real_heads"), ("real_heads", "upper_bound")}  # topics that import another
+ACROSS = {  # topics that import another
+    *{("language_model", "real_heads"), ("real_heads", "upper_bound")},
+    *{("facts", "language_model"), ("facts", "real_heads")},
+}
 
 
 def imported(file: Path) -> set[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from attention_coresets.analysis.parts.topic import KINDS, Section, Topic
 from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
+from attention_coresets.analysis.topics.facts import topic as facts
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
 from attention_coresets.analysis.topics.hardness import topic as hardness
 from attention_coresets.analysis.topics.joint_exponents import topic as joint_exponents
@@ -28,6 +29,7 @@ TOPICS: tuple[Topic, ...] = (
     league.TOPIC,
     real_heads.TOPIC,
     language_model.TOPIC,
+    facts.TOPIC,
 )
 CLAIMS: tuple[Claim, ...] = tuple(
     claim for topic in sorted(TOPICS, key=lambda topic: KINDS.index(topic.kind)) for claim in topic.claims

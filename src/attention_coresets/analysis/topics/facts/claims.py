@@ -1,0 +1,55 @@
+"""Our own targets on facts that a compressed cache keeps."""
+
+from attention_coresets.analysis.parts.block import OWN
+from attention_coresets.analysis.parts.measured import Measure, Rows
+from attention_coresets.analysis.parts.verdict import Claim
+from attention_coresets.analysis.topics.facts import measures as facts
+from attention_coresets.analysis.topics.facts.tolerances import BANDS
+from attention_coresets.analysis.topics.real_heads.caches import HEURISTICS, at_share
+
+REPLAYED = ("kvzip", "kvzip_plus")
+RIVALS = (*REPLAYED, *HEURISTICS, *(f"{name}_layer" for name in HEURISTICS))
+
+
+def _at(share: int) -> Rows:
+    return lambda results: at_share(results.rows(facts.FACTS), share)
+
+
+def _claim(id: str, statement: str, measure: Measure, says: str, refutes: str, share: int) -> Claim:
+    return Claim(id, statement, "free", facts.FACTS, BANDS[id], measure, OWN, says, refutes, _at(share))
+
+
+def _found(share: int, least: str) -> Claim:
+    statement = f"{facts.OURS} on 1/{share} of a model's cache finds planted facts, over those that the full one finds"
+    measure = facts.means_of("found", share)
+    return _claim(f"facts_{share}", statement, measure, f"at least {least}", "an interval below that", share)
+
+
+def _divergence(share: int, most: str) -> Claim:
+    statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence of its predictions from the full cache's"
+    measure = facts.means_of("kl", share)
+    return _claim(f"facts_kl_{share}", statement, measure, f"at most {most} nats", "an interval above that", share)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    _found(4, "97 %"),
+    _found(8, "90 %"),
+    _divergence(4, "0.005"),
+    _divergence(8, "0.025"),
+    _claim(
+        "facts_kl_ratio",
+        f"{facts.OURS} on 1/8 of a model's cache: its divergence over that of each arm without weights",
+        facts.divergence_ratios([8]),
+        "at most 1/3 of the best",
+        "an interval above 1/3",
+        8,
+    ),
+    _claim(
+        "facts_more",
+        f"{facts.OURS} on 1/8 of a model's cache finds a larger share of planted facts than each published rule",
+        facts.finds_more(RIVALS, 8),
+        "more than each",
+        "a rival that finds more; undecided where 0 is in the interval",
+        8,
+    ),
+)

@@ -1,0 +1,85 @@
+"""Measures on facts kept by a language model that runs on coresets: shares of the full cache's, divergences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from attention_coresets.analysis.parts.measured import Measure, Measured
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean, paired_ratio
+from attention_coresets.analysis.stats.frames import column, distinct
+from attention_coresets.analysis.topics.language_model.measures import less
+from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_share, met, named
+
+FACTS = "real_tasks"
+OURS = "replay_fit"
+
+
+def told(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with text and start named, loss added, and facts found over those that the full cache finds.
+
+    Segments whose full cache finds none say nothing about facts; theirs are NaN, as those of random tokens.
+    """
+    rows = named(rows)
+    full = column(rows, "needle_found_full")
+    found = np.divide(column(rows, "needle_found"), full, out=np.full(len(rows), np.nan), where=full > 0)
+    return rows.assign(found=found, added=column(rows, "loss") - column(rows, "loss_full"))
+
+
+def unweighted(rows: pd.DataFrame) -> list[str]:
+    """The published arms of these rows that have no weights."""
+    return [arm for arm in distinct(rows.loc[rows["model"] == "unweighted"], "arm") if not arm.startswith(OURS)]
+
+
+def mean(rows: pd.DataFrame, arm: str, name: str) -> Estimate | None:
+    """The mean over segments; None where no segment says anything."""
+    found = column(rows.loc[rows["arm"] == arm], name)
+    found = found[np.isfinite(found)]
+    return clustered_mean(found, np.arange(len(found))) if len(found) else None
+
+
+def means_of(name: str, share: int) -> Measure:
+    """The mean over segments of a column of `told`, of ours at m = n / share."""
+
+    def measure(results: Results) -> list[Measured]:
+        found = mean(_at(results, share), OURS, name)
+        return [] if found is None else [Measured(f"m = n/{share}", found, unit="segments")]
+
+    return measure
+
+
+def divergence_ratios(shares: Sequence[int]) -> Measure:
+    """The median over segments of our divergence over that of each arm without weights, a part each."""
+
+    def measure(results: Results) -> list[Measured]:
+        parts = []
+        for share in shares:
+            rows = _at(results, share)
+            rivals = unweighted(rows) if OURS in set(rows["arm"]) else []
+            ratios = {rival: paired_ratio(rows, OURS, rival, "kl", SEGMENT) for rival in rivals}
+            parts += [Measured(f"over {name}, m = n/{share}", x, unit="segments") for name, x in ratios.items()]
+        return parts
+
+    return measure
+
+
+def finds_more(rivals: Sequence[str], share: int) -> Measure:
+    """The mean over segments of the facts found over the full cache's, ours less each rival's, a part each."""
+
+    def measure(results: Results) -> list[Measured]:
+        rows = _at(results, share)
+        rows = rows.loc[np.isfinite(column(rows, "found"))]
+        if OURS not in set(rows["arm"]):
+            return []
+        return [
+            Measured(f"less {rival}, m = n/{share}", less(rows, OURS, rival, "found"), unit="segments")
+            for rival in met(rows, rivals)
+        ]
+
+    return measure
+
+
+def _at(results: Results, share: int) -> pd.DataFrame:
+    rows = results.rows(FACTS)
+    return told(at_share(rows, share)) if len(rows) else rows

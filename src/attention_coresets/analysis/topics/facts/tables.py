@@ -1,0 +1,38 @@
+"""Facts kept, as Markdown."""
+
+from attention_coresets.analysis.parts.arm_names import ARM, model_of
+from attention_coresets.analysis.parts.markdown import interval, table
+from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.frames import column, distinct
+from attention_coresets.analysis.topics.facts.measures import FACTS, mean, told
+
+_COLUMNS = {"found": "facts found", "kl": "KL", "added": "loss added"}
+
+
+def facts(results: Results) -> str:
+    """Facts found over the full cache's, divergence and loss added by arm and share, means over segments of text."""
+    rows = results.rows(FACTS)
+    if rows.empty:
+        return f"No texts with facts read yet: run `python scripts/sweep.py experiment={FACTS}`."
+    rows = told(rows)
+    sizes = distinct(rows, "size")[::-1]
+    shares = [f"1/{rows['n'].max() / size:g}" for size in sizes]
+    smallest = rows.loc[rows["size"] == sizes[-1]]
+    arms = sorted(
+        distinct(smallest, "arm"), key=lambda arm: float(column(smallest.loc[smallest["arm"] == arm], "kl").mean())
+    )
+    lines = []
+    for arm in arms:
+        cells = []
+        for size in sizes:
+            here = rows.loc[rows["size"] == size]
+            cells += ["–" if (found := mean(here, arm, name)) is None else interval(found) for name in _COLUMNS]
+        lines.append([model_of(rows, arm), *cells])
+    heads = [f"{word}, {share}" for share in shares for word in _COLUMNS.values()]
+    segments = rows.drop_duplicates(["text", "start"])
+    full = column(segments, "needle_found_full").mean()
+    about = (
+        f"{len(segments)} segments of {len(distinct(segments, 'text'))} texts, n = {rows['n'].max()}; facts over those"
+        f" of the full cache, which finds {full:.3g} of all; KL and loss in nats a token; 95 % intervals over segments."
+    )
+    return f"{about}\n\n{table([ARM, *heads], lines)}"

@@ -1,0 +1,23 @@
+"""What this question adds to the study: its section and its claims."""
+
+from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.topics.facts import claims, prose, tables
+from attention_coresets.analysis.topics.facts.measures import FACTS
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        FACTS,
+        "Facts that a compressed cache keeps",
+        "Facts that nothing has asked for are planted in a text; its cache is compressed, and they are asked for then."
+        " One budget for all heads, spent by what a replay of the text looks at, beside published rules.",
+        tables.facts,
+    ),
+)
+
+TOPIC = Topic(
+    kind="a real model",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    sentences={"real_tasks_kept": prose.kept},
+    tables={"real_tasks": tables.facts},
+)
