@@ -180,7 +180,10 @@ def test_a_whole_models_coreset_is_measured_like_any_other() -> None:
     [
         ({"task": "errors", "sizes": [8]}, "task=errors: must be language for replay_fit"),
         ({"keep_recent": 2}, "keep_recent=2: must be 0 for replay_fit"),
-        ({"sizes": [4]}, r"sizes=\[4\]: must be above the 4 tokens that each head keeps anyway"),
+        (
+            {"coreset": {"name": "replay_fit", "recent": 8}},
+            r"sizes=\[12, 48\]: must be above the 12 tokens that each head keeps anyway",
+        ),
         ({"needles": 9}, "needles=9: must be 1 to 8"),
         ({"coreset": {"name": "replay_fit", "first": "kvzap"}}, "coreset=replay_fit: first must be one of"),
     ],

@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.models.whole.reading import Reading
-from attention_coresets.models.whole.statistics import Head, HeadStatistics
-
-KINDS = ("replay", "moved")
+from attention_coresets.models.whole.statistics import KINDS, Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +25,9 @@ class Measured:
     def _heads(self) -> list[list[Head]]:
         return [[Head(layer, h) for h in range(layer.keys.shape[0])] for layer in self.reading.layers.values()]
 
-    @cached_property
-    def _sums(self) -> dict[str, list[list[HeadStatistics]]]:
-        of = {"replay": lambda head: head.replays, "moved": lambda head: head.moved}
-        return {k: [[head.statistics(of[k](head)) for head in layer] for layer in self._heads] for k in KINDS}
-
     def sums(self, name: str, kind: str = "replay") -> Float[Tensor, "layers kv n"]:
         """Returns a field of `HeadStatistics` for every head."""
-        return torch.stack([torch.stack([getattr(h, name) for h in layer]) for layer in self._sums[kind]])
+        return torch.stack([torch.stack([getattr(h.sums[kind], name) for h in layer]) for layer in self._heads])
 
     @cached_property
     def scale(self) -> float:
@@ -49,5 +42,5 @@ class Measured:
     def moment(self, layer: int, head: int, tokens: Int[Tensor, "k"], moved: float) -> Float[Tensor, "k k"]:
         """Computes G on these tokens, mixed likewise."""
         found = self._heads[list(self.reading.layers).index(layer)][head]
-        gram = found.moment(found.replays, tokens)
-        return gram + moved * self.scale * found.moment(found.moved, tokens) if moved else gram
+        gram = found.moment("replay", tokens)
+        return gram + moved * self.scale * found.moment("moved", tokens) if moved else gram

@@ -23,6 +23,7 @@ from torch import Tensor
 from attention_coresets.models.whole.reading import LayerReading, Lookback
 
 _NUMBERS = 2**22  # of softmax weights held at once
+KINDS = ("replay", "moved")  # of queries
 _MASS = 0.1  # see `HeadStatistics`
 
 
@@ -49,11 +50,11 @@ class HeadStatistics:
 
 
 class Head:
-    """One KV head of a reading, with what every sum needs of each query: its output, and the logarithm of its sum.
+    """One KV head of a reading: its sums, and what G needs of each query, its output and the logarithm of its sum.
 
-    Sums are in float32 block by block, and in float64 over the blocks.
+    sums: over the queries of each of KINDS, in float32 block by block, and in float64 over the blocks.
 
-    Cost: 2 q (n + t) d multiply-adds a query head, and q (dv + 1) numbers that are kept.
+    Cost: q (4 n + 2 t) d multiply-adds a query head, and q (dv + 1) numbers that are kept.
     """
 
     def __init__(self, layer: LayerReading, head: int) -> None:
@@ -62,90 +63,109 @@ class Head:
         self.center = values.mean(0)  # G is of differences of values; about their mean they round less
         self.values = values - self.center
         self.factors = layer.factors[head].float()  # [group, dv, dv]
-        self.replays = [_Seen(look, head, self) for look in layer.replays]
-        self.moved = [_Seen(layer.moved, head, self)]
+        self._shown = self.values @ self.factors  # [group, n, dv]
+        self._mass = _MASS * (self._shown - self._shown.mean(1, keepdim=True)).square().sum(-1).mean(-1)  # [group]
+        self._looks: dict[str, list] = {kind: [] for kind in KINDS}
+        kinds = zip(KINDS, (layer.replays, [layer.moved]), strict=True)
+        self.sums = {kind: self._summed(kind, [_of(look, head) for look in looks]) for kind, looks in kinds}
 
-    def statistics(self, looks: "list[_Seen]") -> HeadStatistics:
-        """Sums over all queries of these.
+    def _summed(self, kind: str, looks: list[Lookback]) -> HeadStatistics:
+        sums = _Sums(len(self.keys), self.keys.device)
+        size = (self._shown + (self.center @ self.factors)[:, None]).norm(dim=-1)  # [group, n]
+        for look in looks:
+            seen = []
+            for g, queries in enumerate(look.queries):
+                log_sums, outputs = [], []
+                for weights, log_sum, out, norms in self._attend(look, queries):
+                    mass = None if look.keys.shape[-2] else self._mass[g]
+                    rest = weights @ self.values - weights.sum(-1, keepdim=True) * out
+                    c = self.factors[g]
+                    sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
+                    log_sums.append(log_sum)
+                    outputs.append(out)
+                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), look.norms))
+            self._looks[kind].append(seen)
+        return sums.over(sum(len(look.norms) for look in looks))
 
-        Cost: 3 q n d multiply-adds a query head.
-        """
-        n = len(self.keys)
-        largest, largest_output = torch.zeros(2, n, device=self.keys.device)
-        square, own, target = torch.zeros(3, n, dtype=torch.float64, device=self.keys.device)
-        every = torch.arange(n, device=self.keys.device)
-        for g, weights, out, norms in self._blocks(looks, every):
-            rest = weights @ self.values - weights.sum(-1, keepdim=True) * out
-            c = self.factors[g]
-            v, a, whole = self.values @ c, out @ c, rest @ c  # whole: sum_j f_j(q) |h|
-            size = ((self.values + self.center) @ c).norm(dim=-1)
-            largest = torch.maximum(largest, weights.amax(0))
-            largest_output = torch.maximum(largest_output, (weights / norms[:, None]).amax(0) * size)
-            left = weights * norms.square().reciprocal()[:, None]  # [q, n]
-            square += weights.square().sum(0).double()
-            squared = weights * left
-            # sums over q of y T_i^2 |v_i - a|^2 and of y T_i <v_i - a, whole>, without an array [q, n] for each
-            crossed = ((squared.mT @ a) * v).sum(-1)
-            own += (squared.sum(0) * v.square().sum(-1) - 2 * crossed + squared.mT @ a.square().sum(-1)).double()
-            target += (((left.mT @ whole) * v).sum(-1) - left.mT @ (whole * a).sum(-1)).double()
-            if not looks[0].after:
-                kappa = _mass(v)
-                own += kappa * squared.sum(0).double()
-                target += kappa * left.sum(0).double()  # T sums to 1
-        count = _count(looks)
-        return HeadStatistics(largest, largest_output, square / count, own.clamp_min(0) / count, target / count)
+    def _attend(self, look: Lookback, queries: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Yields T on the cache [q, n], logarithms of sums, outputs about the mean value [q, dv], and |h| [q]."""
+        n, after = len(self.keys), look.keys.shape[-2]
+        keys, values = torch.cat([self.keys, look.keys]), torch.cat([self.values, look.values - self.center])
+        rows, first = max(1, _NUMBERS // len(keys)), after - len(queries)
+        for block, norms in zip(queries.split(rows), look.norms.split(rows), strict=True):
+            last = n + first + len(block) if after else n  # later tokens are hidden from all of the block
+            logits = block @ keys[:last].mT
+            if after:
+                ahead = torch.ones(len(block), last - n, dtype=torch.bool, device=keys.device).triu(first + 1)
+                logits[:, n:].masked_fill_(ahead, -torch.inf)
+            log_sum = logits.logsumexp(-1)
+            weights = logits.sub_(log_sum[:, None]).exp_()
+            yield weights[:, :n], log_sum, weights @ values[:last], norms
+            first += len(block)
 
-    def moment(self, looks: "list[_Seen]", tokens: Int[Tensor, "k"]) -> Float[Tensor, "k k"]:
-        """Computes G on these tokens, float64.
+    def moment(self, kind: str, tokens: Int[Tensor, "k"]) -> Float[Tensor, "k k"]:
+        """Computes G on these tokens, float64, over the queries of a kind.
 
         Cost: 2 q k^2 multiply-adds a query head.
         """
         total = torch.zeros(len(tokens), len(tokens), dtype=torch.float64, device=self.keys.device)
-        for g, weights, out, norms in self._blocks(looks, tokens):
-            c = self.factors[g]
-            v, a = self.values[tokens] @ c, out @ c
-            left = weights * norms.square().reciprocal()[:, None]
-            products = v @ v.mT
-            if not looks[0].after:
-                products = products + _mass(self.values @ c)
-            # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
-            cross = left.mT @ (weights * (a @ v.mT - 0.5 * a.square().sum(-1, keepdim=True)))
-            total += (products * (left.mT @ weights) - cross - cross.mT).double()
-        return total / _count(looks)
-
-    def _blocks(self, looks: "list[_Seen]", tokens: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Yields query head, T on these tokens [q, k], outputs about the mean value [q, dv] and |h| [q]."""
-        keys, rows = self.keys[tokens], max(1, _NUMBERS // len(tokens))
-        for look in looks:
-            for g, (queries, log_sums, outputs) in enumerate(zip(*look.of_queries, strict=True)):
-                parts = (x.split(rows) for x in (queries, log_sums, outputs, look.norms))
-                for asked, log_sum, out, norms in zip(*parts, strict=True):
-                    yield g, (asked @ keys.mT - log_sum[:, None]).exp(), out, norms
+        keys, rows, count = self.keys[tokens], max(1, _NUMBERS // len(tokens)), 0
+        for seen in self._looks[kind]:
+            count += len(seen[0][0])
+            for g, parts in enumerate(seen):
+                v = self._shown[g, tokens]
+                products = v @ v.mT + (self._mass[g] if kind == "moved" else 0.0)
+                for queries, log_sum, out, norms in zip(*(x.split(rows) for x in parts), strict=True):
+                    weights = (queries @ keys.mT - log_sum[:, None]).exp()
+                    left, a = weights * norms.square().reciprocal()[:, None], out @ self.factors[g]
+                    # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
+                    cross = left.mT @ (weights * (a @ v.mT - 0.5 * a.square().sum(-1, keepdim=True)))
+                    total += (products * (left.mT @ weights) - cross - cross.mT).double()
+        return total / count
 
 
-class _Seen:
-    """Queries of one head with the logarithm of the softmax's sum and the output of each."""
+class _Sums:
+    """`HeadStatistics` while they are summed."""
 
-    def __init__(self, look: Lookback, head: int, own: Head) -> None:
-        queries, keys, values = (x[head].float() for x in (look.queries, look.keys, look.values))
-        self.after, self.norms = len(keys), look.norms
-        n, log_sums, outputs = len(own.keys), [], []
-        keys, values = torch.cat([own.keys, keys]), torch.cat([own.values, values - own.center])
-        first = self.after - queries.shape[1]
-        for block in queries.split(max(1, _NUMBERS // (len(queries) * len(keys))), dim=1):
-            logits = block @ keys.mT  # [group, q, n + t]
-            if self.after:
-                ahead = torch.ones(block.shape[1], self.after, dtype=torch.bool, device=keys.device).triu(first + 1)
-                logits[..., n:].masked_fill_(ahead, -torch.inf)
-            log_sums.append(logits.logsumexp(-1))
-            outputs.append((logits - log_sums[-1][..., None]).exp_() @ values)
-            first += block.shape[1]
-        self.of_queries = queries, torch.cat(log_sums, dim=1), torch.cat(outputs, dim=1)
+    def __init__(self, n: int, device: torch.device) -> None:
+        self.largest, self.largest_output = torch.zeros(2, n, device=device)
+        self.square, self.own, self.target = torch.zeros(3, n, dtype=torch.float64, device=device)
+
+    def add(
+        self,
+        weights: Float[Tensor, "q n"],
+        v: Float[Tensor, "n dv"],
+        a: Float[Tensor, "q dv"],
+        whole: Float[Tensor, "q dv"],
+        size: Float[Tensor, "n"],
+        norms: Float[Tensor, "q"],
+        mass: Tensor | None,
+    ) -> None:
+        """Adds a block of queries of one query head: v, a and whole = sum_j f_j(q) |h| are times C; size is |v_i W|."""
+        y = norms.square().reciprocal()
+        self.largest = torch.maximum(self.largest, weights.amax(0))
+        self.square += weights.norm(dim=0).square().double()
+        # sums over q of y T_i <v_i - a, whole>, without an array [q, n]
+        sides = torch.cat([whole, (whole * a).sum(-1, keepdim=True), torch.ones_like(y)[:, None]], dim=-1)
+        summed = weights.mT @ (sides * y[:, None])
+        self.target += ((summed[:, :-2] * v).sum(-1) - summed[:, -2]).double()
+        share = weights / norms[:, None]
+        self.largest_output = torch.maximum(self.largest_output, share.amax(0) * size)
+        # and of y T_i^2 |v_i - a|^2
+        sides = torch.cat([a, a.square().sum(-1, keepdim=True), torch.ones_like(y)[:, None]], dim=-1)
+        squared = share.square_().mT @ sides
+        own = squared[:, -1] * v.square().sum(-1) - 2 * (squared[:, :-2] * v).sum(-1) + squared[:, -2]
+        self.own += own.double()
+        if mass is not None:
+            self.own += mass * squared[:, -1].double()
+            self.target += mass * summed[:, -1].double()  # T sums to 1
+
+    def over(self, count: int) -> HeadStatistics:
+        own = self.own.clamp_min(0)
+        return HeadStatistics(self.largest, self.largest_output, self.square / count, own / count, self.target / count)
 
 
-def _count(looks: list[_Seen]) -> int:
-    return sum(len(look.norms) for look in looks)
-
-
-def _mass(values: Float[Tensor, "n dv"]) -> Tensor:
-    return _MASS * (values - values.mean(0)).square().sum(-1).mean()
+def _of(look: Lookback, head: int) -> Lookback:
+    """A head's part of queries that all heads asked."""
+    queries, keys, values = (x[head].float() for x in (look.queries, look.keys, look.values))
+    return Lookback(queries, keys, values, look.norms)
