@@ -259,3 +259,18 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
     with pytest.raises(ValueError, match=r"repeated = 0\.0"):
         read(model, prefill(model, text(), 8), text(), repeated=0.0)
     assert math.isfinite(found.reading.loss)
+
+
+def test_mass_weights_keep_the_sum_of_the_softmax(found) -> None:
+    construct = ReplayFit(first="rms", part=1.0, weights="mass")
+    coresets = construct.choose(found, 64)
+    eager, c = Eager(text(), torch.cat([REQUEST, text()[0]])), coresets[1][0]
+    rows = torch.cat([t for t, *_ in eager.head(1, 0)])  # of both query heads
+    w = c.log_weights.double().exp()
+    held = rows[:, c.indices] @ w - rows.sum(-1)
+    slope = rows[:, c.indices].T @ held
+    used = w > 1e-6
+    level = (rows[:, c.indices].T @ rows.sum(-1)).max()
+    assert float(slope[used].abs().max()) < 1e-4 * float(level)
+    assert float(slope.min()) > -1e-4 * float(level)
+    assert construct.model == "free"

@@ -16,11 +16,17 @@ def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[st
 # parameters that differ from those of ReplayFit
 WHOLE_ARMS: dict[str, dict[str, Any]] = {
     "replay_fit": {},
-    # published, with their own wording of the request; budgets over the whole model, as kvpress pools them
-    "kvzip": _scored("kvzip") | {"wording": REPEAT},
-    "kvzip_plus": _scored("kvzip_plus") | {"wording": REPEAT},
-    "kvzip_fitted": _scored("kvzip", weights="fitted") | {"wording": REPEAT},
-    "kvzip_plus_fitted": _scored("kvzip_plus", weights="fitted") | {"wording": REPEAT},
+    # published, budgets over the whole model, as kvpress pools them; their own wording asks for the repetition
+    "kvzip_asked": _scored("kvzip") | {"wording": REPEAT},
+    "kvzip_plus_asked": _scored("kvzip_plus") | {"wording": REPEAT},
+    # the same of our replay, which nothing asks for, and with fitted weights
+    "kvzip": _scored("kvzip"),
+    "kvzip_plus": _scored("kvzip_plus"),
+    "kvzip_fitted": _scored("kvzip", weights="fitted"),
+    "kvzip_plus_fitted": _scored("kvzip_plus", weights="fitted"),
+    # Attention Matching with the tokens' own values, under one pooled budget and an even one
+    "attention_matching": _scored("rms", weights="mass"),
+    "attention_matching_even": _scored("rms", "even", weights="mass"),
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},

@@ -195,8 +195,8 @@ def attach(model, cache: PromptCache) -> None:
 
 def _continue_a_branch(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Before a forward: takes a branch in a prompt's place, one of each sample for each row of a larger batch."""
-    cache = kwargs.get("past_key_values")
-    if not isinstance(cache, PromptCache):
+    cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, PromptCache)), None)
+    if cache is None:
         return None
     twin, samples = branch(cache), coreset_layers(cache)[0].samples
     given = next((x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None), None)
@@ -204,4 +204,5 @@ def _continue_a_branch(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[t
         if len(given) % samples:
             raise ValueError(f"a batch of {len(given)} cannot continue the {samples} samples of a compressed prompt")
         twin.batch_repeat_interleave(len(given) // samples)
-    return args, kwargs | {"past_key_values": twin}
+    in_place = [twin if x is cache else x for x in (*args, *kwargs.values())]
+    return tuple(in_place[: len(args)]), dict(zip(kwargs, in_place[len(args) :], strict=True))

@@ -10,13 +10,14 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.coresets.kernel.nnls import nnls
 from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK
 from attention_coresets.models.whole.scores import SCORES, scores
 from attention_coresets.models.whole.weights import fitted
 
-WEIGHTS = ("fitted", "none")
+WEIGHTS = ("fitted", "mass", "none")
 LARGEST = 20.0  # of a log-weight
 
 
@@ -35,7 +36,8 @@ class ReplayFit:
 
     first, second: one of SCORES. part: the first's share of the budget.
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
-    weights: "fitted" or "none", as heuristics have it.
+    weights: "fitted"; "none", as heuristics have it; or "mass", those that keep the softmax's sum in the mean square
+        over replayed queries, non-negative, as Attention Matching has them (arXiv 2602.16284).
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
@@ -80,13 +82,13 @@ class ReplayFit:
     @property
     def model(self) -> str:
         """Returns the coreset model, as `Construction` has it."""
-        return "free" if self.weights == "fitted" else "unweighted"
+        return "unweighted" if self.weights == "none" else "free"
 
     @property
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
         used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
-        return self.weights == "fitted" or any(name not in EVICTION for name in used)
+        return self.weights != "none" or any(name not in EVICTION for name in used)
 
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
@@ -94,13 +96,13 @@ class ReplayFit:
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
         kept, chosen = self.kept(found, count), {}
-        targets = found.mixed("target", self.moved) if self.weights == "fitted" else None
+        targets = found.mixed("target", self.moved) if self.weights == "fitted" else kept
         for row, index in enumerate(found.reading.layers):
             chosen[index] = []
             for head, mine in enumerate(kept[row]):
                 tokens = mine.nonzero().squeeze(-1)
-                target = None if targets is None else targets[row, head, tokens]
-                chosen[index].append(Coreset(tokens, self._log_weights(found, index, head, tokens, target)))
+                weights = self._log_weights(found, index, head, tokens, targets[row, head, tokens])
+                chosen[index].append(Coreset(tokens, weights))
         return chosen
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
@@ -116,9 +118,12 @@ class ReplayFit:
         return kept
 
     def _log_weights(
-        self, found: Measured, layer: int, head: int, tokens: Tensor, target: Float[Tensor, "k"] | None
+        self, found: Measured, layer: int, head: int, tokens: Tensor, target: Tensor
     ) -> Float[Tensor, "k"] | None:
-        if target is None:
+        if self.weights == "none":
             return None
-        gram = found.moment(layer, head, tokens, self.moved)
-        return fitted(gram, target, self.floor, self.pull).log().clamp_max(LARGEST).float()
+        if self.weights == "mass":
+            weights = nnls(*(x[None] for x in found.masses(layer, head, tokens)))[0]
+        else:
+            weights = fitted(found.moment(layer, head, tokens, self.moved), target, self.floor, self.pull)
+        return weights.log().clamp(-LARGEST, LARGEST).float()

@@ -75,15 +75,16 @@ class Head:
         for look in looks:
             seen = []
             for g, queries in enumerate(look.queries):
-                log_sums, outputs = [], []
+                log_sums, outputs, masses = [], [], []
                 for weights, log_sum, out, norms in self._attend(look, queries):
                     mass = None if look.keys.shape[-2] else self._mass[g]
-                    rest = weights @ self.values - weights.sum(-1, keepdim=True) * out
+                    masses.append(weights.sum(-1))
+                    rest = weights @ self.values - masses[-1][:, None] * out
                     c = self.factors[g]
                     sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
                     log_sums.append(log_sum)
                     outputs.append(out)
-                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), look.norms))
+                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), torch.cat(masses), look.norms))
             self._looks[kind].append(seen)
         return sums.over(sum(len(look.norms) for look in looks))
 
@@ -115,13 +116,29 @@ class Head:
             for g, parts in enumerate(seen):
                 v = self._shown[g, tokens]
                 products = v @ v.mT + (self._mass[g] if kind == "moved" else 0.0)
-                for queries, log_sum, out, norms in zip(*(x.split(rows) for x in parts), strict=True):
+                for queries, log_sum, out, _, norms in zip(*(x.split(rows) for x in parts), strict=True):
                     weights = (queries @ keys.mT - log_sum[:, None]).exp()
                     left, a = weights * norms.square().reciprocal()[:, None], out @ self.factors[g]
                     # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
                     cross = left.mT @ (weights * (a @ v.mT - 0.5 * a.square().sum(-1, keepdim=True)))
                     total += (products * (left.mT @ weights) - cross - cross.mT).double()
         return total / count
+
+    def masses(self, tokens: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k"]]:
+        """Computes mean_q T_i T_j on these tokens and mean_q T_i (sum_j T_j), j over the cache; replayed queries.
+
+        Weights on the tokens change the softmax's sum by the factor 1 + sum_S w_i T_i - sum_j T_j: with these two that
+        is least in the mean square.
+        """
+        gram = torch.zeros(len(tokens), len(tokens), dtype=torch.float64, device=self.keys.device)
+        target, keys, count = gram[0].clone(), self.keys[tokens], 0
+        for seen in self._looks["replay"]:
+            count += len(seen[0][0])
+            for queries, log_sum, _, mass, _ in seen:
+                weights = (queries @ keys.mT - log_sum[:, None]).exp()
+                gram += (weights.mT @ weights).double()
+                target += (weights.mT @ mass).double()
+        return gram / count, target / count
 
 
 class _Sums:
