@@ -54,6 +54,7 @@ def test_a_prompt_is_continued_many_times_and_stays_as_it_is(family) -> None:
     assert torch.equal(answer(model, torch.cat([ids, one], 1), past_key_values=cache), step_by_step(model, cache, one))
     direct = model(MORE, past_key_values=cache).logits.log_softmax(-1)
     torch.testing.assert_close(direct, continuation(model, cache, MORE))
+    torch.testing.assert_close(model(MORE, None, None, cache).logits.log_softmax(-1), direct)
     several = torch.cat([MORE, text(seed=7, length=6)])
     rows = answer(model, torch.cat([ids.expand(2, -1), several], dim=1), past_key_values=cache)
     assert torch.equal(rows, torch.cat([step_by_step(model, cache, row[None]) for row in several]))
@@ -145,6 +146,8 @@ def test_what_cannot_be_is_refused_in_words() -> None:
         compress_prompt(model, ids, share=1.5)
     with pytest.raises(ValueError, match="keep 20 to 160 tokens in all, got 16"):
         compress_prompt(model, ids, share=0.1)
+    with pytest.raises(ValueError, match="wording = 'Again:' needs the model's tokenizer"):
+        compress_prompt(model, ids, share=0.5, construct=ReplayFit(wording="Again:"))
     cache = compress_prompt(model, ids, share=0.4)
     two = compress_prompt(model, text(2), share=0.4)
     with pytest.raises(ValueError, match="a batch of 3 cannot continue the 2 samples"):

@@ -77,7 +77,7 @@ def test_statistics_are_those_of_the_models_own_attention(found) -> None:
                 )
             tokens = torch.tensor([0, 3, 17, 39])
             torch.testing.assert_close(
-                found.moment(layer, kv, tokens, 0.0),
+                found.errors(layer, kv, tokens, 0.0)[0],
                 gram[tokens][:, tokens],
                 rtol=2e-4,
                 atol=2e-6 * float(gram.max()),
@@ -119,7 +119,7 @@ def test_moved_queries_see_the_context_alone_and_ask_for_its_mass(found) -> None
     torch.testing.assert_close(found.sums("own", "moved")[1, 0], gram.diagonal(), rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(found.sums("target", "moved")[1, 0], gram.sum(-1), rtol=1e-3, atol=1e-6)
     tokens = torch.tensor([2, 30])
-    own = found.moment(1, 0, tokens, 1.0) - found.moment(1, 0, tokens, 0.0)
+    own = found.errors(1, 0, tokens, 1.0)[0] - found.errors(1, 0, tokens, 0.0)[0]
     torch.testing.assert_close(own, found.scale * gram[tokens][:, tokens], rtol=1e-3, atol=1e-8)
 
 
@@ -183,7 +183,8 @@ def test_a_whole_model_keeps_the_count_and_weights_of_least_error(found, constru
             assert set(c.indices.tolist()) >= set(range(40 - construct.recent, 40))
     for row, (index, heads) in enumerate(coresets.items()):
         for head, c in enumerate(heads):
-            gram, target = found.moment(index, head, c.indices, 1.0), found.mixed("target", 1.0)[row, head, c.indices]
+            gram = found.errors(index, head, c.indices, 1.0)[0]
+            target = found.mixed("target", 1.0)[row, head, c.indices]
             w = c.log_weights.double().exp()
 
             def error(w, gram=gram, target=target):

@@ -39,15 +39,21 @@ class Measured:
         """Returns `own` or `target` of the replay, and `moved` times that of the moved queries in its scale."""
         return self.sums(name) + moved * self.scale * self.sums(name, "moved")
 
-    def masses(self, layer: int, head: int, tokens: Int[Tensor, "k"]) -> tuple[Tensor, Tensor]:
+    def errors(
+        self, layer: int, head: int, tokens: Int[Tensor, "k"], moved: float
+    ) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k"]]:
+        """Returns G and G 1 on these tokens, mixed likewise."""
+        found, share = self._at(layer, head), moved * self.scale
+        gram, target = found.moment("replay", tokens), found.sums["replay"].target[tokens]
+        if not moved:
+            return gram, target
+        return gram + share * found.moment("moved", tokens), target + share * found.sums["moved"].target[tokens]
+
+    def masses(
+        self, layer: int, head: int, tokens: Int[Tensor, "k"]
+    ) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k"]]:
         """Returns `Head.masses` on these tokens."""
         return self._at(layer, head).masses(tokens)
 
     def _at(self, layer: int, head: int) -> Head:
         return self._heads[list(self.reading.layers).index(layer)][head]
-
-    def moment(self, layer: int, head: int, tokens: Int[Tensor, "k"], moved: float) -> Float[Tensor, "k k"]:
-        """Computes G on these tokens, mixed likewise."""
-        found = self._at(layer, head)
-        gram = found.moment("replay", tokens)
-        return gram + moved * self.scale * found.moment("moved", tokens) if moved else gram

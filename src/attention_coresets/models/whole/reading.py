@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -70,6 +71,10 @@ class Reading:
     @property
     def n(self) -> int:
         return next(iter(self.layers.values())).keys.shape[-2]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layers.values())).keys.device
 
     @property
     def heads(self) -> int:

@@ -95,14 +95,10 @@ class ReplayFit:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
-        kept, chosen = self.kept(found, count), {}
-        targets = found.mixed("target", self.moved) if self.weights == "fitted" else kept
-        for row, index in enumerate(found.reading.layers):
-            chosen[index] = []
-            for head, mine in enumerate(kept[row]):
-                tokens = mine.nonzero().squeeze(-1)
-                weights = self._log_weights(found, index, head, tokens, targets[row, head, tokens])
-                chosen[index].append(Coreset(tokens, weights))
+        chosen = {}
+        for index, heads in zip(found.reading.layers, self.kept(found, count), strict=True):
+            tokens = [mine.nonzero().squeeze(-1) for mine in heads]
+            chosen[index] = [Coreset(t, self._log_weights(found, index, head, t)) for head, t in enumerate(tokens)]
         return chosen
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
@@ -110,20 +106,18 @@ class ReplayFit:
         layers, heads, n = len(found.reading.layers), found.reading.heads, found.reading.n
         fixed = self.sinks + self.recent
         check_count(count, heads, n, fixed)
-        kept = torch.zeros(layers, heads // layers, n, dtype=torch.bool)
+        kept = torch.zeros(layers, heads // layers, n, dtype=torch.bool, device=found.reading.device)
         kept[..., : self.sinks] = kept[..., n - self.recent :] = True
         for name, budget in ((self.first, round(self.part * count)), (self.second, count)):
             if budget >= max(heads * (fixed + 1), int(kept.sum()) + 1):
                 kept = spend(scores(name, found, self.moved, count // heads), budget, kept, self.budget)
         return kept
 
-    def _log_weights(
-        self, found: Measured, layer: int, head: int, tokens: Tensor, target: Tensor
-    ) -> Float[Tensor, "k"] | None:
+    def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
         if self.weights == "none":
             return None
         if self.weights == "mass":
             weights = nnls(*(x[None] for x in found.masses(layer, head, tokens)))[0]
         else:
-            weights = fitted(found.moment(layer, head, tokens, self.moved), target, self.floor, self.pull)
+            weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
         return weights.log().clamp(-LARGEST, LARGEST).float()
