@@ -1,6 +1,8 @@
 """Whole-model coresets: replayed queries, their statistics, budgets and weights, against the model's own attention."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,3 +277,13 @@ def test_mass_weights_keep_the_sum_of_the_softmax(found) -> None:
     assert float(slope[used].abs().max()) < 1e-4 * float(level)
     assert float(slope.min()) > -1e-4 * float(level)
     assert construct.model == "free"
+
+
+def test_kvzip_keeps_the_tokens_that_kvpress_keeps(found) -> None:
+    golden = json.loads((Path(__file__).parent / "golden" / "kvzip.json").read_text())
+    theirs = torch.tensor(golden["scores"])
+    torch.testing.assert_close(found.sums("largest")[..., 4:], theirs[..., 4:], rtol=1e-4, atol=1e-6)
+    count = sum(len(head) for layer in golden["kept"] for head in layer)
+    kept = ReplayFit(first="kvzip", part=1.0, weights="none").kept(found, count)
+    assert count == 80
+    assert [[head.nonzero()[:, 0].tolist() for head in layer] for layer in kept] == golden["kept"]
