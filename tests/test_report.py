@@ -11,6 +11,7 @@ import pytest
 
 from attention_coresets.analysis.parts.band import Band, about
 from attention_coresets.analysis.parts.block import BENIGN, BLOCKS, LOWER, OWN
+from attention_coresets.analysis.parts.markdown import contents as contents_of_blocks
 from attention_coresets.analysis.parts.markdown import fill, interval, number, table
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results, load, present, significant
@@ -106,6 +107,7 @@ def test_markdown():
     assert interval(Estimate(1.0, NAN, NAN, 2)) == "1"
     assert table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
     assert "\nnew\n" in fill("<!-- numbers:a -->\nold\n<!-- /numbers:a -->", {"a": "new"})
+    assert contents_of_blocks("x <!-- numbers:a -->old<!-- /numbers:a -->") == {"a": "old"}
     with pytest.raises(ValueError, match="numbers:b is no block"):
         fill("<!-- numbers:b -->\n<!-- /numbers:b -->", {"a": "new"})
 
