@@ -1,6 +1,7 @@
 """Compresses a prompt once, for any number of questions: `compress_prompt(model, ids, share=0.25)`."""
 
 import operator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -158,9 +159,9 @@ def compress_prompt(
             chosen[index].append(heads)
     full = cache_bytes(whole.cache)
     kept = keep(whole, chosen)
-    for layer in kept.layers:
-        if isinstance(layer, DynamicSlidingWindowLayer):  # it has views of longer tensors, which end here
-            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+    windows: list[Any] = [layer for layer in kept.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    for layer in windows:  # they have views of longer tensors, which end here
+        layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
     cache = PromptCache(kept, torch.stack(errors), full)
     attach(model, cache)
     return cache

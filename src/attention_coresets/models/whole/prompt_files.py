@@ -43,15 +43,16 @@ def save_prompt(cache: PromptCache, path: str | Path) -> None:
 def _stored(index: int, layer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if isinstance(layer, CoresetLayer) and layer.cores is not None and not layer.count:
         tensors = {
-            f"{index}.{sample}.{part}": getattr(core, part)
+            f"{index}.{sample}.{part}": tensor
             for sample, core in enumerate(layer.cores)
             for part in _PARTS
-            if getattr(core, part) is not None
+            if (tensor := getattr(core, part)) is not None
         }
         samples = [{"sizes": core.sizes, "context": core.context} for core in layer.cores]
         return tensors, {"context": layer.context, "samples": samples}
     if isinstance(layer, DynamicSlidingWindowLayer):
-        tensors = {f"{index}.keys": layer.keys, f"{index}.values": layer.values}
+        window: Any = layer
+        tensors = {f"{index}.keys": window.keys, f"{index}.values": window.values}
         return tensors, {"window": layer.sliding_window, "read": layer.cumulative_length}
     raise ValueError(f"layer {index} of the cache is a {type(layer).__name__}, which cannot be saved")
 
@@ -113,8 +114,10 @@ def _layer(index: int, usual: Any, facts: dict, tensors: dict[str, Tensor]) -> A
         return usual
     layer, cores = CoresetLayer(index), []
     for sample, each in enumerate(facts["samples"]):
-        parts = [tensors.get(f"{index}.{sample}.{part}") for part in _PARTS]
-        cores.append(Ragged(*parts, tuple(each["sizes"]), each["context"]))
+        name = f"{index}.{sample}"
+        keys, values, indices = (tensors[f"{name}.{part}"] for part in _PARTS[:3])
+        weights = tensors.get(f"{name}.{_PARTS[3]}")
+        cores.append(Ragged(keys, values, indices, weights, tuple(each["sizes"]), each["context"]))
     nothing = (len(cores), len(cores[0].sizes), 0)
     layer.lazy_initialization(*(x.new_zeros(*nothing, x.shape[-1]) for x in (cores[0].keys, cores[0].values)))
     layer.cores, layer.context = cores, facts["context"]

@@ -117,7 +117,8 @@ class ReplayFit:
         if self.weights == "none":
             return None
         if self.weights == "mass":
-            weights = nnls(*(x[None] for x in found.masses(layer, head, tokens)))[0]
+            gram, target = found.masses(layer, head, tokens)
+            weights = nnls(gram[None], target[None])[0]
         else:
             weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
         return weights.log().clamp(-LARGEST, LARGEST).float()
