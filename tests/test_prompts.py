@@ -169,3 +169,9 @@ def test_a_prompt_inside_a_context_is_continued_too() -> None:
         out = model.generate(torch.cat([ids, MORE], 1), past_key_values=cache, **GREEDY)
     assert torch.equal(out[:, -5:], following)
     assert cache.get_seq_length() == 40
+    other = make()
+    with compressed(other, UNIFORM, size=64):
+        inside = compress_prompt(other, ids, share=0.4)
+    assert torch.equal(answer(other, torch.cat([ids, MORE], 1), past_key_values=inside), following)
+    other.set_attn_implementation("eager")
+    assert torch.equal(other.model(MORE, past_key_values=inside)[0], other.model(MORE, past_key_values=inside)[0])

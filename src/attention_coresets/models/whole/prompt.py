@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from attention_coresets.attention import Coreset
-from attention_coresets.models.serving.attention import INTERFACE, decoder_of
+from attention_coresets.models.serving.attention import INTERFACE, Decoder, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, branch, cache_bytes, coreset_layers
 from attention_coresets.models.serving.keeping import keep
 from attention_coresets.models.serving.needle import encode
@@ -187,18 +187,23 @@ def attach(model, cache: PromptCache) -> None:
         raise ValueError(
             f"the cache has {len(cache.layers)} layers and the model {count}; take the prompt to its own model"
         )
-    if decoder.config._attn_implementation != INTERFACE:
-        decoder.set_attn_implementation(INTERFACE)
+    _attend_to_coresets(decoder)
     for module in {id(module): module for module in (model, decoder)}.values():
         if _continue_a_branch not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_continue_a_branch, with_kwargs=True)
 
 
-def _continue_a_branch(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+def _attend_to_coresets(decoder: Decoder) -> None:
+    if decoder.config._attn_implementation != INTERFACE:
+        decoder.set_attn_implementation(INTERFACE)
+
+
+def _continue_a_branch(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Before a forward: takes a branch in a prompt's place, one of each sample for each row of a larger batch."""
     cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, PromptCache)), None)
     if cache is None:
         return None
+    _attend_to_coresets(decoder_of(module))  # a context that was left meanwhile has put back what was before
     twin, samples = branch(cache), coreset_layers(cache)[0].samples
     given = next((x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None), None)
     if given is not None and len(given) != samples:
