@@ -287,3 +287,21 @@ def test_kvzip_keeps_the_tokens_that_kvpress_keeps(found) -> None:
     kept = ReplayFit(first="kvzip", part=1.0, weights="none").kept(found, count)
     assert count == 80
     assert [[head.nonzero()[:, 0].tolist() for head in layer] for layer in kept] == golden["kept"]
+
+
+def test_weights_are_fitted_where_rounding_spoils_the_quadratic_form() -> None:
+    """A token whose own error is below the rounding of the sums: its row says nothing, and the others are fitted."""
+    rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gram = rows.T @ rows
+    target = gram @ torch.linspace(0.5, 1.5, 8, dtype=torch.float64)
+    alone = fitted(gram, target, 0.05, 1e-3)
+    noise = 1e-5 * torch.randn(8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    spoilt = torch.nn.functional.pad(gram, (0, 1, 0, 1))
+    spoilt[8, :8] = spoilt[:8, 8] = noise
+    spoilt[8, 8] = -1e-9
+    assert bool(torch.linalg.eigvalsh(spoilt)[0] < 0)
+    w = fitted(spoilt, torch.cat([target, noise.sum()[None]]), 0.05, 1e-3)
+    assert bool(w.isfinite().all())
+    torch.testing.assert_close(w[:8], alone, rtol=0.02, atol=0.02)
+    with pytest.raises(RuntimeError, match="may hold NaN"):
+        fitted(gram * torch.nan, target, 0.05, 1e-3)

@@ -116,6 +116,8 @@ class ReplayFit:
     def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
         if self.weights == "none":
             return None
+        if len(tokens) == found.reading.n:  # the fit would find the same, up to rounding
+            return torch.zeros(len(tokens), device=tokens.device)
         if self.weights == "mass":
             gram, target = found.masses(layer, head, tokens)
             weights = nnls(gram[None], target[None])[0]
