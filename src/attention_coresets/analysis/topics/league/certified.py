@@ -9,19 +9,20 @@ from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, table
 from attention_coresets.analysis.parts.measured import Measure, Measured, setting
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 
 EXPERIMENT = "certified"
 OURS, START = "certificate_free", "walk_free_kernel_swaps"  # the arm, and what its rounds begin from
 CERTIFICATE, ERROR = "certificate", "error"
 LEAST = 1e-6  # where some arm's certificate or error is smaller, its coreset is as good as exact: a ratio says nothing
-_CACHE = ["cache", "n", "d", "seed", "head"]  # what names a cache; it is met at several rho
+_CACHE = ["cache", "n", "d", "seed", "head"]  # what names a cache
+_SETTING = ["rho", "size"]  # that it is met at
 
 
 def _columns(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The quantity, a row for each cache and rho that counts, a column for each arm."""
-    found = rows.pivot_table(quantity, [*_CACHE, "rho"], "arm")
+    """The quantity, a row for each cache, rho and size that counts, a column for each arm."""
+    found = rows.pivot_table(quantity, [*_CACHE, *_SETTING], "arm")
     return found.loc[found.min(axis=1) > LEAST]
 
 
@@ -30,11 +31,11 @@ def over_best(rows: pd.DataFrame, quantity: str, arm: str, others: Sequence[str]
     found = _columns(rows, quantity)
     wanted = list(others) or [str(name) for name in found if not str(name).startswith(OURS)]
     if arm not in found or not set(wanted) & set(found):
-        return pd.DataFrame(columns=[*_CACHE, "rho", "other", "log_ratio"])
+        return pd.DataFrame(columns=[*_CACHE, *_SETTING, "other", "log_ratio"])
     both = found.loc[found[arm].notna() & found[wanted].notna().all(axis=1)]
-    ratio = np.log(column(both, arm) / both[wanted].min(axis=1).to_numpy(dtype=float))
+    log_ratio = np.log(column(both, arm) / both[wanted].min(axis=1).to_numpy(dtype=float))
     names = both[wanted].idxmin(axis=1).to_numpy() if len(both) else []
-    return both.index.to_frame(index=False).assign(other=names, log_ratio=ratio)
+    return both.index.to_frame(index=False).assign(other=names, log_ratio=log_ratio)
 
 
 def mean_ratio(pairs: pd.DataFrame) -> Estimate:
@@ -54,6 +55,14 @@ def ratio(quantity: str, others: Sequence[str] = (), by: Sequence[str] = ()) -> 
         return [Measured(setting(names, "cache"), mean_ratio(group)) for names, group in groups(pairs, by)]
 
     return measure
+
+
+def over_reference(results: Results, arm: str, reference: str) -> Estimate:
+    """Geometric mean of the arm's certificate over the reference's, of all caches where both have one, here and in the
+    ablation: the league itself computes none."""
+    rows = pd.concat([results.rows(name) for name in (EXPERIMENT, "ablation")])
+    pairs = over_best(rows.loc[rows[CERTIFICATE].notna()], CERTIFICATE, arm, [reference])
+    return mean_ratio(pairs) if len(pairs) else NOTHING
 
 
 def section(results: Results) -> str:
