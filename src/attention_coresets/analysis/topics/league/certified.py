@@ -9,21 +9,22 @@ from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, table
 from attention_coresets.analysis.parts.measured import Measure, Measured, setting
 from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import LEAST as FEWEST
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 
 EXPERIMENT = "certified"
 OURS, START = "certificate_free", "walk_free_kernel_swaps"  # the arm, and what its rounds begin from
 CERTIFICATE, ERROR = "certificate", "error"
-LEAST = 1e-6  # where some arm's certificate or error is smaller, its coreset is as good as exact: a ratio says nothing
+LEAST = 1e-6  # where some arm errs less, its coreset is as good as exact, and certificates are the rounding of moments
 _CACHE = ["cache", "n", "d", "seed", "head"]  # what names a cache
 _SETTING = ["rho", "size"]  # that it is met at
 
 
 def _columns(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """The quantity, a row for each cache, rho and size that counts, a column for each arm."""
-    found = rows.pivot_table(quantity, [*_CACHE, *_SETTING], "arm")
-    return found.loc[found.min(axis=1) > LEAST]
+    found, errors = (rows.pivot_table(name, [*_CACHE, *_SETTING], "arm") for name in (quantity, ERROR))
+    return found.loc[errors.min(axis=1).reindex(found.index) > LEAST]
 
 
 def over_best(rows: pd.DataFrame, quantity: str, arm: str, others: Sequence[str] = ()) -> pd.DataFrame:
@@ -44,7 +45,8 @@ def mean_ratio(pairs: pd.DataFrame) -> Estimate:
 
 
 def ratio(quantity: str, others: Sequence[str] = (), by: Sequence[str] = ()) -> Measure:
-    """Geometric mean of our arm's quantity over the best other's of each cache, in each group of the columns `by`."""
+    """Geometric mean of our arm's quantity over the best other's of each cache, in each group of the columns `by` that
+    has caches enough for an interval."""
 
     def measure(results: Results) -> list[Measured]:
         pairs = over_best(results.rows(EXPERIMENT), quantity, OURS, others)
@@ -52,7 +54,8 @@ def ratio(quantity: str, others: Sequence[str] = (), by: Sequence[str] = ()) -> 
             return []
         if not by:
             return [Measured(f"{len(pairs)} rows of {', '.join(distinct(pairs, 'cache'))}", mean_ratio(pairs))]
-        return [Measured(setting(names, "cache"), mean_ratio(group)) for names, group in groups(pairs, by)]
+        found = [Measured(setting(names, "cache"), mean_ratio(group)) for names, group in groups(pairs, by)]
+        return [part for part in found if part.estimate.caches >= FEWEST]
 
     return measure
 
