@@ -27,9 +27,9 @@ SECTIONS: tuple[Section, ...] = (
         certified.EXPERIMENT,
         "Good and proven: coresets made for their certificate",
         "Certificates of six constructions at one size, each the least of all ceilings that apply. The best other is"
-        " picked cache by cache, after the fact, which favours it; caches where some coreset errs by at most 1e-6, as good"
-        " as exact, are left out. certificate_free_weights changes no token, certificate_free_fixed minimises the form of"
-        " its start alone. The rule: docs/certificates.md.",
+        " picked cache by cache, after the fact, which favours it; caches where some coreset errs by at most 1e-6, as"
+        " good as exact, are left out. certificate_free_weights changes no token, certificate_free_fixed minimises the"
+        " form of its start alone. The rule: docs/certificates.md.",
         certified.section,
     ),
 )
