@@ -95,24 +95,39 @@ def test_the_form_is_that_of_the_weighted_moments(head, rng):
 
 
 def test_promising_tokens_are_those_that_lower_the_form_most(head, rng):
-    """Against steps of best length towards each token, one by one."""
+    """Against the best of a thousand steps towards each token."""
     tokens, weights = some_subset(rng)
     kernel = DegreeKernel(head, head.series.weigh(head.moments(tokens, weights), torch.ones(1).double(), (1.5, 2.0)))
     gram, w = kernel.among(torch.arange(40)), torch.zeros(40).double().index_put((tokens,), weights)
-    form, steps = w @ gram @ w, torch.linspace(0, 0.3, 3001).double()
-    towards = 40 * torch.eye(40).double()
-    left = torch.stack([((1 - t) * w + t * towards) @ gram @ ((1 - t) * w + t * towards).mT for t in steps[:1]])
-    assert left.shape == (1, 40, 40)
-    least = torch.stack(
-        [torch.stack([v @ gram @ v for v in ((1 - t) * w + t * towards).unbind()]) for t in steps[::30]]
-    ).amin(0)
-    gains = form - least
+    moved = 40 * torch.eye(40).double() - w  # [token, n]
+    slopes, curves = moved @ gram @ w, (moved @ gram * moved).sum(-1)
+    steps = torch.linspace(0, 1, 1001).double()
+    gains = -(2 * steps * slopes[:, None] + steps**2 * curves[:, None]).amin(-1)
     found = kernel.promising(tokens, weights, 19)
-    assert set(tokens.tolist()) <= set(found.tolist())
-    chosen = [int(i) for i in found if int(i) not in tokens.tolist()]
-    others = [i for i in range(40) if i not in found.tolist()]
-    assert len(chosen) == 10
-    assert gains[chosen].mean() > 2 * gains[others].mean()
+    inside = torch.zeros(40, dtype=torch.bool).index_fill(0, found, True)
+    assert inside[tokens].all()
+    assert found.tolist() == sorted(set(found.tolist()))
+    new, others = inside.index_fill(0, tokens, False), ~inside
+    assert int(new.sum()) == 10
+    assert gains[new].mean() > 3 * gains[others].mean()
+
+
+def test_where_there_are_many_tokens_promising_ones_are_enough(monkeypatch):
+    cache = make_cache("sphere", n=256, d=4, seed=3, heads=1)
+    start = swapped(cache, 24)
+    whole = kernel_certificate(cache, certified(cache, start, RHO), RHO)
+    monkeypatch.setattr("attention_coresets.coresets.kernel.certified._POOL", 40)
+    some = kernel_certificate(cache, certified(cache, start, RHO), RHO)
+    assert some < 1.15 * whole < 1.15 * 0.95 * kernel_certificate(cache, start, RHO)
+
+
+@pytest.mark.parametrize("part", [{"exchanges": False}, {"adapts": False}])
+def test_each_part_is_worth_something(part):
+    cache = make_cache("cap_outliers", n=128, d=4, seed=3, heads=1)
+    start = swapped(cache, 32)
+    whole, without = (kernel_certificate(cache, certified(cache, start, RHO, **asked), RHO) for asked in ({}, part))
+    assert whole < 0.95 * without < kernel_certificate(cache, start, RHO)
+    assert ("exchanges" in part) == torch.equal(certified(cache, start, RHO, **part).indices, start.indices)
 
 
 def test_a_head_does_not_see_its_batch():

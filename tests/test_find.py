@@ -112,6 +112,13 @@ def test_what_needs_all_tokens_keeps_all(asked):
     assert errors(small, whole.coreset, RHO, 100).max() < 1e-12
 
 
+def test_epsilon_above_what_values_alone_allow_needs_one_token_even_where_the_series_overflows():
+    cache = make_cache("sphere", n=32, d=5, seed=0, heads=1)
+    wide = find_coreset(Cache(1000 * cache.keys, cache.values), RHO, 4.0)
+    assert wide.size == 1
+    assert float(wide.certificate.max()) <= 4
+
+
 def test_values_of_any_unit(cache):
     large = Cache(cache.keys, cache.values * 2.0**600)
     plain, same = (find_coreset(one[:1], RHO, size=30) for one in (cache, large))

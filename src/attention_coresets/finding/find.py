@@ -139,14 +139,12 @@ class _Search:
                 self.value(name, size, torch.inf)
 
     def value(self, name: str, size: int, epsilon: float) -> float:
+        """Tries a candidate at a size, and keeps what it came to."""
         tried, made = self.heads.tried(name, size, epsilon)
         self.tried.append(tried)
         if tried.value <= epsilon:
-            indices, log_weights = (
-                torch.stack(x) for x in zip(*((c.indices, c.log_weights) for c in made), strict=True)
-            )
-            shape = (*self.cache.heads, size)
-            self.met[tried] = Coreset(indices.reshape(shape), log_weights.reshape(shape))
+            parts = zip(*((one.indices, one.log_weights) for one in made), strict=True)
+            self.met[tried] = Coreset(*(torch.stack(part).reshape(*self.cache.heads, size) for part in parts))
         if self.report:
             self.report(tried)
         return tried.value

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attention_coresets.adversary import worst_query
+from attention_coresets.adversary import values_certificate, worst_query
 from attention_coresets.adversary.difference import differences
 from attention_coresets.adversary.subsets import SubsetCeilings
 from attention_coresets.attention import Cache, Coreset, calm
@@ -70,7 +70,8 @@ class Heads:
             found = worst_query(self.cache[h], coreset, self.rho).error
         else:
             assert coreset.log_weights is not None, "made so"
-            found = self._ceilings(h, coreset).ceiling(coreset.indices, coreset.log_weights.to(torch.float64))
+            kernel = self._ceilings(h, coreset).ceiling(coreset.indices, coreset.log_weights.to(torch.float64))
+            found = min(kernel, float(values_certificate(self.cache[h], coreset, self.rho)))
         return float(found) * self.units[h]
 
     def _ceilings(self, h: int, coreset: Coreset) -> SubsetCeilings:

@@ -32,8 +32,8 @@ class DegreeKernel:
     def promising(self, tokens: Int[Tensor, "m"], weights: Float[Tensor, "m"], count: int) -> Int[Tensor, "p"]:
         """Returns, sorted, the tokens given and those of which a little weight lowers the form most, `count` in all.
 
-        Weights w of sum n that move by t towards all on token i change w^T G w by 2 t (n (G w)_i - w^T G w) + t^2 ...:
-        a step of best length gains (w^T G w / n - (G w)_i)^2 / G_ii, about, where that difference is positive.
+        A step from w of sum n towards token i alone, t (n e_i - w), changes w^T G w by 2 t n s_i at first, with
+        s_i = (G w)_i - w^T G w / n. The best t gains about s_i^2 / G_ii, where s_i < 0.
         """
         n, everyone = self.head.n, torch.arange(self.head.n, device=tokens.device)
         kept = self.means[tokens] @ weights
