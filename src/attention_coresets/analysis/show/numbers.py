@@ -8,8 +8,8 @@ import pandas as pd
 
 from attention_coresets.analysis.figures.sizes import sizes_at
 from attention_coresets.analysis.show.shown import SETTING, UNIT
-from attention_coresets.analysis.stats.estimates import Estimate, median_of, paired_ratio
-from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
+from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.stats.plan import ARM, FitPlan
 from attention_coresets.analysis.stats.planned_fits import fit_all, variant
 from attention_coresets.analysis.stats.sizes import INTERVAL
@@ -39,16 +39,28 @@ def where(rows: pd.DataFrame, names: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def errors(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """A row for each combination of `by`, arm and size: the median over units of the unit's own median error.
+    """The median error of each combination of `by`, arm and size, as `over_units`."""
+    return over_units(rows, [*by, "arm", "size"], "error")
 
-    Columns beside these: error, low, high, units (`estimates.median_of`); cells and revisions as lists of words.
+
+def over_units(rows: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
+    """A row for each combination of `keys`: the median over units of each unit's own median of a positive column, as
+    `estimates.median_of`.
+
+    Columns beside `keys` and `name`: low, high, units; models, cells and revisions as words.
     """
+    keys = list(keys)
+    each = medians(rows, [*keys, *UNIT], [name])
     lines = []
-    for names, group in groups(rows, [*by, "arm", "size"]):
-        found = median_of(group, "error", UNIT)
-        told = {f"{name}s": " ".join(map(str, distinct(group, name))) for name in _DETAILS}
-        lines.append(names | {"error": found.value, "low": found.low, "high": found.high, "units": found.caches} | told)
-    return pd.DataFrame(lines)
+    for names, group in groups(each, keys):
+        found = median(column(group, name), positive=True)
+        lines.append(names | {name: found.value, "low": found.low, "high": found.high, "units": found.caches})
+    told = [rows.groupby(keys)[detail].agg(_words).rename(f"{detail}s") for detail in _DETAILS]
+    return pd.DataFrame(lines).merge(pd.concat(told, axis=1).reset_index(), on=keys)
+
+
+def _words(values: pd.Series) -> str:
+    return " ".join(sorted(set(values)))
 
 
 def ratios(rows: pd.DataFrame, other: str) -> dict[str, Estimate]:
@@ -94,16 +106,27 @@ def laws(rows: pd.DataFrame) -> list[dict]:
 
 def predicted(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]], asked: np.ndarray) -> np.ndarray | None:
     """The size of the fitted law at each epsilon, for rows of one arm and one setting; None where they are several or
-    have no law."""
+    no law of the size over a whole range holds them."""
     settings = rows[["arm", "cache", "cache_params", "n", "d", "rho"]].drop_duplicates()
     if len(settings) != 1:
         return None
-    line = settings.iloc[0]
-    key = (line["arm"], line["cache"], variant(line["cache_params"]))
-    mine = [r for r in records if r["status"] == "fitted" and tuple(r["fixed"].values()) == key]
-    if not mine:
+    here = settings.iloc[0].to_dict()
+    here["variant"] = variant(here["cache_params"])
+    slopes = next((_slopes(record) for record in records if _holds(record, here)), None)
+    if slopes is None:
         return None
-    slopes = {name: found["value"] for name, found in mine[0]["coefficients"].items()}
-    at = {"nu": np.log(line["n"]), "alpha": np.log(line["d"]), "beta_rho": line["rho"]}
-    fixed = slopes["const"] + sum(slopes[name] * value for name, value in at.items() if name in slopes)
+    at = {"nu": np.log(here["n"]), "alpha": np.log(here["d"]), "beta_rho": here["rho"]}
+    at["beta"] = column(rows, "exponent").mean()
+    fixed = slopes["const"] + sum(value * at[name] for name, value in slopes.items() if name in at)
     return np.exp(fixed - slopes["gamma"] * np.log(asked))
+
+
+def _holds(record: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a law is one of sizes, fitted to a whole range, and to rows such as these."""
+    if record["status"] != "fitted" or record["response"] != "size" or "window" in record:
+        return False
+    return all(here[name] == value for name, value in record["fixed"].items())
+
+
+def _slopes(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: found["value"] for name, found in record["coefficients"].items()}

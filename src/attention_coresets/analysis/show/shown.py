@@ -85,8 +85,12 @@ def _listed(results: Path) -> str:
 
 def _shown(place: Place, command: str, rows: pd.DataFrame, missing: Sequence[str] = ()) -> Shown:
     measured = rows.loc[rows["error"].notna()]
-    named = measured.assign(family=_families(measured), unit=_units(measured)) if len(measured) else measured
-    return Shown(place, command, named, missing, len(rows) - len(measured))
+    return Shown(place, command, named(measured) if len(measured) else measured, missing, len(rows) - len(measured))
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the columns family and unit."""
+    return rows.assign(family=_families(rows), unit=_units(rows))
 
 
 def _with_own_arms(rows: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
