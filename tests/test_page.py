@@ -69,18 +69,13 @@ def pick(browser: Browser, panel: str, control: str, value: object) -> None:
     browser.settle()
 
 
-def complaints(browser: Browser) -> list[str]:
-    """Errors and warnings of the console, but those that there is no interval to draw."""
-    return [text for text in browser.complaints if "Infinite extent" not in text]
-
-
 def marks(browser: Browser, panel: str) -> int:
     """Points that are to be seen."""
     return browser.run(f"document.querySelectorAll('#{panel} .mark-symbol.role-mark path').length")
 
 
 def test_it_loads_without_errors_and_asks_for_nothing_else(browser, page) -> None:
-    assert complaints(browser) == []
+    assert browser.complaints == []
     assert browser.requests == [page.resolve().as_uri()]
     names = browser.run("panels.map(panel => panel.name)")
     assert names == ["sizes", "constants", "floors", "ceilings", "league", "errors", "heads", "language", "geometry"]
@@ -199,7 +194,7 @@ def test_a_sweep_of_ones_own_has_a_page(browser, page, tmp_path) -> None:
     assert script("page").main(["epsilon_rate", "--tier", "quick", *where]) == 0
     path = tmp_path / "show" / "quick" / "epsilon_rate" / "index.html"
     browser.open(path)
-    assert complaints(browser) == []
+    assert browser.complaints == []
     assert browser.run("panels.map(panel => panel.name)") == ["errors", "sizes"]
     assert "gram" not in browser.run("document.querySelector('#summary').innerText")
     assert "walk_tilted" in browser.run("document.querySelector('#summary').innerText")

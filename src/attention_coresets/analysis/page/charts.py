@@ -36,7 +36,7 @@ def places(value: str, title: str, told: dict[str, str], *, one: bool = True) ->
     bars = base.mark_rule().encode(x=alt.X("low:Q", scale=x, title=title), x2="high:Q", color=color)
     at = alt.X(f"{value}:Q", title=title, scale=x, axis=alt.Axis(format="~g"))
     points = base.mark_point(filled=True, size=60, opacity=1).encode(x=at, color=color, tooltip=tooltip(**told))
-    rule = alt.Chart(alt.InlineData([{"one": 1}])).mark_rule(strokeDash=[4, 4], color="#777").encode(x="one:Q")
+    rule = alt.Chart(_ROWS).mark_rule(strokeDash=[4, 4], color="#777").encode(x=alt.datum(1))
     layers = [rule, bars, points] if one else [bars, points]
     return alt.layer(*layers).properties(height=alt.Step(_LINE))
 

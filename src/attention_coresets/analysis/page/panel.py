@@ -25,9 +25,10 @@ class Panel:
     name: of its place on the page. about: what is shown, and how to read it; alt: the same in a sentence, for those who
     do not see it. rows: the data, a column for whatever is drawn or told.
     pick: column -> label, of which one value is shown at a time, unless the column or (as in `SAME`) another that says
-    the same is the axis. against: column -> title and scale, of what the horizontal axis may be; the chart draws the
-    field x. several: a column of which any number of values are shown;
-    start: those at first. begin: column -> the value picked at first, where it is not any. unit: what intervals are over. chart: on data called "rows".
+    the same is the axis; begin: column -> the value at first, where it is not any.
+    against: column -> title and scale, of what the horizontal axis may be; the chart draws the field x.
+    several: a column of which any number of values are shown; start: those at first.
+    unit: what intervals are over, unless the rows say so. chart: on data called "rows".
     """
 
     name: str
