@@ -80,7 +80,9 @@ def _certified(results: Results) -> pd.DataFrame:
 
 def _case(arm: str) -> str:
     """The benchmark that measured an arm: its construction as it is, or unweighted; of other settings there is none."""
-    row = ARMS[arm]
+    row = ARMS.get(arm)
+    if row is None:
+        return ""
     rest = {key: value for key, value in row.parameters.items() if key != "scale"}
     if rest == {"model": "unweighted"} and row.construction != "paired_coin":
         return f"{row.construction}, unweighted"
@@ -111,7 +113,7 @@ def _of_model(lines: Sequence[Line], model: str) -> list[Line]:
     return [line for line in lines if line.model == model]
 
 
-def _faster(lines: Sequence[Line], walk: Line, times: float) -> list[Line]:
+def _faster(lines: Sequence[Line], walk: Line, times: int) -> list[Line]:
     return [line for line in lines if line.seconds * times <= walk.seconds]
 
 
