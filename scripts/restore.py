@@ -3,7 +3,7 @@
 python scripts/restore.py --tier reduced [EXPERIMENT ...] [--results DIR]
 
 Then `python scripts/sweep.py experiment=league tier=reduced` with one more arm in conf/experiment/league.yaml computes
-that arm's cells and no others, and `python scripts/collect.py --tier reduced` makes the table of both. The rows keep the
+that arm's cells and no others, and `python scripts/collect.py --tier reduced` makes the table of both. Rows keep the
 revision that computed them.
 """
 
@@ -35,7 +35,9 @@ def restore(store: Store, tier: str, experiments: list[str]) -> str:
     """Keep the table's cells that the store lacks; says how many."""
     table = read_table(store.results / tier / "table.parquet")
     if missing := sorted(set(experiments) - set(table["experiment"])):
-        raise StudyError(f"{', '.join(missing)}: not in the table; it has {', '.join(sorted(set(table['experiment'])))}")
+        raise StudyError(
+            f"{', '.join(missing)}: not in the table; it has {', '.join(sorted(set(table['experiment'])))}"
+        )
     wanted = table.loc[table["experiment"].isin(experiments)] if experiments else table
     cells = dict(list(wanted.drop_duplicates(["cell", "size", "head"]).drop(columns=list(LABELS)).groupby("cell")))
     there = store.finished(cells)

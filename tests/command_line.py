@@ -84,6 +84,9 @@ class Shell:
     def collect(self, *arguments: str) -> Outcome:
         return self._run("collect", [*arguments, "--results", str(self.results)])
 
+    def restore(self, *arguments: str) -> Outcome:
+        return self._run("restore", [*arguments, "--results", str(self.results)])
+
     @property
     def paths(self) -> list[str]:
         return [f"paths.results={self.results}", f"paths.outputs={self.outputs}"]

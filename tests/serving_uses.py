@@ -145,7 +145,36 @@ def _() -> None:
         same(answer(model, whole, attention_mask=both, past_key_values=first.past_key_values), torch.cat(alone))
 
 
-@use("Batches", "padding on the right", refused="zeros after ones.*pad on the left")
+@use("Batches", "the same after an answer of one token, with which the first prompt goes on")
+def _() -> None:
+    model, turn = make(), [text(1, 9, 3), text(1, 5, 4), text(1, 7, 5)]
+    ids, mask = padded(ROWS)
+    more, shown = padded(turn)
+    with compressed(model, SNAPKV, size=SIZE, keep_recent=RECENT):
+        first = model.generate(ids, attention_mask=mask, max_new_tokens=1, return_dict_in_generate=True)
+        both = torch.cat([mask, torch.ones(3, 1, dtype=torch.long), shown], dim=1)
+        whole = torch.cat([first.sequences, more], dim=1)
+        found = answer(model, whole, attention_mask=both, past_key_values=first.past_key_values)
+    parts = zip(ROWS, first.sequences[:, -1:].split(1), turn, strict=True)
+    same(found, torch.cat([expected(model, torch.cat(row, dim=1)) for row in parts]))
+
+
+@use("Batches", "padding on the right of a later turn", refused="ends in zeros.*pad on the left")
+def _() -> None:
+    model, (ids, mask) = make(), padded(ROWS)
+    with compressed(model, SNAPKV, size=SIZE, keep_recent=RECENT):
+        first = model.generate(ids, attention_mask=mask, return_dict_in_generate=True, **GREEDY)
+        both = torch.cat([mask, torch.ones(3, NEW + 9, dtype=torch.long)], dim=1)
+        both[1, -1] = 0
+        answer(
+            model,
+            torch.cat([first.sequences, text(3, 9)], 1),
+            attention_mask=both,
+            past_key_values=first.past_key_values,
+        )
+
+
+@use("Batches", "padding on the right", refused="ends in zeros.*pad on the left")
 def _() -> None:
     on_coresets(make(), text(2), attention_mask=torch.ones(2, N).long().index_fill(1, torch.tensor([N - 1]), 0))
 

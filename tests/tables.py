@@ -56,7 +56,6 @@ CONSTRUCTIONS = (
 )
 
 OWN_WEIGHTS = ("sensitivity_draws", "frank_wolfe", "nystrom", "k_center", "subgen")  # log-weights of their own making
-INSTANCE = ("coordinate_subset",)  # for signed clusters alone, and sizes that are multiples of their number
 AS_THEY_STAND = ("thinformer",)  # its kernel has the keys uncentred, as published: a shift of them changes tokens
 DETERMINISTIC = ("herding", "frank_wolfe")  # draw no random numbers
 SIGN_RULES = ("self_balancing_walk", "kernel_halving", "greedy")  # adaptive signs: fair at 1/2 by symmetry alone

@@ -20,6 +20,7 @@ from attention_coresets import (
     worst_query,
 )
 from attention_coresets.adversary import kernel_certificate
+from attention_coresets.coresets import catalogue
 from attention_coresets.coresets.balancing.refinement import REFINEMENTS
 from tables import CONSTRUCTIONS, build, generators, label, small_cache
 
@@ -151,7 +152,7 @@ def test_an_unknown_cache_names_the_nearest(name, nearest):
     ("name", "nearest"), [("greddy", "greedy"), ("gram_schmidt", "gram_schmidt_walk"), ("unifrom", "uniform")]
 )
 def test_an_unknown_construction_names_the_nearest(name, nearest):
-    known = ", ".join(CORESETS)
+    known = ", ".join(catalogue.CONSTRUCTIONS)
     refuses(f"unknown construction {name!r}; did you mean {nearest!r}? known: {known}", make_coreset, name)
 
 

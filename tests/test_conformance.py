@@ -12,7 +12,6 @@ from attention_coresets import CORESETS, Cache, Construction, Coreset, Request, 
 from attention_coresets.caches import CACHES, check_family, make_cache, register_cache
 from attention_coresets.coresets.arms import ARMS, AXES
 from attention_coresets.coresets.conformance import check_type
-from tables import INSTANCE
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,8 @@ class TopNorm(Construction):
 pytestmark = pytest.mark.usefixtures("registries")
 
 
-@pytest.mark.parametrize("name", [name for name in CORESETS if name not in INSTANCE])
+@pytest.mark.parametrize("name", CORESETS)
 def test_every_construction_keeps_its_type(name):
-    """Of those in INSTANCE: test_signed_clusters_instances.py."""
     check_construction(make_coreset(name), n=10 if name == "optimum" else 24, d=2 if name == "optimum" else 4)
 
 

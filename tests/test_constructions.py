@@ -20,7 +20,6 @@ from tables import (
     CONSTRUCTIONS,
     DETERMINISTIC,
     FAMILIES,
-    INSTANCE,
     OWN_WEIGHTS,
     SIGN_RULES,
     build,
@@ -236,7 +235,6 @@ def test_constructions_are_frozen_and_hold_their_parameters(name):
 
 
 def test_every_construction_is_in_the_table():
-    """All but the optimum and those for queries or for one family: test_optimum.py, test_eviction.py,
-    test_query_coresets.py, test_signed_clusters_instances.py."""
-    elsewhere = {"optimum", "query_walk", "query_exchange", *INSTANCE, *EVICTION}
+    """All but the optimum and those for queries: test_optimum.py, test_eviction.py, test_query_coresets.py."""
+    elsewhere = {"optimum", "query_walk", "query_exchange", *EVICTION}
     assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - elsewhere

@@ -9,7 +9,6 @@ import torch
 
 from attention_coresets import (
     CACHES,
-    CORESETS,
     Cache,
     Coreset,
     QueryBody,
@@ -25,6 +24,7 @@ from attention_coresets import (
     tilt,
     worst_query,
 )
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.inputs import exact_unit
 from attention_coresets.lower_bound import signed_clusters_bounds
 from attention_coresets.theory import antipodal_minimum_size, exp
@@ -38,7 +38,7 @@ CACHE = small_cache("spread_norms", n=N, d=3, seed=1)
 INSTANCE = make_cache("signed_clusters", d=4, clusters=4)
 QUERIES = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 EFFORT = {"restarts": 8, "steps": 3, "polish": 2}
-NAMES = [name for name in CORESETS if name != "optimum"]  # which takes seconds
+NAMES = [name for name in CONSTRUCTIONS if name != "optimum"]  # which takes seconds
 
 
 def built(name: str, keys=None, values=None, *, size=SIZE, rho=RHO, generator=0, queries=QUERIES, **extra) -> Coreset:

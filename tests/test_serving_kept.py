@@ -124,7 +124,7 @@ def test_a_padded_sample_is_compressed_and_continued_as_alone() -> None:
                 one = compress(prefill(model, alone, 512), construct, size, 2, short="keep")
                 apart = continuation(model, one, after)[0]
                 torch.testing.assert_close(together[row], apart, atol=1e-4, rtol=0)
-    with pytest.raises(ValueError, match="zeros after ones"):
+    with pytest.raises(ValueError, match="ends in zeros"):
         prefill(model, ids, 16, mask.flip(1))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from attention_coresets import CACHES, CORESETS, attention_error, make_cache, make_coreset
+from attention_coresets import CACHES, attention_error, make_cache, make_coreset
 from attention_coresets.coresets.arms import ARMS
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS, FOR_ONE_FAMILY
 from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
@@ -25,7 +27,6 @@ from attention_coresets.study.progress import Board
 from attention_coresets.study.store import Store
 from attention_coresets.study.table import COLUMNS, HARDNESS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
-from tables import INSTANCE
 
 THREE = ("uniform", "halving_unweighted", "walk_tilted")
 
@@ -58,7 +59,7 @@ def configuration(**changes) -> dict:
 
 def test_registry_names_are_option_names() -> None:
     register()
-    for group, names in (("cache", CACHES), ("coreset", CORESETS), ("arm", ARMS)):
+    for group, names in (("cache", CACHES), ("coreset", CONSTRUCTIONS), ("arm", ARMS)):
         # other tests of the process may have registered more
         assert set(names) <= {name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)}
 
@@ -80,7 +81,7 @@ def test_experiment_files_open_with_command_and_time_and_have_all_tiers(path: Pa
 
 def of_text(arm: str) -> bool:
     """Whether an arm's construction needs queries or positions, which only a real head has."""
-    construct = CORESETS[ARMS[arm].construction]
+    construct = CONSTRUCTIONS[ARMS[arm].construction]
     return construct.needs_queries or construct.needs_positions
 
 
@@ -96,7 +97,7 @@ def test_an_arm_for_one_family_builds_there_and_is_refused_elsewhere(shell: Shel
 @pytest.mark.parametrize("text", [False, True])
 def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> None:
     monkeypatch.setenv("ATTENTION_CORESETS_CAPTURES", str(tmp_path / "captures"))
-    arms = [label for label in ARMS if of_text(label) == text and label not in INSTANCE]
+    arms = [label for label in ARMS if of_text(label) == text and label not in FOR_ONE_FAMILY]
     cache = ("cache=model", "cache.model=tiny-random", "cache.queries=8") if text else ("cache=sphere", "cache.d=2")
     outcome = shell.sweep("-m", f"arm={','.join(arms)}", *cache, "cache.n=12", "sizes=[5]", "adversary=tiny")
     assert outcome.code == 0
@@ -193,6 +194,23 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
     assert "last run with seed=1,2" in collected.out
     shell.probe()
     assert re.search(r"probe +6 +0 +12 ", shell.collect("--tier", "smoke").out)
+
+
+def test_what_a_table_holds_is_not_computed_again(shell: Shell) -> None:
+    """A checkout has the committed table alone: one more seed costs its own cells, and the table keeps the others."""
+    shell.probe()
+    shell.collect("--tier", "smoke")
+    before = read_table(shell.results / "smoke" / "table.parquet")
+    shutil.rmtree(shell.results / "cells")
+    assert "6 cells restored, 0 were there" in shell.restore("--tier", "smoke", "probe").out
+    assert "0 cells restored, 6 were there" in shell.restore("--tier", "smoke").out
+    assert shell.probe("seed=0,1,2").summary == "3 computed, 6 already done, 0 failed"
+    shell.collect("--tier", "smoke")
+    after = read_table(shell.results / "smoke" / "table.parquet")
+    old = after.loc[after["cell"].isin(before["cell"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, before)
+    assert len(after) == 18
+    assert "league: not in the table; it has probe" in shell.restore("--tier", "smoke", "league").err
 
 
 def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:

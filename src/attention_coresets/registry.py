@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,7 +32,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     return value if check is None else check(name, value)
 
 
-def add(registry: dict[str, type], kind: str, name: str, parameters: type) -> None:
+def add(registry: MutableMapping[str, type], kind: str, name: str, parameters: type) -> None:
     """Register a class that `check_dataclass` has passed; ValueError where the name is taken or cannot be typed.
 
     Registered again under its name, a class of the same module takes the place of the former.

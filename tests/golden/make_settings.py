@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from attention_coresets import CACHES, CORESETS, make_cache, make_coreset, structured_worst, worst_query
+from attention_coresets import CACHES, make_cache, make_coreset, structured_worst, worst_query
 from attention_coresets.adversary.enclosure import branch_and_bound
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 
 FILE = Path(__file__).with_name("settings.json")
 CASES = (("sphere", 4, 1.0), ("cap_outliers", 8, 2.0))
@@ -25,7 +26,7 @@ def defaults() -> dict[str, dict[str, Any]]:
     """Of every family, construction and public search: parameter -> default; what has none is left out."""
     found = {
         f"{group} {name}": {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-        for group, registry in (("cache", CACHES), ("coreset", CORESETS))
+        for group, registry in (("cache", CACHES), ("coreset", CONSTRUCTIONS))
         for name, kind in registry.items()
     }
     for search in (worst_query, structured_worst, branch_and_bound):

@@ -1,5 +1,6 @@
 """The registered constructions, by name: built in here, or added by `register_construction`."""
 
+from collections import ChainMap
 from typing import Any
 
 from attention_coresets.coresets.arms import ARMS
@@ -27,7 +28,7 @@ from attention_coresets.coresets.queries.query_exchange import QueryExchange
 from attention_coresets.coresets.queries.query_walk import QueryWalk
 from attention_coresets.registry import add, build
 
-CORESETS: dict[str, type[Construction]] = {
+CORESETS: dict[str, type[Construction]] = {  # those that take any cache
     "uniform": Uniform,
     "paired_coin": PairedCoin,
     "tilted_draws": TiltedDraws,
@@ -42,13 +43,14 @@ CORESETS: dict[str, type[Construction]] = {
     "k_center": KCenter,
     "subgen": SubGen,
     "optimum": Optimum,
-    "coordinate_subset": CoordinateSubset,
     "balancekv": BalanceKV,
     "thinformer": Thinformer,
     "query_walk": QueryWalk,
     "query_exchange": QueryExchange,
     **EVICTION,
 }
+FOR_ONE_FAMILY: dict[str, type[Construction]] = {"coordinate_subset": CoordinateSubset}
+CONSTRUCTIONS = ChainMap(CORESETS, FOR_ONE_FAMILY)  # all of them: what is added goes to the first
 
 
 def make_coreset(name: str, **parameters: Any) -> Construction:
@@ -57,7 +59,8 @@ def make_coreset(name: str, **parameters: Any) -> Construction:
     Parameters
     ----------
     name : str
-        A name in CORESETS, or else the label of an arm (arms.py), whose parameters it then has.
+        A name in CORESETS, `coordinate_subset` (of signed clusters), or else the label of an arm (arms.py), whose
+        parameters it then has.
     **parameters
         Those of the construction, beside or in place of the arm's.
 
@@ -71,10 +74,10 @@ def make_coreset(name: str, **parameters: Any) -> Construction:
     ValueError
         For an unknown name or parameter, naming the nearest, and for values that the construction refuses.
     """
-    arm = None if name in CORESETS else ARMS.get(name)
+    arm = None if name in CONSTRUCTIONS else ARMS.get(name)
     if arm is not None:
-        return build(CORESETS, "construction", arm.construction, arm.parameters | parameters)
-    return build(CORESETS, "construction", name, parameters)
+        return build(CONSTRUCTIONS, "construction", arm.construction, arm.parameters | parameters)
+    return build(CONSTRUCTIONS, "construction", name, parameters)
 
 
 def register_construction(name: str, construction: type[Construction]) -> None:
@@ -93,6 +96,6 @@ def register_construction(name: str, construction: type[Construction]) -> None:
         Where the name is taken, or the class is no such type (`check_type` of conformance.py).
     """
     check_type(construction)
-    if name in ARMS and name not in CORESETS:
+    if name in ARMS and name not in CONSTRUCTIONS:
         raise ValueError(f"construction {name}: the name is that of an arm (coresets/arms.py); choose another")
-    add(CORESETS, "construction", name, construction)
+    add(CONSTRUCTIONS, "construction", name, construction)

@@ -8,8 +8,8 @@ import torch
 
 from attention_coresets.caches import CACHES, is_weighted
 from attention_coresets.caches.signed_clusters import SignedClusters
-from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.base import Construction
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.coresets.exact.optimum import LARGEST_D as EXACT_D
 from attention_coresets.coresets.exact.optimum import LARGEST_N as EXACT_N
 from attention_coresets.hardness import LARGEST_N, OBJECTIVES, Effort
@@ -43,7 +43,7 @@ def check(config: Mapping[str, Any]) -> None:
     _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
     _compute(config["compute"])
     _parameters("cache", CACHES, config["cache"])
-    construct = _parameters("coreset", CORESETS, config["coreset"])
+    construct = _parameters("coreset", CONSTRUCTIONS, config["coreset"])
     _sinks(config, construct)
     _optimum(config)
     _weights(config, construct)

@@ -12,8 +12,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, AnyNode, OmegaConf, ValueNode
 
 from attention_coresets.caches import CACHES
-from attention_coresets.coresets import CORESETS
 from attention_coresets.coresets.arms import ARMS
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.registry import source_of
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import StudyError
@@ -126,7 +126,7 @@ def register() -> None:
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):
         store.store(group="hydra/launcher", name=name, node=options)
-    for group, registry in (("cache", CACHES), ("coreset", CORESETS)):
+    for group, registry in (("cache", CACHES), ("coreset", CONSTRUCTIONS)):
         for name, parameters in registry.items():
             store.store(group=group, name=name, node=schema(name, parameters))
     for arm in ARMS.values():
@@ -168,7 +168,8 @@ def _resolved(config: Composed, key: Any) -> Any:
 
 def _sources(config: dict[str, Any]) -> dict[str, str]:
     """Digests of the user's modules that cache and construction come from: their text changes what is computed."""
-    kinds = {part: registry.get(config[part]["name"]) for part, registry in (("cache", CACHES), ("coreset", CORESETS))}
+    registries = {"cache": CACHES, "coreset": CONSTRUCTIONS}
+    kinds = {part: registry.get(config[part]["name"]) for part, registry in registries.items()}
     found = {part: source_of(kind) for part, kind in kinds.items() if kind is not None}
     return {part: source for part, source in found.items() if source is not None}
 

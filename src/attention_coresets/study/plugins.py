@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attention_coresets.caches import CACHES, check_family
-from attention_coresets.coresets import CORESETS, make_coreset
+from attention_coresets.coresets import make_coreset
+from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.coresets.conformance import check_construction
 from attention_coresets.registry import build, source_of
 from attention_coresets.study.store import StudyError
@@ -42,7 +43,7 @@ class PluginChecks:
 
     def check(self, config: Mapping[str, Any]) -> None:
         """StudyError, in one line, where one breaks its type."""
-        for part, registry in (("coreset", CORESETS), ("cache", CACHES)):
+        for part, registry in (("coreset", CONSTRUCTIONS), ("cache", CACHES)):
             asked = dict(config[part])
             key, name = f"{part} {sorted(asked.items())}", asked.pop("name")
             if key in self._done or source_of(registry[name]) is None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from attention_coresets.analysis.stats.estimates import Estimate
 
 # on lines of its own, or inside a line
-_BLOCK = re.compile(r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?).*?(<!-- /numbers:(?P=name) -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?)(?P<content>.*?)(<!-- /numbers:(?P=name) -->)", re.DOTALL
+)
 _STARTS_A_LINE = re.compile(r"^[ \t]*(?:[-*] )?<!-- numbers:(?P<name>[\w-]+) -->(?!\n)", re.MULTILINE)
 
 
@@ -46,6 +48,11 @@ def block_names(text: str) -> list[str]:
     return [found["name"] for found in _BLOCK.finditer(text)]
 
 
+def contents(text: str) -> dict[str, str]:
+    """What each block holds now."""
+    return {found["name"]: found["content"].strip("\n") for found in _BLOCK.finditer(text)}
+
+
 def without_blocks(text: str) -> str:
     """The page with its blocks blanked out, markers too: every other character keeps its place and line."""
     return _BLOCK.sub(lambda found: blanked(found[0]), text)
@@ -64,4 +71,4 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
         raise ValueError(f"numbers:{unknown[0]} is no block that is generated; known: {', '.join(blocks)}")
     if first := _STARTS_A_LINE.search(text):
         raise ValueError(f"numbers:{first['name']} begins a line: put a word before it, or the marker on its own line")
-    return _BLOCK.sub(lambda found: f"{found[1]}{found['own']}{blocks[found['name']]}{found['own']}{found[4]}", text)
+    return _BLOCK.sub(lambda found: f"{found[1]}{found['own']}{blocks[found['name']]}{found['own']}{found[5]}", text)

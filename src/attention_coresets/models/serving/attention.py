@@ -150,10 +150,9 @@ def _columns(mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer) -> 
         raise ValueError(
             f"attention_mask is more than causal with padding (packed texts, blocks that see each other); {_MASKS}"
         )
-    if layer.fresh and not bool((columns[:, 1:] >= columns[:, :-1]).all()):
+    if (layer.fresh or new > 1) and bool((~columns[:, -1] & columns.any(dim=-1)).any()):
         raise ValueError(
-            "attention_mask has zeros after ones: padding on the right; "
-            "pad on the left (tokenizer.padding_side = 'left')"
+            "attention_mask ends in zeros: padding on the right; pad on the left (tokenizer.padding_side = 'left')"
         )
     return torch.nn.functional.pad(columns, (later - columns.shape[-1], 0), value=True)
 
