@@ -29,7 +29,7 @@ def cells(text: str, start: str) -> list[str]:
 
 
 def test_the_least_error_is_recommended(results) -> None:
-    rows = results.rows("league")
+    rows = results.rows("league").query("cache != 'equal_keys'")  # where one is as good as exact
     rows = rows.assign(log=np.log(rows["error"]))
     keys = ["cache", "n", "d", "rho", "size"]
     wide = rows.groupby([*keys, "arm"])["log"].mean().unstack()
