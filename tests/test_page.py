@@ -205,9 +205,9 @@ def test_a_sweep_of_ones_own_has_a_page(browser, page, tmp_path) -> None:
 
 def test_columns_keep_their_values() -> None:
     rows = pd.DataFrame({"arm": ["b", "a", "b"], "error": [0.123456, np.nan, 2.0]})
-    words = packed(rows["arm"])
+    words = packed(rows, "arm")
     assert [words["words"][place] for place in words["places"]] == ["b", "a", "b"]
-    assert packed(rows["error"]) == {"numbers": [0.1235, None, 2]}
+    assert packed(rows, "error") == {"numbers": [0.1235, None, 2]}
 
 
 def test_the_committed_page_is_of_the_committed_results() -> None:

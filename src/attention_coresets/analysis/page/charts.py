@@ -12,9 +12,10 @@ SHAPE = alt.Shape("arm:N", legend=_LEGEND, scale=alt.Scale(range=_MARKS))
 _FILL = alt.Fill("arm:N", legend=_LEGEND, scale=alt.Scale(scheme="tableau10"))
 _AXIS = alt.Axis(format="~g", tickCount=6)
 _ROWS = alt.NamedData("rows")
+Layers = alt.LayerChart | alt.FacetChart
 
 
-def curves(value: str, title: str, told: dict[str, str], *, scale: str = "log") -> alt.LayerChart:
+def curves(value: str, title: str, told: dict[str, str], *, scale: str = "log") -> Layers:
     """Lines of arms with a bar for each interval, against the axis picked."""
     x = alt.X("x:Q", title=AXIS, scale=alt.Scale(type="log", nice=False, padding=12), axis=alt.Axis(format="~g"))
     y = alt.Scale(type=scale, nice=False, padding=12)  # type: ignore[arg-type]
@@ -26,7 +27,7 @@ def curves(value: str, title: str, told: dict[str, str], *, scale: str = "log") 
     return alt.layer(bars, line, points).properties(height=_HEIGHT)
 
 
-def places(value: str, title: str, told: dict[str, str], *, one: bool = True) -> alt.LayerChart:
+def places(value: str, title: str, told: dict[str, str], *, one: bool = True) -> Layers:
     """A line for each arm, the least value above: a point with its interval on a logarithmic axis; `one`: a rule at
     1."""
     x = alt.Scale(type="log", nice=False, padding=12)
@@ -41,7 +42,7 @@ def places(value: str, title: str, told: dict[str, str], *, one: bool = True) ->
     return alt.layer(*layers).properties(height=alt.Step(_LINE))
 
 
-def sizes(told: dict[str, str]) -> alt.LayerChart:
+def sizes(told: dict[str, str]) -> Layers:
     """Sizes: a bar from the largest size that fails to the next, marked between; open triangles where a size is known
     only to lie above or below those measured; dashed the fitted law."""
     x = alt.X("x:Q", title=AXIS, scale=alt.Scale(type="log", nice=False, padding=12), axis=alt.Axis(format="~g"))

@@ -1,5 +1,6 @@
 """A part of the page: a chart of one table, what can be picked in it, and its words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,8 @@ TOLD = {"interval": "95 % interval", "over": "over", "cells": "cells", "revision
 class Panel:
     """A chart with its data.
 
-    name: of its place on the page. about: what is shown, and how to read it; alt: the same in a sentence, for those who
-    do not see it. rows: the data, a column for whatever is drawn or told.
+    name: of its place on the page. about: what is shown, and how to read it; label: the same in a sentence, for
+    those who do not see it. rows: the data, a column for whatever is drawn or told.
     pick: column -> label, of which one value is shown at a time, unless the column or (as in `SAME`) another that says
     the same is the axis; begin: column -> the value at first, where it is not any.
     against: column -> title and scale, of what the horizontal axis may be; the chart draws the field x.
@@ -34,7 +35,7 @@ class Panel:
     name: str
     title: str
     about: str
-    alt: str
+    label: str
     rows: pd.DataFrame
     chart: alt.TopLevelMixin
     pick: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Panel:
         spec = self.chart.to_dict()
         for key in ("$schema", "datasets", "config"):
             spec.pop(key, None)
-        fitted = {"description": self.alt, "width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        fitted = {"description": self.label, "width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
         return {
             "name": self.name,
             "spec": spec | fitted | {"config": _CONFIG},
@@ -59,7 +60,7 @@ class Panel:
             "start": list(self.start),
             "begin": self.begin,
             "unit": self.unit,
-            "rows": {name: packed(self.rows[name]) for name in self.rows},
+            "rows": {name: packed(self.rows, name) for name in self.rows},
         }
 
 
@@ -70,10 +71,11 @@ _CONFIG = {
 }
 
 
-def packed(values: pd.Series) -> dict[str, Any]:
+def packed(rows: pd.DataFrame, name: str) -> dict[str, Any]:
     """A column as JSON: numbers rounded, words once each with their places."""
-    if pd.api.types.is_numeric_dtype(values):
-        return {"numbers": [None if pd.isna(value) else _rounded(float(value)) for value in values]}
+    values = rows[name].tolist()
+    if pd.api.types.is_numeric_dtype(rows[name]):
+        return {"numbers": [None if math.isnan(value) else _rounded(float(value)) for value in values]}
     words = sorted(set(values))
     places = {word: place for place, word in enumerate(words)}
     return {"words": words, "places": [places[word] for word in values]}
@@ -87,8 +89,9 @@ def _rounded(value: float) -> float | int:
 def tooltip(**titles: str) -> list[alt.Tooltip]:
     """What a mark tells under the pointer: columns by their titles, then where the mark comes from."""
     numbers = ("error", "low", "high", "value", "middle", "law", "loss")
-    kinds = {name: "Q" if name in numbers else "N" for name in (titles | TOLD)}
     return [
-        alt.Tooltip(f"{name}:{kinds[name]}", title=title, **({"format": ".4~g"} if kinds[name] == "Q" else {}))
+        alt.Tooltip(f"{name}:Q", title=title, format=".4~g")
+        if name in numbers
+        else alt.Tooltip(f"{name}:N", title=title)
         for name, title in (titles | TOLD).items()
     ]

@@ -20,6 +20,7 @@ from attention_coresets.analysis.show.shown import Shown
 from attention_coresets.analysis.show.summary import heading
 from attention_coresets.analysis.show.text import ratios
 
+_EXPOSED = "window.vegaEmbed = vegaEmbed;"  # of the bundle, to the page's script
 _HERE = Path(__file__).parent
 SOURCES = ("table.parquet", "fits.json", "heads.parquet")  # what a tier's page is made of
 
@@ -92,7 +93,7 @@ def _page(
         sections="\n".join([*sections, *(_section(panel) for panel in panels)]),
         commands=_json(commands),
         versions=f"Altair {alt.__version__}, Vega-Lite {alt.SCHEMA_VERSION.lstrip('v')}",
-        library=vl_convert.javascript_bundle().replace("</script", "<\\/script"),
+        library=vl_convert.javascript_bundle(_EXPOSED).replace("</script", "<\\/script"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
     )
 

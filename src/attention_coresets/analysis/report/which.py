@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
@@ -12,7 +13,7 @@ from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.report.costs import Cost, costs, streamed
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, paired_ratio
-from attention_coresets.analysis.stats.frames import column
+from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, places
 from attention_coresets.analysis.topics.real_heads import caches
 from attention_coresets.coresets.arms import ARMS
@@ -47,7 +48,7 @@ def which(results: Results, benchmarks: Path) -> str:
     rows = results.rows(EXPERIMENT)
     where = (
         f"League of tier `{results.tier}`: {rows['cache'].nunique()} families,"
-        f" n = {_listed(rows['n'])}, d = {_listed(rows['d'])}, ρ = {_listed(rows['rho'])}, m = {_listed(rows['size'])}."
+        f" n = {_listed(rows, 'n')}, d = {_listed(rows, 'd')}, ρ = {_listed(rows, 'rho')}, m = {_listed(rows, 'size')}."
     )
     return "\n\n".join([where, _answers(lines, results, benchmarks), "### Every construction", _all(lines, results)])
 
@@ -57,7 +58,8 @@ def _lines(results: Results, benchmarks: Path) -> list[Line]:
     rows = results.rows(EXPERIMENT)
     if rows.empty:
         return []
-    seconds, known = rows.groupby("arm")["seconds_construct"].median(), costs(benchmarks)
+    known = costs(benchmarks)
+    seconds = {names["arm"]: np.median(column(mine, "seconds_construct")) for names, mine in groups(rows, ["arm"])}
     certified = _certified(results)
     return [
         Line(
@@ -136,9 +138,10 @@ def _elsewhere(results: Results, benchmarks: Path) -> list[list[str]]:
         found.append(["tokens that arrive in blocks", f"`Stream`, `{stream.case}`", words])
     rows = caches.at_share(results.rows(caches.HEADS), caches.SHARE) if len(results.rows(caches.HEADS)) else None
     if rows is not None and len(rows):
-        each = rows.groupby("arm")["heldout_mean"].median().sort_values()
-        words = f"median error {number(each.iloc[0])} at later queries, 1/{caches.SHARE} of the cache kept"
-        found.append(["a model's own cache, its queries at hand", f"`{each.index[0]}`", words])
+        each = {names["arm"]: float(np.median(column(mine, "heldout_mean"))) for names, mine in groups(rows, ["arm"])}
+        best = min(each, key=lambda arm: each[arm])
+        words = f"median error {number(each[best])} at later queries, 1/{caches.SHARE} of the cache kept"
+        found.append(["a model's own cache, its queries at hand", f"`{best}`", words])
     return found
 
 
@@ -169,8 +172,8 @@ def _all(lines: Sequence[Line], results: Results) -> str:
     return f"{table(head, body)}\n\n{about}"
 
 
-def _listed(values: pd.Series) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(set(column(values.to_frame("x"), "x"))))
+def _listed(rows: pd.DataFrame, name: str) -> str:
+    return ", ".join(f"{value:g}" for value in distinct(rows, name))
 
 
 def _seconds(value: float | None) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from attention_coresets.analysis.figures.sizes import sizes_at
 from attention_coresets.analysis.show.shown import SETTING, UNIT
 from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
-from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
+from attention_coresets.analysis.stats.frames import column, distinct, groups, means, medians
 from attention_coresets.analysis.stats.plan import ARM, FitPlan
 from attention_coresets.analysis.stats.planned_fits import fit_all, variant
 from attention_coresets.analysis.stats.sizes import INTERVAL
@@ -25,7 +25,7 @@ _DETAILS = ("model", "cell", "revision")
 
 def varying(rows: pd.DataFrame) -> list[str]:
     """The columns of SETTING that have several values."""
-    return [name for name in SETTING if rows[name].nunique() > 1]
+    return [name for name in SETTING if len(distinct(rows, name)) > 1]
 
 
 def apart(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -55,8 +55,9 @@ def over_units(rows: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFra
     for names, group in groups(each, keys):
         found = median(column(group, name), positive=True)
         lines.append(names | {name: found.value, "low": found.low, "high": found.high, "units": found.caches})
-    told = [rows.groupby(keys)[detail].agg(_words).rename(f"{detail}s") for detail in _DETAILS]
-    return pd.DataFrame(lines).merge(pd.concat(told, axis=1).reset_index(), on=keys)
+    told = pd.DataFrame(rows.groupby(keys, as_index=False)[list(_DETAILS)].agg(_words))
+    plural = {detail: f"{detail}s" for detail in _DETAILS}
+    return pd.DataFrame(lines).merge(told.rename(columns=plural), on=keys)
 
 
 def _words(values: pd.Series) -> str:
@@ -73,13 +74,14 @@ def ranked(found: pd.DataFrame) -> list[str]:
     logs = found.assign(log_error=np.log(column(found, "error").clip(1e-300)))
     together = logs.groupby([name for name in (*SETTING, "size") if name in found])["log_error"]
     centred = logs["log_error"] - together.transform("mean")
-    return logs.assign(centred=centred).groupby("arm")["centred"].mean().sort_values(kind="stable").index.tolist()
+    each = means(logs.assign(centred=centred), ["arm"], ["centred"])
+    return [arm for _, arm in sorted(zip(column(each, "centred"), each["arm"], strict=True))]
 
 
 def epsilons(rows: pd.DataFrame, by: Sequence[str], most: int = 3) -> list[float]:
     """Round errors that the sizes measured resolve for most arms and settings, the largest first."""
-    low, high = rows["error"].min(), rows["error"].max()
-    between = [epsilon for epsilon in ROUND if low <= epsilon <= high]
+    found = column(rows, "error")
+    between = [epsilon for epsilon in ROUND if found.min() <= epsilon <= found.max()]
     if not between:
         return []
     sizes = sizes_at(rows, by, between, everywhere=True)

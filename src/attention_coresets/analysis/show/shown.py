@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.parts.results import ResultsError, load, present, significant
+from attention_coresets.analysis.stats.frames import distinct
 from attention_coresets.study.names import OWN, Place, swept
 from attention_coresets.study.store import Manifest, Member, Store
 from attention_coresets.study.table import gather
@@ -41,7 +42,7 @@ class Shown:
     @property
     def units(self) -> str:
         """What intervals are over, in a word."""
-        return "real heads" if (self.rows["cache"] == REAL).all() else "caches"
+        return "real heads" if distinct(self.rows, "cache") == [REAL] else "caches"
 
     def folder(self, results: Path, outputs: Path) -> Path:
         """Where its figures and its page go: never among the committed results."""
@@ -128,9 +129,9 @@ def _families(rows: pd.DataFrame) -> np.ndarray:
     return np.array([words[pair] for pair in zip(rows["cache"], rows["cache_params"], strict=True)], dtype=object)
 
 
-def _units(rows: pd.DataFrame) -> pd.Series:
+def _units(rows: pd.DataFrame) -> np.ndarray:
     """The cache that each row is of; related ones, of one seed at several n, d and rho, are one unit."""
     synthetic = rows["cache"] + " seed " + rows["seed"].astype(str) + " head " + rows["head"].astype(str)
     texts = rows["cache_params"].map(lambda text: str(json.loads(text).get("text")))
     head = " layer " + rows["layer"].astype(str) + " head " + rows["kv_head"].astype(str)
-    return synthetic.where(rows["cache"] != REAL, texts + head)
+    return np.where(rows["cache"] == REAL, texts + head, synthetic)

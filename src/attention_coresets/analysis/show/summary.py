@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from attention_coresets.analysis.parts.measured import SYMBOL
 from attention_coresets.analysis.show import numbers, text
 from attention_coresets.analysis.show.shown import Shown, of_store
+from attention_coresets.analysis.stats.frames import distinct
 from attention_coresets.study.names import OWN, Place
 from attention_coresets.study.store import Store
 
@@ -28,7 +29,7 @@ def summary(shown: Shown, width: int) -> str:
 def heading(shown: Shown) -> str:
     """What there is of a sweep, and the command that it came from."""
     rows = shown.rows
-    alike = [f"{SYMBOL[name]} = {rows[name].iloc[0]:g}" for name in ("n", "d", "rho") if rows[name].nunique() == 1]
+    alike = [f"{SYMBOL[name]} = {rows[name].iloc[0]:g}" for name in ("n", "d", "rho") if len(distinct(rows, name)) == 1]
     lines = [", ".join([f"{shown.place.name}: {rows['cell'].nunique()} cells, {len(rows)} errors", *alike])]
     if shown.unmeasured:
         lines.append(f"{shown.unmeasured} rows have no worst-case error and are left out")

@@ -96,7 +96,7 @@ def sizes(shown: Shown, by: Sequence[str], width: int) -> str:
 def ratios(shown: Shown, against: str, width: int) -> str:
     """Every arm over one of them, at all sizes and settings and family by family."""
     rows = shown.rows
-    families = distinct(rows, "family") if rows["family"].nunique() > 1 else []
+    families = distinct(rows, "family") if "family" in numbers.varying(rows) else []
     parts = [rows, *(rows.loc[rows["family"] == family] for family in families)]
     over = [numbers.ratios(part, against) if against in set(part["arm"]) else {} for part in parts]
     arms = sorted(over[0], key=lambda arm: over[0][arm].value)
