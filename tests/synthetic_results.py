@@ -292,6 +292,7 @@ def synthetic_heads() -> pd.DataFrame:
         "uncovered_10": 0.004 * layer,
         "gamma": np.exp(2.7 + 0.2 * layer),
         "n": np.full(12, 4096),
+        "revision": "0123456789abcdef",
     }
     return pd.DataFrame(columns)
 
