@@ -125,7 +125,8 @@ def _climb_heads(
     if bool(blind.any()):
         heads = blind.nonzero().squeeze(-1)
         again = _searched(shifted[heads], coreset[heads], rho, restarts, steps, polish, seed, torch.float64)
-        found = tuple(x.index_copy(0, heads, y) for x, y in zip(found, again, strict=True))
+        error, query, reached = (x.index_copy(0, heads, y) for x, y in zip(found, again, strict=True))
+        return error, query, reached
     return found
 
 

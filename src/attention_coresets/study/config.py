@@ -80,7 +80,8 @@ class Processes:
 
 @dataclass
 class Study:
-    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier.
+    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier,
+    `name` is what a sweep of one's own is called.
 
     seed, draw: the cache follows the seed alone; draw 1, 2, ... give other coresets of the same cache.
     task: `errors` of attention, head by head; `structured`: the same for signed clusters too large for their tokens;
@@ -108,6 +109,7 @@ class Study:
     tracking: Tracking = field(default_factory=Tracking)
     paths: Paths = field(default_factory=Paths)
     plugins: list[str] = field(default_factory=list)
+    name: str | None = None
     experiment: str | None = None
     tier: str = "reduced"
     at: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from attention_coresets.study.config import Composed, resolve
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.store import Row, Store
+from attention_coresets.study.store import Row, Store, StudyError
 from attention_coresets.study.tracking import track
 
 
@@ -29,6 +29,8 @@ def run_job(config: Composed) -> None:
 
 def _run_single(config: Composed, overrides: Sequence[str]) -> None:
     refuse_arm_with_coreset(overrides)
+    if config.name is not None:
+        raise StudyError(f"name={config.name}: names a sweep, and this is a single cell; add -m or leave it out")
     resolved = resolve(config)
     check(resolved)
     PluginChecks().check(resolved)

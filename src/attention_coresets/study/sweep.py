@@ -1,9 +1,10 @@
 """A whole sweep: lay out its grid, check every cell before any work, skip what is done, compute the rest, sum up."""
 
 import itertools
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.types import HydraContext
@@ -16,6 +17,7 @@ from attention_coresets.study.explain import refuse_arm_with_coreset
 from attention_coresets.study.grid import lay_out
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
+from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.progress import Monitor, monitor_of
@@ -25,25 +27,16 @@ from attention_coresets.study.store import Manifest, Member, Store
 from attention_coresets.study.times import seconds_by_group
 from attention_coresets.study.worker import work
 
-# overrides that leave an experiment's grid what its file says
-_NEUTRAL = (
-    "experiment",
-    "tier",
-    "launcher",
-    "tracking",
-    "paths",
-    "compute.device",
-    "compute.threads",
-    "hydra.launcher",
-)
+Show = Callable[[Store, Place], None]  # what is told of a sweep at its end
 
 
-def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext) -> None:
-    """Compute every cell of the grid that is not done. StudyError, after a summary, where any is not at the end."""
+def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext, show: Show) -> None:
+    """Compute every cell of the grid that is not done, then show what is there. StudyError, after that, where any cell
+    is not finished."""
     refuse_arm_with_coreset(arguments)
     provenance()  # refuses a wrong revision now, not in every cell
     start = time.monotonic()
-    sweep = prepare(arguments, config, context)
+    sweep, place = prepare(arguments, config, context)
     monitor = monitor_of(sweep)
     try:
         with monitor:
@@ -52,11 +45,13 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
     finally:
         print(f"{monitor.summary()}, in {time.monotonic() - start:.0f} s", file=sys.stderr)
         sweep.store.pack_idle()
+    show(sweep.store, place)
     _complain(monitor, sweep)
 
 
-def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -> Sweep:
-    """Plan the sweep, on disk, and record an experiment's grid. StudyError before any work where a cell is refused."""
+def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -> tuple[Sweep, Place]:
+    """Plan the sweep, on disk, and record its grid. StudyError before any work where a cell is refused."""
+    check_name(config.name, context.config_loader.get_group_options("experiment"))
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
     folder = _free(Path(config.hydra.sweep.dir).resolve())
@@ -73,14 +68,30 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -
                 yield cell
 
     number = write_plan(folder, todo())
-    if config.experiment is not None:
-        changes = [o for o in config.hydra.overrides.task if not o.lstrip("+~").startswith(_NEUTRAL)]
-        store.record(Manifest(config.experiment, config.tier, members, changes))
-    title = f"{config.experiment or 'sweep'} ({config.tier})"
+    place = place_of(config.name, config.experiment, config.tier, arguments, members[0].label)
+    task = list(config.hydra.overrides.task)
+    changes = [] if place.tier == OWN else [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)]
+    _tell_replaced(store, place, cells)
+    store.record(Manifest(place.name, place.tier, members, changes, _command(config, task)))
+    title = place.name if place.tier == OWN else f"{place.name} ({place.tier})"
     seconds = seconds_by_group(store) if number else {}
     sweep = Sweep(folder, title, store.results, len(cells) - number, list(config.plugins), Path.cwd(), seconds)
     sweep.save()
-    return sweep
+    return sweep, place
+
+
+def _command(config: Composed, task: Sequence[str]) -> str:
+    """The command line that asks for this sweep."""
+    return shlex.join(["python", "scripts/sweep.py", *["-m"] * (config.experiment is None), *task])
+
+
+def _tell_replaced(store: Store, place: Place, cells: set[str]) -> None:
+    """A sweep of one's own is its last run; of an experiment, runs with other grids add up."""
+    if place.tier == OWN and place.name in store.experiments(OWN):
+        gone = {member.cell for member in store.manifest(*place).members} - cells
+        if gone:
+            note = f"note: {place.name} no longer has {len(gone)} cells of its last run; they are kept in {store.cells}"
+            print(note, file=sys.stderr)
 
 
 def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> Iterator[Cell]:

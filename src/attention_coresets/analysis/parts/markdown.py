@@ -30,6 +30,13 @@ def interval(found: Estimate) -> str:
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
+def size_between(lo: float, hi: float) -> str:
+    """A size known up to the grid: "(64, 128]"; "≤ 32" and "> 256" where it lies outside the sizes measured."""
+    if math.isinf(hi):
+        return f"> {lo:g}"
+    return f"≤ {hi:g}" if lo == 0 else f"({lo:g}, {hi:g}]"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; a pipe inside a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]

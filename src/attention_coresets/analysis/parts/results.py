@@ -47,7 +47,8 @@ class Results:
 
     def rows(self, experiment: str) -> pd.DataFrame:
         """The rows of one experiment, none where it was not run."""
-        return self._experiments.get(experiment, self.table.iloc[:0])
+        run = self._experiments
+        return run[experiment] if experiment in run else self.table.iloc[:0]
 
     @cached_property
     def _experiments(self) -> dict[str, pd.DataFrame]:
