@@ -81,5 +81,4 @@ def finds_more(rivals: Sequence[str], share: int) -> Measure:
 
 
 def _at(results: Results, share: int) -> pd.DataFrame:
-    rows = results.rows(FACTS)
-    return told(at_share(rows, share)) if len(rows) else rows
+    return told(at_share(results.rows(FACTS), share))
