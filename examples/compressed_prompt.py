@@ -15,7 +15,7 @@ from attention_coresets.serving import compress_prompt, load_prompt, save_prompt
 
 def main() -> None:
     torch.manual_seed(0)
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 2}
     config = LlamaConfig(vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2, **heads)
     model: Any = LlamaForCausalLM(config).eval()
     prompt, questions = torch.randint(256, (1, 256)), torch.randint(256, (3, 8))
@@ -30,7 +30,7 @@ def main() -> None:
         save_prompt(cache, Path(folder) / "prompt.safetensors")
         cache = load_prompt(model, Path(folder) / "prompt.safetensors")
     together = torch.cat([prompt.expand(3, -1), questions], dim=1)  # all questions in one batch, of one prompt
-    options = {"past_key_values": cache, "attention_mask": torch.ones_like(together), "do_sample": False}
+    options: Any = {"past_key_values": cache, "attention_mask": torch.ones_like(together), "do_sample": False}
     print(model.generate(together, max_new_tokens=8, **options)[:, -8:].tolist())
 
 
