@@ -272,21 +272,6 @@ def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
     assert before.items() <= shell.cells.items()
 
 
-@pytest.mark.slow
-def test_wandb_offline_needs_neither_account_nor_network(shell: Shell, monkeypatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    assert shell.probe("seed=0", "tracking=wandb").code == 0
-    runs = list((shell.outputs / "wandb").glob("offline-run-*"))
-    assert {run.name.split("-")[-2] for run in runs} == set(shell.cells)
-    for path in (shell.results / "cells").glob("*.json"):
-        path.unlink()
-    assert shell.probe("seed=0", "tracking=wandb").code == 0
-    again = list((shell.outputs / "wandb").glob("offline-run-*"))
-    ids = [run.name.split("-", 3)[-1] for run in again]
-    assert len(set(ids)) == len(ids) == 2 * len(runs)  # runs of one id would replace each other when they are synced
-
-
 def test_a_draw_is_another_coreset_of_the_same_cache_from_the_same_starts() -> None:
     walk = {"name": "gram_schmidt_walk", "model": "tilted", "recursion": "one_walk"}
     plain, zero, one, other = (

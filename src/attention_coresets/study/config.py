@@ -56,9 +56,10 @@ class Compute:
 
 @dataclass
 class Tracking:
-    """An optional sink beside the result table: `none` or `wandb`."""
+    """An optional dashboard beside the result table: `none` or `wandb`, with a run `per` arm or cell."""
 
     name: str = "none"
+    per: str = "arm"
     project: str = "attention-coresets"
 
 

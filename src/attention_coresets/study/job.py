@@ -15,7 +15,7 @@ from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.store import Row, Store
-from attention_coresets.study.tracking import track
+from attention_coresets.study.tracking import show_cell
 
 
 def run_job(config: Composed) -> None:
@@ -39,7 +39,7 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> None:
     rows = before or computed_rows(resolved)
     if before is None:
         store.write(resolved, rows)
-        track(resolved, rows)
+    show_cell(resolved, rows)
     _show(rows, f"{'already done' if before else 'kept'}: {cell} in {store.cells}")
 
 

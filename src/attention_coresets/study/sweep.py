@@ -1,5 +1,6 @@
 """A whole sweep: lay out its grid, check every cell before any work, skip what is done, compute the rest, sum up."""
 
+import contextlib
 import itertools
 import sys
 import time
@@ -23,6 +24,7 @@ from attention_coresets.study.provenance import provenance
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import Manifest, Member, Store
 from attention_coresets.study.times import seconds_by_group
+from attention_coresets.study.tracking import Tracker, tracker_of
 from attention_coresets.study.worker import work
 
 # overrides that leave an experiment's grid what its file says
@@ -43,10 +45,11 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
     refuse_arm_with_coreset(arguments)
     provenance()  # refuses a wrong revision now, not in every cell
     start = time.monotonic()
-    sweep = prepare(arguments, config, context)
+    tracker = tracker_of(config, _changes(config))
+    sweep = prepare(arguments, config, context, tracker)
     monitor = monitor_of(sweep)
     try:
-        with monitor:
+        with tracker.watching(sweep) if tracker is not None else contextlib.nullcontext(), monitor:
             if monitor.names:
                 _launch(sweep, config, monitor)
     finally:
@@ -55,8 +58,11 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
     _complain(monitor, sweep)
 
 
-def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -> Sweep:
-    """Plan the sweep, on disk, and record an experiment's grid. StudyError before any work where a cell is refused."""
+def prepare(arguments: Sequence[str], config: Composed, context: HydraContext, tracker: Tracker | None = None) -> Sweep:
+    """Plan the sweep, on disk, and record an experiment's grid. StudyError before any work where a cell is refused.
+
+    A tracker gets to know every cell of the grid, those that are done too.
+    """
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
     folder = _free(Path(config.hydra.sweep.dir).resolve())
@@ -67,6 +73,8 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -
     def todo() -> Iterator[Cell]:
         for cell in plan(arguments, config, context):
             members.append(Member(cell.name, cell.config["arm"], cell.label))
+            if tracker is not None:
+                tracker.expect(cell)
             known = cell.name in cells  # two arms can come to the same cell
             cells.add(cell.name)
             if not known and not (cell.name in finished and store.intact(cell.name)):
@@ -74,8 +82,7 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -
 
     number = write_plan(folder, todo())
     if config.experiment is not None:
-        changes = [o for o in config.hydra.overrides.task if not o.lstrip("+~").startswith(_NEUTRAL)]
-        store.record(Manifest(config.experiment, config.tier, members, changes))
+        store.record(Manifest(config.experiment, config.tier, members, _changes(config)))
     title = f"{config.experiment or 'sweep'} ({config.tier})"
     seconds = seconds_by_group(store) if number else {}
     sweep = Sweep(folder, title, store.results, len(cells) - number, list(config.plugins), Path.cwd(), seconds)
@@ -93,6 +100,11 @@ def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> I
         except StudyError as error:
             raise StudyError(f"{error} (cell: {label})") from error
         yield Cell(cell_hash(resolved), label, resolved)
+
+
+def _changes(config: Composed) -> list[str]:
+    """What a command changes of its experiment's file."""
+    return [override for override in config.hydra.overrides.task if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 
 def _launch(sweep: Sweep, config: Composed, monitor: Monitor) -> None:
