@@ -22,6 +22,7 @@ from attention_coresets.study.store import StudyError
 
 ANSWERS = ("optimum", "gram_schmidt_walk")  # of task=hardness: the best subset of all, or a walk
 BODIES = ("ball", "ellipsoid")
+GOALS = ("error", "certificate", "loss", "kl")
 SINKS, GRANULARITIES = ("none", "wandb"), ("arm", "cell")
 TIERS = ("smoke", "quick", "reduced", "full")
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
@@ -44,6 +45,8 @@ def check(config: Mapping[str, Any]) -> None:
     _need(tracking["name"] in SINKS, "tracking", tracking["name"], " or ".join(SINKS), "none")
     per = tracking.get("per", "arm")
     _need(per in GRANULARITIES, "tracking.per", per, " or ".join(GRANULARITIES), "arm")
+    measure = config.get("goal", {}).get("measure", "error")
+    _need(measure in GOALS, "goal.measure", measure, f"one of {', '.join(GOALS)}", "error")
     _compute(config["compute"])
     _parameters("cache", CACHES, config["cache"])
     construct = _parameters("coreset", CONSTRUCTIONS, config["coreset"])

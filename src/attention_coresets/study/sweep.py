@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.progress import Monitor, monitor_of
+from attention_coresets.study.progress import LOG, Monitor, monitor_of
 from attention_coresets.study.provenance import provenance
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import Manifest, Member, Store
@@ -48,12 +49,15 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
     tracker = tracker_of(config, _changes(config))
     sweep = prepare(arguments, config, context, tracker)
     monitor = monitor_of(sweep)
+    keep_log(sweep, config)
     try:
         with tracker.watching(sweep) if tracker is not None else contextlib.nullcontext(), monitor:
             if monitor.names:
                 _launch(sweep, config, monitor)
     finally:
-        print(f"{monitor.summary()}, in {time.monotonic() - start:.0f} s", file=sys.stderr)
+        summary = f"{monitor.summary()}, in {time.monotonic() - start:.0f} s"
+        print(summary, file=sys.stderr)
+        LOG.info(summary)
         sweep.store.pack_idle()
     _complain(monitor, sweep)
 
@@ -88,6 +92,20 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext, t
     sweep = Sweep(folder, title, store.results, len(cells) - number, list(config.plugins), Path.cwd(), seconds)
     sweep.save()
     return sweep
+
+
+def keep_log(sweep: Sweep, config: Composed) -> None:
+    """The sweep's folder gets multirun.yaml, as Hydra composed it, and sweep.log: command, failures, summary."""
+    OmegaConf.save(config, sweep.folder / "multirun.yaml")
+    for handler in list(LOG.handlers):  # of an earlier sweep of this process
+        LOG.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(sweep.folder / "sweep.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.info("python scripts/sweep.py %s", " ".join(config.hydra.overrides.task))
+    LOG.info("%s: %d cells to compute, %d already done", sweep.title, len(sweep.jobs()), sweep.done)
 
 
 def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> Iterator[Cell]:
