@@ -207,6 +207,9 @@ def test_a_run_for_each_cell(shell: Shell, monkeypatch) -> None:
     for run in finished:
         assert (run.config["rho"], run.config["seed"], run.config["n"], run.config["heads"]) == (1, 0, 64, 1)
         assert keys(run)[2] == listed("Configurations") - {"per", "arms"}
+        for name in ("error_at_8", "error_at_16"):  # under a name that all cells share
+            assert run.summary[name] == run.summary[f"{name}/{re.sub(r'[^A-Za-z0-9]', '_', setting)}"]
+        assert keys(run)[1] <= listed("Summaries")
         assert len(run.curve(f"error_median/{re.sub(r'[^A-Za-z0-9]', '_', setting)}")) == 2
 
 

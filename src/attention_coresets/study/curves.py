@@ -20,7 +20,7 @@ from attention_coresets.study.parts import named
 COMPARED = ("error", "loss", "kl")
 # of these the median alone
 BESIDE = (
-    *("certificate", "constant", "heldout_mean", "heldout_p99", "heldout_max", "proven", "start_error"),
+    *("certificate", "floor_v", "constant", "heldout_mean", "heldout_p99", "heldout_max", "proven", "start_error"),
     *("kl_p99", "agreement", "needle_loss", "needle_found", "kept_bytes", "seconds_construct", "seconds_adversary"),
 )
 QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}

@@ -108,7 +108,7 @@ class Filling:
 
     def __init__(self, dashboard: Dashboard, job_type: str, name: str, labels: Mapping[str, str]) -> None:
         self._open = functools.partial(dashboard.open, job_type, name, dashboard.id(job_type, *labels.values()))
-        self._labels = dict(labels)
+        self._labels, self._job_type = dict(labels), job_type
         self._rows: list[pd.DataFrame] = []
         self._curves: Curves = {}
         self._run: Any = None
@@ -138,8 +138,13 @@ class Filling:
         if len(self._rows) > 1:
             run.config.update(configuration(pd.concat(self._rows)), allow_val_change=True)
         rows = totals(pd.concat(self._rows)) if self._rows else {"cells_finished": 0, "seconds": 0.0}
-        run.summary.update(summary(self._curves) | rows | counts)
+        run.summary.update(summary(self._curves) | self._plain() | rows | counts)
         run.finish(exit_code=int(bool(counts.get("cells_failed"))))
+
+    def _plain(self) -> dict[str, int | float]:
+        """A cell has one setting: its summary under names that all cells share, for parallel coordinates."""
+        whole = summary(self._curves) if self._job_type == "cell" else {}
+        return {key.partition("/")[0]: value for key, value in whole.items()}
 
     def _opened(self, config: Mapping[str, Any]) -> Any:
         if self._run is None:
