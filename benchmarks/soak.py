@@ -28,7 +28,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     sys.path.append(str(ROOT / "tests"))
 
-from attention_coresets.analysis.parts.markdown import fill, number  # noqa: E402  (needs the path)
+from attention_coresets.analysis.parts.markdown import contents, fill, number  # noqa: E402  (needs the path)
 from attention_coresets.models.serving import compressed  # noqa: E402
 from attention_coresets.study.store import write_atomically  # noqa: E402
 from benchmarks import machine  # noqa: E402
@@ -118,7 +118,8 @@ def main() -> int:
     if options.keep:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(RESULTS, json.dumps(measured, indent=1) + "\n")
-        write_atomically(PAGE, fill(PAGE.read_text(encoding="utf-8"), blocks(measured)))
+        page = PAGE.read_text(encoding="utf-8")
+        write_atomically(PAGE, fill(page, contents(page) | blocks(measured)))
     return 1 if measured["wrong"] or growth(measured) > GROWTH else 0
 
 

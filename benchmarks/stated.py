@@ -39,6 +39,7 @@ STATED: dict[str, Cost] = {
     "k_center": cost((1, 1, 1), (1, 0, 1)),
     "subgen": _INPUT,
     "thinformer": cost((1, 0, 1), (1, 0, 1)),  # n log n
+    "two_stage": cost((1, 2, 1), (1, 0, 1)),  # up to 16 m tokens it is its second stage alone
     "balancekv": cost((1, 1, 1), (1, 1, 1)),  # blocks of 2 m tokens
     "query_walk": cost((3, 0, 1), (2, 0, 1)),
     "query_exchange": cost((2, 3, 1), (2, 1, 1)),

@@ -37,7 +37,8 @@ def collect(store: Store, tier: str, rebuild: bool) -> int:
     if not gathered:
         raise StudyError(
             f"no experiment was run at tier {tier} under {store.cells}: "
-            f"run `python scripts/sweep.py experiment=NAME tier={tier}` first"
+            f"run `python scripts/sweep.py experiment=NAME tier={tier}` first; "
+            "sweeps of your own are shown by `python scripts/show.py`"
         )
     table, kept = merge(gathered, path, keep=not rebuild)
     write_table(table, path)

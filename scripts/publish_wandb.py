@@ -32,8 +32,8 @@ from attention_coresets.study.table import read_table
 from attention_coresets.study.wandb_runs import Dashboard, GrowingTable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EXPONENTS = {"law": "str", "symbol": "str", "value": "float64", "low": "float64", "high": "float64"}
-CLAIMS = dict.fromkeys(("claim", "models", "measured", "status"), "str")
+EXPONENTS: dict[str, str] = {"law": "str", "symbol": "str", "value": "float64", "low": "float64", "high": "float64"}
+CLAIMS: dict[str, str] = dict.fromkeys(("claim", "models", "measured", "status"), "str")
 
 
 def main() -> int:
@@ -62,8 +62,9 @@ def replay(dashboard: Dashboard, per: str, rows: pd.DataFrame) -> None:
     arms = rows[["arm", "construction"]].drop_duplicates().itertuples(index=False, name=None)
     runs = SweepRuns(dashboard, per, arms)
     runs.add(rows, dict.fromkeys(rows["cell"], "already done"))
-    for (arm, construction), own in rows.groupby(["arm", "construction"], sort=False):
-        runs.draw(arm, construction, own["setting"].unique())
+    for _, own in rows.groupby(["arm", "construction"], sort=False):
+        arm, construction = own[["arm", "construction"]].iloc[0].tolist()
+        runs.draw(arm, construction, sorted(set(own["setting"])))
     runs.close({})
 
 
@@ -74,10 +75,7 @@ def publish_results(dashboard: Dashboard, results: Results, pictures: list[Path]
     name = f"results {results.tier}"
     run = dashboard.open("results", name, dashboard.id("results"), {"revision": sorted(set(results.table["revision"]))})
     run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
-    for key, columns, rows in (
-        ("exponents", EXPONENTS, _exponents(results)),
-        ("claims", CLAIMS, _claims(results)),
-    ):
+    for key, columns, rows in (("exponents", EXPONENTS, _exponents(results)), ("claims", CLAIMS, _claims(results))):
         GrowingTable(run, key, columns).add(pd.DataFrame(rows, columns=list(columns)))
     run.finish()
 
@@ -117,7 +115,7 @@ def _exponents(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _claims(results: Results) -> list[dict[str, str]]:
+def _claims(results: Results) -> list[dict[str, Any]]:
     rows = []
     for outcome in decided(results).values():
         parts = "; ".join(f"{part.setting}: {part.estimate.value:.3g}" for part, _ in outcome.parts)

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
 from attention_coresets.analysis.parts.results import Results, ResultsError, load, present
-from attention_coresets.analysis.report.blocks import page_blocks
+from attention_coresets.analysis.report.blocks import NOTHING, page_blocks, preferred
 from attention_coresets.analysis.report.decided import violated
 from attention_coresets.analysis.report.paper_repro import paper_repro
 from attention_coresets.analysis.report.typed_numbers import LIST, complaints
+from attention_coresets.analysis.report.which import which
 from attention_coresets.study.store import NotWrittenError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +68,8 @@ def _tiers(results: Path) -> list[Results]:
 
 def _pages(tiers: list[Results], root: Path) -> dict[Path, str]:
     """What each page should hold."""
-    blocks = page_blocks(tiers)
+    quoted = preferred(tiers)
+    blocks = page_blocks(tiers) | {"which": which(quoted, root / "benchmarks" / "results") or NOTHING}
     filled = {
         path: fill(path.read_text(encoding="utf-8"), blocks)
         for name, path in _by_hand(root).items()

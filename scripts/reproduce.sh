@@ -25,6 +25,7 @@ echo "== collect, fit, draw, report"
 "$PY" scripts/fit.py --tier "$tier" > "results/$tier/fits.txt" || failed+=(fit)
 "$PY" scripts/figures.py --tier "$tier" || failed+=(figures)
 "$PY" scripts/report.py || failed+=(report)
+"$PY" scripts/page.py --tier "$tier" || failed+=(page)
 echo "done in $(((SECONDS - started) / 60)) min: results/$tier, figures/$tier, paper_repro.md"
 if [ ${#failed[@]} -gt 0 ]; then
   echo "reproduce: failed: ${failed[*]}; run the same command again, finished cells are kept" >&2

@@ -39,11 +39,12 @@ def restore(store: Store, tier: str, experiments: list[str]) -> str:
             f"{', '.join(missing)}: not in the table; it has {', '.join(sorted(set(table['experiment'])))}"
         )
     wanted = table.loc[table["experiment"].isin(experiments)] if experiments else table
-    cells = dict(list(wanted.drop_duplicates(["cell", "size", "head"]).drop(columns=list(LABELS)).groupby("cell")))
+    rows = wanted.drop_duplicates(["cell", "size", "head"]).drop(columns=list(LABELS))
+    cells = {str(name): of_cell for name, of_cell in rows.groupby("cell")}
     there = store.finished(cells)
     log = store.log(f"restore-{uuid4().hex[:12]}")
     for cell in cells.keys() - set(there):
-        log.add(cell, {}, cells[cell].to_dict("records"))
+        log.add(cell, {}, [dict(zip(rows.columns, row, strict=True)) for row in cells[cell].values.tolist()])
     log.close()
     return f"{len(cells) - len(there)} cells restored, {len(there)} were there already"
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
-from attention_coresets.analysis.parts.markdown import fill, table
+from attention_coresets.analysis.parts.markdown import contents, fill, table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,8 @@ def main() -> None:
         sections.append(f"### {heading}\n{table(['Use', 'Outcome'], [use.row() for use in uses])}")
         print(heading, flush=True)
     page = ROOT / "docs" / "serving.md"
-    filled = fill(page.read_text(encoding="utf-8"), {"serving_uses": "\n\n".join(sections)})
+    before = page.read_text(encoding="utf-8")
+    filled = fill(before, contents(before) | {"serving_uses": "\n\n".join(sections)})
     page.write_text(filled, encoding="utf-8")
 
 

@@ -55,7 +55,7 @@ def sections(table: pd.DataFrame) -> dict[str, list[Any]]:
     for experiment, rows in table.groupby("experiment"):
         settings = sorted(rows["setting"].unique())
         number = f"{MOST} of {len(settings)}" if len(settings) > MOST else str(len(settings))
-        name = "loss" if rows["error"].isna().all() else "error"
+        name = "loss" if bool(rows["error"].isna().all()) else "error"
         found[f"{name} against size: {experiment}, {number} settings"] = [
             _curves(setting, [f"{name}_median", f"{name}_q25", f"{name}_q75"]) for setting in settings[:MOST]
         ]
@@ -122,14 +122,14 @@ def _curves(setting: str, names: list[str]) -> Any:
 def _league(rows: pd.DataFrame) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    pairs = rows[["setting", "size"]].drop_duplicates().sort_values(["size", "setting"]).head(MOST)
+    pairs = sorted(set(zip(rows["size"].tolist(), rows["setting"].tolist(), strict=True)))[:MOST]
     return [
         wr.BarPlot(
             title=f"{setting}, size {size}",
             metrics=[wr.SummaryMetric(metric(f"error_at_{size}", setting))],
             max_bars_to_show=50,
         )
-        for setting, size in pairs.itertuples(index=False, name=None)
+        for size, setting in pairs
     ]
 
 
@@ -146,10 +146,11 @@ def _parallel(table: pd.DataFrame) -> Any:
 
 def _push(made: Any, options: argparse.Namespace) -> None:
     import wandb
+    from wandb.errors import UsageError
 
     try:
         wandb.Api()
-    except wandb.errors.UsageError as error:
+    except UsageError as error:
         raise StudyError(f"--push {options.push}: not logged in; run `wandb login` and try again") from error
     made.save()
     table = placed(read_table(options.results / options.tier / "table.parquet"))

@@ -40,6 +40,8 @@ CONSTRUCTIONS = (
     ("greedy", {"model": "unweighted", "refinement": "kernel_swaps"}),
     ("balancekv", {"variant": "published"}),
     ("thinformer", {"scale": "one"}),
+    ("two_stage", {"keep": 2}),
+    ("two_stage", {"first": "kernel_halving", "last": "walk_tilted", "keep": 2}),
     ("sensitivity_draws", {}),
     ("herding", {"model": "tilted"}),
     ("herding", {"model": "unweighted", "scale": "one"}),
@@ -55,7 +57,8 @@ CONSTRUCTIONS = (
     ("greedy", {"model": "tilted", "recursion": "compress"}),
 )
 
-OWN_WEIGHTS = ("sensitivity_draws", "frank_wolfe", "nystrom", "k_center", "subgen")  # log-weights of their own making
+# log-weights of their own making
+OWN_WEIGHTS = ("sensitivity_draws", "frank_wolfe", "nystrom", "k_center", "subgen", "two_stage")
 AS_THEY_STAND = ("thinformer",)  # its kernel has the keys uncentred, as published: a shift of them changes tokens
 DETERMINISTIC = ("herding", "frank_wolfe")  # draw no random numbers
 SIGN_RULES = ("self_balancing_walk", "kernel_halving", "greedy")  # adaptive signs: fair at 1/2 by symmetry alone

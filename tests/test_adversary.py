@@ -270,3 +270,17 @@ def test_ridges_of_large_logits_are_climbed_to_their_end():
     short = (found - worst_query(cache, coreset, 10.0).error) / found
     assert short.max() < 5e-3
     assert short.median() < 1e-5
+
+
+def test_errors_that_float32_does_not_see_are_found_in_float64():
+    """Tokens in pairs that differ by 1e-9: the error is of that size, a hundredth of what float32 rounds."""
+    half = small_cache("sphere", n=32, d=4, heads=3, seed=5)
+    noise = 1e-9 * torch.randn(3, 32, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    cache = Cache(half.keys.repeat(1, 2, 1), torch.cat([half.values, half.values + noise], dim=1))
+    coreset = Coreset(torch.arange(32).expand(3, -1))
+    found = worst_query(cache, coreset, 2.0, restarts=32, steps=40, polish=40)
+    seen = 2.0 * half.keys
+    best = climb(cache, coreset, 2.0, torch.cat([seen, -seen], dim=1), 200)[1].amax(-1)
+    assert (best > 1e-10).all()
+    assert (found.error >= (1 - 1e-3) * best).all()
+    torch.testing.assert_close(attention_error(found.query.unsqueeze(-2), cache, coreset).squeeze(-1), found.error)

@@ -7,7 +7,9 @@ from attention_coresets import Cache, Coreset, WeightedCache, make_cache, make_c
 from attention_coresets.adversary import kernel_certificate
 from attention_coresets.adversary.difference import differences
 from attention_coresets.adversary.moments import token_moments
-from attention_coresets.coresets.kernel.certified import _Head, certified
+from attention_coresets.adversary.subsets import SubsetCeilings
+from attention_coresets.coresets.kernel.certified import certified
+from attention_coresets.coresets.kernel.degree_kernel import DegreeKernel
 from tables import FAMILIES, generators, small_cache
 
 RHO = 2.0
@@ -47,32 +49,85 @@ def test_the_certificate_falls(family, share):
 
 
 @pytest.fixture
-def head():
+def law():
     cache = make_cache("cap_outliers", n=40, d=3, seed=1, heads=1)
-    cache, coreset = flat(cache, swapped(cache, 9))
-    return _Head(next(iter(differences(cache, coreset, RHO))), RHO)
+    return next(iter(differences(*flat(cache, swapped(cache, 9)), RHO)))
+
+
+@pytest.fixture
+def head(law):
+    return SubsetCeilings(law, RHO)
+
+
+def some_subset(rng, size=9):
+    weights = torch.from_numpy(rng.random(size))
+    return torch.from_numpy(rng.permutation(40)[:size]), 40 * weights / weights.sum()
 
 
 @pytest.mark.rounding
-def test_moments_are_those_of_the_certificate(head, rng):
-    tokens, weights = torch.from_numpy(rng.permutation(40)[:9]), torch.from_numpy(rng.random(9))
-    weights = 40 * weights / weights.sum()
+def test_moments_are_those_of_the_certificate(law, head, rng):
+    tokens, weights = some_subset(rng)
     c = torch.ones(1, 40).double().index_put((torch.zeros(9, dtype=torch.long), tokens), -weights, accumulate=True)
-    x, u = head.law.x / head.law.reach, head.law.u / head.scale
+    x, u = law.x / law.reach, law.u / law.output_radius
     wanted = token_moments(x, u, c, head.series.degrees)[1]
     torch.testing.assert_close(head.moments(tokens, weights), wanted, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.rounding
+def test_a_ceiling_is_the_certificate_about_its_law(rng):
+    cache = make_cache("sphere", n=40, d=3, seed=2, heads=1)
+    first, other = (make_coreset("uniform")(cache, 9, RHO, seed) for seed in (1, 2))
+    heads = [SubsetCeilings(law, RHO) for law in differences(*flat(cache, swapped(cache, 9)), RHO)]
+    for coreset in (first, other):
+        found = min(head.ceiling(coreset.indices[0], torch.zeros(9).double()) for head in heads)
+        assert found == pytest.approx(float(kernel_certificate(cache, coreset, RHO)), rel=1e-6)
+
+
+@pytest.mark.rounding
 def test_the_form_is_that_of_the_weighted_moments(head, rng):
     """w^T G w over weights of sum n is n^2 sum_j alpha_j <M_j, Y>, for any alpha and Y that the search finds."""
-    tokens, weights = torch.from_numpy(rng.permutation(40)[:9]), torch.from_numpy(rng.random(9))
-    weights = 40 * weights / weights.sum()
+    tokens, weights = some_subset(rng)
     moments = head.moments(tokens, weights)
     found = head.series.weigh(moments, torch.full((1,), 0.5).double(), (1.5, 2.0))
     wanted = (found.alpha[..., None, None] * moments * found.mixture.unsqueeze(1)).sum()
-    gram = head._kernel(found)[tokens][:, tokens]
+    gram = DegreeKernel(head, found).among(tokens)
     torch.testing.assert_close(weights @ gram @ weights / 40**2, wanted)
+
+
+def test_promising_tokens_are_those_that_lower_the_form_most(head, rng):
+    """Against the best of a thousand steps towards each token."""
+    tokens, weights = some_subset(rng)
+    kernel = DegreeKernel(head, head.series.weigh(head.moments(tokens, weights), torch.ones(1).double(), (1.5, 2.0)))
+    gram, w = kernel.among(torch.arange(40)), torch.zeros(40).double().index_put((tokens,), weights)
+    moved = 40 * torch.eye(40).double() - w  # [token, n]
+    slopes, curves = moved @ gram @ w, (moved @ gram * moved).sum(-1)
+    steps = torch.linspace(0, 1, 1001).double()
+    gains = -(2 * steps * slopes[:, None] + steps**2 * curves[:, None]).amin(-1)
+    found = kernel.promising(tokens, weights, 19)
+    inside = torch.zeros(40, dtype=torch.bool).index_fill(0, found, True)
+    assert inside[tokens].all()
+    assert found.tolist() == sorted(set(found.tolist()))
+    new, others = inside.index_fill(0, tokens, False), ~inside
+    assert int(new.sum()) == 10
+    assert gains[new].mean() > 3 * gains[others].mean()
+
+
+def test_where_there_are_many_tokens_promising_ones_are_enough(monkeypatch):
+    cache = make_cache("sphere", n=256, d=4, seed=3, heads=1)
+    start = swapped(cache, 24)
+    whole = kernel_certificate(cache, certified(cache, start, RHO), RHO)
+    monkeypatch.setattr("attention_coresets.coresets.kernel.certified._POOL", 40)
+    some = kernel_certificate(cache, certified(cache, start, RHO), RHO)
+    assert some < 1.15 * whole < 1.15 * 0.95 * kernel_certificate(cache, start, RHO)
+
+
+@pytest.mark.parametrize("part", [{"exchanges": False}, {"adapts": False}])
+def test_each_part_is_worth_something(part):
+    cache = make_cache("cap_outliers", n=128, d=4, seed=3, heads=1)
+    start = swapped(cache, 32)
+    whole, without = (kernel_certificate(cache, certified(cache, start, RHO, **asked), RHO) for asked in ({}, part))
+    assert whole < 0.95 * without < kernel_certificate(cache, start, RHO)
+    assert ("exchanges" in part) == torch.equal(certified(cache, start, RHO, **part).indices, start.indices)
 
 
 def test_a_head_does_not_see_its_batch():

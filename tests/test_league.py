@@ -48,7 +48,7 @@ def table(errors: dict[str, dict[str, list[float]]], **columns) -> pd.DataFrame:
         for arm, found in arms.items()
         for head, error in enumerate(found)
     ]
-    fixed = {"experiment": "league", "n": 64, "d": 8, "rho": 1.0, "size": 16}
+    fixed = {"experiment": "league", "n": 64, "d": 8, "rho": 1.0, "size": 16, "certificate": math.nan}
     return pd.DataFrame(lines).assign(**{**fixed, **columns})
 
 
@@ -210,6 +210,15 @@ def test_section_and_block_name_every_arm_once_a_table(rows):
     block = league_block(results_of(rows), first=1)
     assert block.count("| 1 | ") == 3
     assert "| 2 | " not in block
+
+
+def test_the_table_has_certificates_where_other_experiments_computed_some():
+    section = league_section(synthetic_results())
+    (ours,) = [line for line in section.splitlines() if line.startswith("| 1 | **minimax_free (free)**")]
+    assert float(ours.split(" | ")[-1].split()[0]) == pytest.approx(1.6 / 2.0, rel=0.02)
+    draws = [line for line in section.splitlines() if "| tilted_draws (tilted)" in line]
+    assert draws
+    assert all(line.endswith("| – |") for line in draws)
 
 
 def test_block_shows_our_place_wherever_it_is(rows):

@@ -11,6 +11,7 @@ import pytest
 
 from attention_coresets.analysis.parts.band import Band, about
 from attention_coresets.analysis.parts.block import BENIGN, BLOCKS, LOWER, OWN
+from attention_coresets.analysis.parts.markdown import contents as contents_of_blocks
 from attention_coresets.analysis.parts.markdown import fill, interval, number, table
 from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results, load, present, significant
@@ -27,7 +28,30 @@ from synthetic_results import synthetic_results, synthetic_table, write_fits, wr
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ["error", "sigma", "radius", "heldout_mean", "heldout_p99", "loss", "kl"]
+
+
+def once(work, key):
+    """What `work` makes of one argument, made once for all arguments of the same key: pages take seconds."""
+    made = {}
+
+    def found(argument):
+        name = key(argument)
+        if name not in made:
+            made[name] = work(argument)
+        return made[name]
+
+    return found
+
+
+def contents(folder: Path) -> tuple:
+    return folder, *(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
 report_script = script("report")
+report_script.load = once(report_script.load, contents)
+for page_maker in ("paper_repro", "page_blocks"):
+    by_tiers = once(getattr(report_script, page_maker), lambda tiers: tuple(map(id, tiers)))
+    setattr(report_script, page_maker, by_tiers)
 
 README = """# x
 <!-- numbers:headline -->
@@ -83,6 +107,7 @@ def test_markdown():
     assert interval(Estimate(1.0, NAN, NAN, 2)) == "1"
     assert table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
     assert "\nnew\n" in fill("<!-- numbers:a -->\nold\n<!-- /numbers:a -->", {"a": "new"})
+    assert contents_of_blocks("x <!-- numbers:a -->old<!-- /numbers:a -->") == {"a": "old"}
     with pytest.raises(ValueError, match="numbers:b is no block"):
         fill("<!-- numbers:b -->\n<!-- /numbers:b -->", {"a": "new"})
 
@@ -219,6 +244,7 @@ def test_real_heads_are_named(page):
     assert "KV head 0 of layers " in page
 
 
+@pytest.mark.slow
 def test_smoke_is_left_out_where_there_is_more(results):
     smoke = Results("smoke", results.table, results.fits, results.heads)
     assert "tier=smoke" in paper_repro([smoke])

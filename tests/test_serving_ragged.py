@@ -99,6 +99,23 @@ def test_sixteen_bits_are_attended_to_in_single_precision(dtype) -> None:
     assert huge.isfinite().all()
 
 
+def test_a_gpu_takes_all_heads_at_once(device) -> None:
+    """The sums of the CPU, which takes head by head."""
+    queries, keys, values, later_keys, later_values, seen = problem()
+    for weighted in ((True, False, True), (False,) * KV):
+        chosen = coresets(weighted=weighted)
+        expected = attend_ragged(queries, Ragged.of(keys, values, chosen), later_keys, later_values, seen, 0.7)
+        weights = [None if c.log_weights is None else c.log_weights.to(device) for c in chosen]
+        there = [Coreset(c.indices.to(device), w) for c, w in zip(chosen, weights, strict=True)]
+        kept = Ragged.of(keys.to(device), values.to(device), there)
+        given = (queries, later_keys, later_values, seen)
+        moved, later, following, shown = (x.to(device) for x in given)
+        found = attend_ragged(moved, kept, later, following, shown, 0.7)
+        assert [own for own, _ in kept.heads()] == [slice(0, KV)]
+        assert found.device.type == device
+        torch.testing.assert_close(found.cpu(), expected, atol=1e-12, rtol=0)
+
+
 def test_nothing_is_padded() -> None:
     keys, values = (drawn(KV, N, 64, seed=s).bfloat16() for s in (1, 2))
     kept = Ragged.of(keys, values, coresets())

@@ -11,6 +11,7 @@ from tables import generators, repeated, small_cache
 
 RHO = 2.0
 REDUCERS = [name for name, kind in CORESETS.items() if kind.takes_weights]
+ONE_MODEL = ("tilted_draws", "two_stage")
 
 
 def read(cache, block, construct="kernel_halving", size=16, memory=None, seeds=(0,)):
@@ -37,9 +38,9 @@ def same(first, second):
 @pytest.mark.parametrize("name", REDUCERS)
 @pytest.mark.parametrize("model", ["tilted", "unweighted"])
 def test_size_order_weights_and_blocks(name, model):
-    if (name, model) == ("tilted_draws", "unweighted"):
-        pytest.skip("draws from p* have one model")
-    construct = make_coreset(name, **({} if name == "tilted_draws" else {"model": model}))
+    if name in ONE_MODEL and model == "unweighted":
+        pytest.skip(f"{name} has one model")
+    construct = make_coreset(name, **({} if name in ONE_MODEL else {"model": model}))
     cache = small_cache("cap_outliers", n=500, heads=2)
     coreset = read(cache, 500, construct, seeds=(1, 2)).coreset()
     assert coreset.indices.shape == (2, 16)

@@ -17,12 +17,13 @@ from attention_coresets.adversary.gradient import error_and_gradient, rooms
 from attention_coresets.adversary.sides import two_sides
 from attention_coresets.compiled import backend
 from attention_coresets.coresets import CORESETS, make_coreset
-from attention_coresets.coresets.kernel.law import capped_marginals, law
+from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
 from attention_coresets.coresets.kernel.refit import kernel_weights, refit_log_weights
 from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
 from tables import generators
 
 BALANCED = ["gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "tilted_draws"]
+WEIGHTED = [*BALANCED, "herding", "two_stage"]
 
 
 def weighted_cache(rng, heads, n, d, dv, spread=2.0):
@@ -234,7 +235,7 @@ def test_heads_float32_and_leading_axes(rng):
     torch.testing.assert_close(coarse.error, found.error, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("name", BALANCED)
+@pytest.mark.parametrize("name", WEIGHTED)
 def test_balanced_coresets_of_a_weighted_cache_carry_its_weights(name, rng):
     cache = weighted_cache(rng, (2,), 40, 3, 2, 1.0)
     construct = make_coreset(name)
@@ -248,15 +249,36 @@ def test_balanced_coresets_of_a_weighted_cache_carry_its_weights(name, rng):
 
 def test_a_construction_says_whether_it_takes_a_weighted_cache():
     """By this a cell hands over a query body's view."""
-    assert {name for name, construct in CORESETS.items() if construct.takes_weights} == {*BALANCED}
+    assert {name for name, construct in CORESETS.items() if construct.takes_weights} == {*WEIGHTED}
 
 
-@pytest.mark.parametrize("name", sorted(CORESETS.keys() - {*BALANCED}))
+@pytest.mark.parametrize("name", sorted(CORESETS.keys() - {*WEIGHTED}))
 def test_constructions_that_know_no_weights_refuse_them(name, rng):
     cache = weighted_cache(rng, (2,), 20, 3, 2)
     for size in (10, 20):
         with pytest.raises(ValueError, match="log-weights"):
             make_coreset(name)(cache, size, 2.0, generators(0, 1))
+
+
+def test_herding_completes_the_weighted_sum_of_features(rng):
+    """Against the same greedy choice by distances of explicit sums, from the dense kernel."""
+    cache = weighted_cache(rng, (1,), 30, 3, 2, 1.0)
+    found = make_coreset("herding", model="tilted")(cache, 12, 2.0)
+    base, measure = cache.log_weights, law(cache.keys, 2.0, "tilted", "auto", cache.log_weights)
+    pi = capped_marginals(measure.log_p + base, 12)
+    gram = balancing_gram(cache.keys, cache.values, base - pi.log(), measure)[0]  # of g_i = w_i phi_i / pi_i
+    certain = (pi[0] >= 1).double()
+    order = [int(i) for i in certain.nonzero()]
+    for t in range(len(order) + 1, 13):
+        share = (t - certain.sum()) / (12 - certain.sum())
+        left = certain + share * (pi[0] - certain)
+        left[order] -= 1
+        tried = left - torch.eye(30, dtype=torch.float64)
+        cost = ((tried @ gram) * tried).sum(-1)
+        cost[order] = torch.inf
+        order.append(int(cost.argmin()))
+    assert sorted(order) == found.indices[0].tolist()
+    torch.testing.assert_close(found.log_weights[0], (base - pi.log())[0, found.indices[0]], rtol=0, atol=1e-9)
 
 
 def test_fitted_weights_of_repeated_tokens(rng):

@@ -20,11 +20,12 @@ from attention_coresets.coresets import (
     make_coreset,
     register_construction,
 )
+from attention_coresets.finding import Found, find_coreset
 from attention_coresets.theory import Tilt, tilt
 
 # torch.load takes these, as it is: its default refuses classes that it was not told of
 _torch.serialization.add_safe_globals(
-    [Cache, Coreset, HeldCoreset, QueryBody, Tilt, WeightedCache, WorstQuery, _Enclosure]
+    [Cache, Coreset, Found, HeldCoreset, QueryBody, Tilt, WeightedCache, WorstQuery, _Enclosure]
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Cache",
     "Construction",
     "Coreset",
+    "Found",
     "HeldCoreset",
     "QueryBody",
     "Request",
@@ -44,6 +46,7 @@ __all__ = [
     "attention_error",
     "check_construction",
     "ellipsoid",
+    "find_coreset",
     "make_cache",
     "make_coreset",
     "minimum_ellipsoid",

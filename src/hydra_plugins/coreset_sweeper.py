@@ -20,9 +20,10 @@ class CoresetSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         # imported here: Hydra imports this file to list its plugins, long before a sweep is wanted
+        from attention_coresets.analysis.show.summary import print_summary
         from attention_coresets.study.sweep import run_sweep
 
         assert self.config is not None
         assert self.hydra_context is not None
         grid = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_sweep(grid, self.config, self.hydra_context)
+        run_sweep(grid, self.config, self.hydra_context, print_summary)

@@ -17,6 +17,7 @@ from attention_coresets.inputs import Array, integer, one_generator, tensor
 from attention_coresets.theory import check_rho
 
 _MAX_LOGITS = 2**25  # queries x tokens x heads climbing together
+_SIGHT = 1e-5  # of the largest value: a smaller error drowns in what float32 rounds, some 1e-7 of it
 _SAME = 0.99  # a restart that ends at this share of the best error has reached it
 
 
@@ -44,8 +45,9 @@ def ascend(
     """Maximises |Attn(q) - Attn_coreset(q)| over the ball |q| <= rho, every head at once.
 
     `restarts` climbs (starts.py chooses where) take `steps` steps in float32. The best eighth of them take `polish`
-    more in float64. A step goes along a conjugate direction (Polak-Ribiere) of the gradients, and back into the ball.
-    It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` or the seed
+    more in float64. Heads whose error is below 1e-5 of their largest value, which float32 hardly sees, are searched
+    again in float64 alone. A step goes along a conjugate direction (Polak-Ribiere) of the gradients, and back into the
+    ball. It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` or the seed
     given draws the random starts (default: seed 0).
 
     Cost: (n + m)(d + dv) flops a head times 4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts;
@@ -118,16 +120,37 @@ def _climb_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns error ``[H]``, query ``[H, d]`` and reached ``[H]`` of a flat batch of heads."""
     shifted = centred(cache)  # in its own dtype, before float32 rounds
-    fast = shifted.to(torch.float32)
+    found = _searched(shifted, coreset, rho, restarts, steps, polish, seed, torch.float32)
+    blind = found[0] < _SIGHT * shifted.values.norm(dim=-1).amax(-1)
+    if bool(blind.any()):
+        heads = blind.nonzero().squeeze(-1)
+        again = _searched(shifted[heads], coreset[heads], rho, restarts, steps, polish, seed, torch.float64)
+        error, query, reached = (x.index_copy(0, heads, y) for x, y in zip(found, again, strict=True))
+        return error, query, reached
+    return found
+
+
+def _searched(
+    shifted: Cache,
+    coreset: Coreset,
+    rho: float,
+    restarts: int,
+    steps: int,
+    polish: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, the steps taken in `dtype`."""
+    fast = shifted.to(dtype)
     first = starts(fast, coreset, rho, restarts, torch.Generator().manual_seed(seed))
     query, error = _climb(first, two_sides(fast, coreset, rho), rho, steps)
     # float32 tells which hills are high, not how high: only the best are climbed to the end, in float64
     best = error.topk(max(1, restarts // 8), dim=-1).indices
-    query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, cache.d))
+    query = query.gather(-2, best.unsqueeze(-1).expand(-1, -1, shifted.d))
     query = project(query.to(torch.float64), rho)  # float32 may end a rounding outside the ball
     polished, final = _climb(query, two_sides(shifted.to(torch.float64), coreset, rho), rho, polish)
     top = final.max(dim=-1)
-    # a climb that was not polished counts with its float32 error
+    # a climb that was not polished counts with its error before
     ends = error.to(torch.float64).scatter(-1, best, final)
     reached = (ends >= _SAME * top.values.unsqueeze(-1)).sum(-1)
     return top.values, polished[torch.arange(len(polished), device=polished.device), top.indices], reached

@@ -50,28 +50,25 @@ def ceiling_about(difference: Difference, rho: float) -> Tensor:
     """Returns the ceiling about one law ``[H]``, on the CPU."""
     scale = difference.output_radius.clamp_min(1e-300)
     difference = replace(difference, u=difference.u / scale[:, None, None])
-    z, scale = torch.stack([rho * difference.reach, scale]).cpu()
+    reach, u, c = difference.reach, difference.u, difference.c
+    z, scale = torch.stack([rho * reach, scale]).cpu()
+    degrees = degrees_needed(float(z.max().clamp_max(OVERFLOW)))
+    x = difference.x / reach.clamp_min(1e-300)[:, None, None]
     # what follows the sums over tokens is many small eigenproblems, which a GPU would solve one after another
-    series = Series.of(difference, rho, degrees=degrees_needed(float(z.max().clamp_max(OVERFLOW))))
-    output = torch.ones_like(z)
-    centred = series.bound(series.full, None).clamp_max(1.0)  # |Attn(q) - mean_p(v)|
-    best = torch.full_like(z, math.inf)
-    # the coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o, from
-    # which follows the next
-    for _ in range(_ROUNDS):
-        best = torch.minimum(best, series.bound(series.signed, output))
-        output = torch.minimum(output, centred + best)
-    return torch.where(z > OVERFLOW, math.inf, best * scale)
+    full, signed = (moments.cpu() for moments in token_moments(x, u, c, degrees, difference.weights))
+    series = Series.of(difference, rho, full)
+    centred = series.bound(full, None).clamp_max(1.0)
+    return torch.where(z > OVERFLOW, math.inf, series.ceiling(signed, centred) * scale)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Moments of degrees 0..J about one law, and what multiplies them; all over n, with keys over their reach.
+    """What multiplies the moments of degrees 0..J about one law, and bounds what they leave out.
 
-    Made on the tokens' device, held on the CPU:
+    Moments are over n, with keys over their reach, of W_i u_i ("full" ``[H, J+1, dv, dv]``) and of c_i (u_i, 1)
+    ("signed" ``[H, J+1, dv+1, dv+1]``). Made on the tokens' device, held on the CPU:
 
-    - full ``[H, J+1, dv, dv]``: moments of W_i u_i
-    - signed ``[H, J+1, dv+1, dv+1]``: moments of c_i (u_i, 1)
+    - full: the moments of W_i u_i
     - factor ``[H, J+1, k]``: (r reach)^j / j! at the outer radius r of each shell
     - log_floor ``[H, k]``: in the shell
     - rest: what the degrees above J add; its "output" is for each unit of the output's radius
@@ -79,18 +76,16 @@ class Series:
     """
 
     full: Tensor
-    signed: Tensor
     factor: Tensor
     log_floor: Tensor
     rest: dict[str, Tensor]
     rounding: dict[str, Tensor]
 
     @staticmethod
-    def of(difference: Difference, rho: float, degrees: int) -> "Series":
-        """Computes the series of one difference up to `degrees`."""
-        x, u, c = difference.x, difference.u, difference.c
+    def of(difference: Difference, rho: float, full: Tensor) -> "Series":
+        """Computes the series of one difference, up to the degrees of its moments `full`."""
+        x, u, c, degrees = difference.x, difference.u, difference.c, full.shape[1] - 1
         reach = difference.reach.clamp_min(1e-300)
-        full, signed = token_moments(x / reach[:, None, None], u, c, degrees, difference.weights)
         edges = torch.linspace(0, rho, _SHELLS + 1, dtype=x.dtype, device=x.device)
         j = torch.arange(degrees + 1, dtype=x.dtype, device=x.device)
         logs = (edges[1:] * reach[:, None]).log().unsqueeze(1) * j[:, None] - torch.lgamma(j + 1)[:, None]
@@ -105,12 +100,12 @@ class Series:
         rest = {"full": tail_full, "signed": tail_signed, "output": tail_output}
         log_floor = difference.log_floor(edges[:-1], edges[1:]).cpu()
         rounding = {"full": of_full, "signed": of_signed}
-        return Series(full.cpu(), signed.cpu(), logs.exp().cpu(), log_floor, rest, rounding)
+        return Series(full, logs.exp().cpu(), log_floor, rest, rounding)
 
     @property
     def degrees(self) -> int:
         """Returns J."""
-        return self.signed.shape[1] - 1
+        return self.full.shape[1] - 1
 
     def weigh(self, moments: Tensor, output: Tensor | None, powers: Sequence[float] = POWERS) -> DegreeWeights:
         """Finds weights of the degrees for `bound`, where the outer shell's factor is largest."""
@@ -127,3 +122,15 @@ class Series:
         numerator = ((self.factor.square() / found.alpha.unsqueeze(-1)).sum(1) * found.square.unsqueeze(-1)).sqrt()
         rest = self.rest[name] if output is None else self.rest[name] + self.rest["output"] * output
         return ((numerator + rest.unsqueeze(-1)) / self.log_floor.exp()).amax(-1)
+
+    def ceiling(self, signed: Tensor, centred: Tensor) -> Tensor:
+        """Bounds the error ``[H]`` by its moments and `centred` ``[H]``, a bound on |Attn(q) - mean_p(v)|.
+
+        The coreset's output o obeys |o| <= |Attn - mean| + error: each ceiling on the error gives a better one on o,
+        from which follows the next.
+        """
+        best, output = torch.full_like(centred, math.inf), torch.ones_like(centred)
+        for _ in range(_ROUNDS):
+            best = torch.minimum(best, self.bound(signed, output))
+            output = torch.minimum(output, centred + best)
+        return best

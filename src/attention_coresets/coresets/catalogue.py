@@ -26,6 +26,7 @@ from attention_coresets.coresets.published.subgen import SubGen
 from attention_coresets.coresets.published.thinformer import Thinformer
 from attention_coresets.coresets.queries.query_exchange import QueryExchange
 from attention_coresets.coresets.queries.query_walk import QueryWalk
+from attention_coresets.coresets.two_stage import TwoStage
 from attention_coresets.registry import add, build
 
 CORESETS: dict[str, type[Construction]] = {  # those that take any cache
@@ -45,6 +46,7 @@ CORESETS: dict[str, type[Construction]] = {  # those that take any cache
     "optimum": Optimum,
     "balancekv": BalanceKV,
     "thinformer": Thinformer,
+    "two_stage": TwoStage,
     "query_walk": QueryWalk,
     "query_exchange": QueryExchange,
     **EVICTION,

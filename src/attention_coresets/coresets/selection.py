@@ -11,7 +11,8 @@ from attention_coresets.coresets.base import Request
 from attention_coresets.coresets.randomness import draw
 from attention_coresets.devices import at_once, in_parts
 
-# choose(keys [H, n, d], values [H, n, dv], uniforms [H, *shape]) -> tokens [H, size] and log-weights [H, size] or None
+# choose(keys [H, n, d], values [H, n, dv], uniforms [H, *shape] or what else each head has) -> tokens [H, size] and
+# log-weights [H, size] or None
 Choice = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 _MAX_NUMBERS = 2**27  # of the working memory of the heads that are worked on together on the CPU
 FLOOR = -30.0  # nats: the least weight that is kept, in units of the head's largest
@@ -22,18 +23,20 @@ def over_heads(
     choose: Choice,
     *,
     uniforms: tuple[int, ...] = (0,),
+    each: Float[Tensor, "H n"] | None = None,
     numbers: int,
 ) -> Coreset:
     """Makes a coreset, for a batch of any shape, of the tokens and log-weights that `choose` finds in float64.
 
     uniforms: shape of the random numbers that a head needs.
+    each: what `choose` gets in their place, for rules without random numbers.
     numbers: float64 numbers that `choose` holds a head, by which heads are worked on together.
     """
     cache = request.cache
     keys, values = (t.reshape(-1, *t.shape[-2:]) for t in (cache.keys, cache.values))
-    random = draw(request.generator, len(keys), *uniforms).to(keys.device)
+    more = draw(request.generator, len(keys), *uniforms).to(keys.device) if each is None else each
     chunk = at_once(numbers, keys.device, _MAX_NUMBERS)
-    parts = in_parts(lambda part: choose(keys[part], values[part], random[part]), len(keys), chunk)
+    parts = in_parts(lambda part: choose(keys[part], values[part], more[part]), len(keys), chunk)
     indices, order = torch.cat([tokens for tokens, _ in parts]).sort(dim=-1)
     weights = [w for _, w in parts if w is not None]
     indices = indices.reshape(*cache.heads, request.size)

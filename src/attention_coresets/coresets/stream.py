@@ -11,6 +11,7 @@ from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.base import Construction, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
+from attention_coresets.coresets.two_stage import TwoStage
 from attention_coresets.inputs import Array, Generators, Seeds, generators_of, least_float32, tensor
 from attention_coresets.theory import check_rho
 
@@ -186,7 +187,8 @@ def _check_reducer(construct: object) -> None:
     if not isinstance(construct, Construction) or not construct.takes_weights:
         known = ", ".join(name for name, kind in CORESETS.items() if kind.takes_weights)
         raise ValueError(f"{construct!r} does not count weighted tokens; a stream takes one of {known}")
-    if construct.model == "free" or (isinstance(construct, Balancing) and construct.refinement != "none"):
+    last = construct.second if isinstance(construct, TwoStage) else construct
+    if last.model == "free" or (isinstance(last, Balancing) and last.refinement != "none"):
         raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
 
 

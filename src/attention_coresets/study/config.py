@@ -119,6 +119,7 @@ class Study:
     plugins: list[str] = field(
         default_factory=list, metadata={"what": "modules of your own that register families or constructions"}
     )
+    name: str | None = _key("what a sweep of your own is called", None)
     experiment: str | None = _key("label of the rows; experiment=NAME brings its grid", None)
     tier: str = _key("size of an experiment: smoke, quick, reduced, full", "reduced")
     at: dict[str, Any] = field(default_factory=dict, metadata={"what": "an experiment's grid by tier"})

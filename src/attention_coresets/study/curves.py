@@ -83,7 +83,7 @@ def metric(name: str, setting: str) -> str:
 
 def statistics(rows: pd.DataFrame) -> Curves:
     """setting -> size -> name -> value: medians, and of what is `COMPARED` quartiles too. What is NaN is left out."""
-    names = [name for name in (*COMPARED, *BESIDE) if not rows[name].isna().all()]
+    names = [name for name in (*COMPARED, *BESIDE) if not bool(rows[name].isna().all())]
     settings, number = np.unique(rows["setting"].to_numpy(dtype=str), return_inverse=True)
     sizes = rows["size"].to_numpy()
     order = np.lexsort((sizes, number))

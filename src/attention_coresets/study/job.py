@@ -34,6 +34,8 @@ def run_job(config: Composed) -> float | None:
 
 def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     refuse_arm_with_coreset(overrides)
+    if config.name is not None:
+        raise StudyError(f"name={config.name}: names a sweep, and this is a single cell; add -m or leave it out")
     resolved = resolve(config)
     check(resolved)
     PluginChecks().check(resolved)

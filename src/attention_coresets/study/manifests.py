@@ -2,6 +2,7 @@
 
 <index>/<tier>/<experiment>/<time>-<random>.json   what one run asked for
 <index>/<tier>/<experiment>.json                   the grid as it was kept before: counts as the first run
+<index>/own/<name>/<time>-<random>.json            the same of a sweep that is of no experiment (`names`): its last run
 """
 
 import json
@@ -24,16 +25,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The grid of an experiment at a tier; `overrides`: what a run changed of the experiment's file, if anything."""
+    """The grid of an experiment at a tier, or of another sweep under `names.OWN`.
+
+    overrides: what a run changed of the experiment's file, if anything. command: what asked for it; older ones have
+    none.
+    """
 
     experiment: str
     tier: str
     members: list[Member]
     overrides: list[str]
+    command: str = ""
 
 
 def record(index: Path, manifest: Manifest) -> None:
-    """Keep a run's grid. One that is the file's own makes those before it obsolete, and they are removed."""
+    """Keep a run's grid. One without overrides makes those before it obsolete, and they are removed."""
     before = _files(index, manifest.tier, manifest.experiment)
     path = index / manifest.tier / manifest.experiment / f"{time.time_ns():020d}-{uuid4().hex[:8]}.json"
     content = {**asdict(manifest), "members": [[m.cell, m.arm, m.label] for m in manifest.members]}
@@ -53,7 +59,7 @@ def read(index: Path, tier: str, experiment: str) -> Manifest:
             continue
     own = max((at for at, run in enumerate(runs) if not run.overrides), default=0)
     members = dict.fromkeys(member for run in runs[own:] for member in run.members)
-    return Manifest(experiment, tier, list(members), runs[-1].overrides)
+    return Manifest(experiment, tier, list(members), runs[-1].overrides, runs[-1].command)
 
 
 def _files(index: Path, tier: str, experiment: str) -> list[Path]:

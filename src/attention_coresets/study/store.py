@@ -131,7 +131,7 @@ class Store:
         return manifests.read(self.cells / "index", tier, experiment)
 
     def experiments(self, tier: str) -> list[str]:
-        """Experiments that were run at this tier here."""
+        """Experiments that were run at this tier here; at `names.OWN` other sweeps."""
         return sorted({path.stem for path in (self.cells / "index" / tier).glob("[!.]*")})
 
 

@@ -3,9 +3,10 @@
 import contextlib
 import itertools
 import logging
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.types import HydraContext
@@ -18,6 +19,7 @@ from attention_coresets.study.explain import refuse_arm_with_coreset
 from attention_coresets.study.grid import lay_out
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
+from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.progress import LOG, Monitor, monitor_of
@@ -28,30 +30,21 @@ from attention_coresets.study.times import seconds_by_group
 from attention_coresets.study.tracking import Tracker, tracker_of
 from attention_coresets.study.worker import work
 
-# overrides that leave an experiment's grid what its file says
-_NEUTRAL = (
-    "experiment",
-    "tier",
-    "launcher",
-    "tracking",
-    "paths",
-    "compute.device",
-    "compute.threads",
-    "hydra.launcher",
-)
+Show = Callable[[Store, Place], None]  # what is told of a sweep at its end
 
 
-def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext) -> None:
-    """Compute every cell of the grid that is not done. StudyError, after a summary, where any is not at the end."""
+def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext, show: Show) -> None:
+    """Compute every cell of the grid that is not done, then show what is there. StudyError, after that, where any cell
+    is not finished."""
     refuse_arm_with_coreset(arguments)
     provenance()  # refuses a wrong revision now, not in every cell
     start = time.monotonic()
-    tracker = tracker_of(config, _changes(config))
-    sweep = prepare(arguments, config, context, tracker)
+    tracker = tracker_of(config)
+    sweep, place, changes = prepare(arguments, config, context, tracker)
     monitor = monitor_of(sweep)
     keep_log(sweep, config)
     try:
-        with tracker.watching(sweep) if tracker is not None else contextlib.nullcontext(), monitor:
+        with tracker.watching(sweep, place, changes) if tracker is not None else contextlib.nullcontext(), monitor:
             if monitor.names:
                 _launch(sweep, config, monitor)
     finally:
@@ -59,14 +52,19 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext)
         print(summary, file=sys.stderr)
         LOG.info(summary)
         sweep.store.pack_idle()
+    show(sweep.store, place)
     _complain(monitor, sweep)
 
 
-def prepare(arguments: Sequence[str], config: Composed, context: HydraContext, tracker: Tracker | None = None) -> Sweep:
-    """Plan the sweep, on disk, and record an experiment's grid. StudyError before any work where a cell is refused.
+def prepare(
+    arguments: Sequence[str], config: Composed, context: HydraContext, tracker: Tracker | None = None
+) -> tuple[Sweep, Place, list[str]]:
+    """Plan the sweep, on disk, and record its grid. Returns what the command changes of its experiment's file, too.
 
-    A tracker gets to know every cell of the grid, those that are done too.
+    A tracker gets to know every cell of the grid, those that are done too. StudyError before any work where a cell is
+    refused.
     """
+    check_name(config.name, context.config_loader.get_group_options("experiment"))
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
     folder = _free(Path(config.hydra.sweep.dir).resolve())
@@ -85,13 +83,30 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext, t
                 yield cell
 
     number = write_plan(folder, todo())
-    if config.experiment is not None:
-        store.record(Manifest(config.experiment, config.tier, members, _changes(config)))
-    title = f"{config.experiment or 'sweep'} ({config.tier})"
+    place = place_of(config.name, config.experiment, config.tier, arguments, members[0].label)
+    task = list(config.hydra.overrides.task)
+    changes = [] if place.tier == OWN else [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)]
+    _tell_replaced(store, place, cells)
+    store.record(Manifest(place.name, place.tier, members, changes, _command(config, task)))
+    title = place.name if place.tier == OWN else f"{place.name} ({place.tier})"
     seconds = seconds_by_group(store) if number else {}
     sweep = Sweep(folder, title, store.results, len(cells) - number, list(config.plugins), Path.cwd(), seconds)
     sweep.save()
-    return sweep
+    return sweep, place, changes
+
+
+def _command(config: Composed, task: Sequence[str]) -> str:
+    """The command line that asks for this sweep."""
+    return shlex.join(["python", "scripts/sweep.py", *["-m"] * (config.experiment is None), *task])
+
+
+def _tell_replaced(store: Store, place: Place, cells: set[str]) -> None:
+    """A sweep of one's own is its last run; of an experiment, runs with other grids add up."""
+    if place.tier == OWN and place.name in store.experiments(OWN):
+        gone = {member.cell for member in store.manifest(*place).members} - cells
+        if gone:
+            note = f"note: {place.name} no longer has {len(gone)} cells of its last run; they are kept in {store.cells}"
+            print(note, file=sys.stderr)
 
 
 def keep_log(sweep: Sweep, config: Composed) -> None:
@@ -118,11 +133,6 @@ def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> I
         except StudyError as error:
             raise StudyError(f"{error} (cell: {label})") from error
         yield Cell(cell_hash(resolved), label, resolved)
-
-
-def _changes(config: Composed) -> list[str]:
-    """What a command changes of its experiment's file."""
-    return [override for override in config.hydra.overrides.task if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 
 def _launch(sweep: Sweep, config: Composed, monitor: Monitor) -> None:

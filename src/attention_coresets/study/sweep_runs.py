@@ -44,15 +44,16 @@ class SweepRuns:
 
     def add(self, rows: pd.DataFrame, states: Mapping[str, str]) -> None:
         """Rows of finished cells, as `curves.placed` makes them, and how these came to be finished."""
-        for (arm, made), own in rows.groupby(["arm", "construction"], sort=False):
+        for _, own in rows.groupby(["arm", "construction"], sort=False):
+            arm, made = own[["arm", "construction"]].iloc[0].tolist()
             if self._per == "arm":
                 self._arms[arm, made].add(own)
             else:
                 self._show_cells(own)
         seconds = rows[["seconds_construct", "seconds_adversary"]].sum(axis=1)
         cells = rows.assign(seconds=seconds).groupby(["cell", "arm", *Place._fields], sort=False, as_index=False)
-        ended = cells["seconds"].sum()
-        self._cells.add(ended.assign(state=ended["cell"].map(states), message=""))
+        ended = pd.DataFrame(cells["seconds"].sum())
+        self._cells.add(ended.assign(state=[states[cell] for cell in ended["cell"]], message=""))
         for name, value in totals(rows.drop_duplicates(["cell", "size", "head"])).items():
             self._totals[name] += value
 
@@ -92,7 +93,8 @@ class SweepRuns:
         self._run.finish(exit_code=int(bool(whole.get("cells_failed"))))
 
     def _show_cells(self, rows: pd.DataFrame) -> None:
-        for (cell, arm, *place), own in rows.groupby(["cell", "arm", *Place._fields], sort=False):
+        for _, own in rows.groupby("cell", sort=False):
+            cell, arm, *place = own[["cell", "arm", *Place._fields]].iloc[0].tolist()
             write_cell(self._cell(Planned(cell, arm, Place(*place))), own)
 
     def _cell(self, planned: Planned) -> Filling:

@@ -5,18 +5,17 @@ are there too. docs/dashboards.md says what one sees. The result table stays the
 """
 
 import contextlib
-import hashlib
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from attention_coresets.study import names
 from attention_coresets.study.curves import place_of, placed
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.plan import Cell, Sweep
@@ -32,30 +31,23 @@ def show_cell(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> N
     """The dashboard of a cell that was asked for alone, computed now or before."""
     if config["tracking"]["name"] == "none":
         return
-    dashboard = _dashboard(config, "single cells")
+    dashboard = _dashboard(config, names.Place(config["tier"], "single cells"))
     labels = {"experiment": dashboard.experiment, "tier": dashboard.tier, "arm": config["arm"]}
     frame = placed(to_frame([dict(row) | labels for row in rows]))
     with dashboard.alone():
         write_cell(cell_run(dashboard, Planned(frame["cell"].iloc[0], config["arm"], place_of(config))), frame)
 
 
-def tracker_of(config: Mapping[str, Any], changes: Sequence[str]) -> "Tracker | None":
-    """What `tracking` asks for; `changes`: what the command changes of its experiment's file: it is another sweep."""
-    if config["tracking"]["name"] == "none":
-        return None
-    experiment = config["experiment"]
-    sweep = " ".join((experiment, *sorted(changes))) if experiment else None
-    return Tracker(_dashboard(config, sweep or "sweep"), config["tracking"]["per"], named=sweep is not None)
+def tracker_of(config: Mapping[str, Any]) -> "Tracker | None":
+    """What `tracking` asks for."""
+    return None if config["tracking"]["name"] == "none" else Tracker(config)
 
 
 class Tracker:
-    """The dashboard of a sweep: told of every cell of its grid first, then a context that lasts as long as the sweep.
+    """The dashboard of a sweep: told of every cell of its grid first, then a context while the sweep runs."""
 
-    named: whether the dashboard's sweep has a name; else it is known by its cells.
-    """
-
-    def __init__(self, dashboard: Dashboard, per: str, named: bool) -> None:
-        self._dashboard, self._per, self._named = dashboard, per, named
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config, self._per = config, config["tracking"]["per"]
         self._grid: dict[tuple[str, str], Planned] = {}
 
     def expect(self, cell: Cell) -> None:
@@ -64,12 +56,12 @@ class Tracker:
         self._grid[cell.name, arm] = Planned(cell.name, arm, place_of(cell.config))
 
     @contextlib.contextmanager
-    def watching(self, sweep: Sweep) -> Iterator[None]:
-        """Write until the sweep ends. StudyError at the end where the dashboard could not be written."""
-        dashboard = self._dashboard
-        if not self._named:
-            cells = hashlib.blake2b(" ".join(sorted(cell for cell, _ in self._grid)).encode(), digest_size=8)
-            dashboard = replace(dashboard, sweep=cells.hexdigest())
+    def watching(self, sweep: Sweep, name: names.Place, changes: Sequence[str]) -> Iterator[None]:
+        """Write until the sweep ends. StudyError at the end where the dashboard could not be written.
+
+        changes: what the command changes of its experiment's file, which makes it another sweep.
+        """
+        dashboard = _dashboard(self._config, name, changes)
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(dashboard.alone())
@@ -183,7 +175,7 @@ class Live:
         return [each for cell in cells for each in self._planned[cell]]
 
 
-def _dashboard(config: Mapping[str, Any], sweep: str) -> Dashboard:
-    results, outputs = (Path(config["paths"][name]).resolve() for name in ("results", "outputs"))
-    experiment = config["experiment"] or sweep
-    return Dashboard(results, outputs, config["tracking"]["project"], "live", config["tier"], sweep, experiment)
+def _dashboard(config: Mapping[str, Any], name: names.Place, changes: Sequence[str] = ()) -> Dashboard:
+    results, outputs = (Path(config["paths"][key]).resolve() for key in ("results", "outputs"))
+    sweep = " ".join((name.name, *sorted(changes)))
+    return Dashboard(results, outputs, config["tracking"]["project"], "live", name.tier, sweep, name.name)

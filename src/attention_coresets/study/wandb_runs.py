@@ -154,8 +154,8 @@ class Filling:
 
 def totals(rows: pd.DataFrame) -> dict[str, int | float]:
     """What every summary tells: how many cells have rows, and the seconds of their constructions and adversaries."""
-    seconds = rows[["seconds_construct", "seconds_adversary"]].sum().sum()
-    return {"cells_finished": rows["cell"].nunique(), "seconds": float(seconds)}
+    seconds = rows["seconds_construct"].sum() + rows["seconds_adversary"].sum()
+    return {"cells_finished": len(set(rows["cell"])), "seconds": float(seconds)}
 
 
 class GrowingTable:

@@ -1,8 +1,9 @@
 """Which colour, marker and name each arm has in every figure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -25,6 +26,20 @@ def look(arm: str) -> Look:
     """The look of an arm; one that is not in the table of arms is grey and keeps its name."""
     row = ARMS.get(arm)
     return Look(row.title, row.color, row.marker) if row else Look(arm, GREY, "8")
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """Looks that tell the arms of one picture apart: where two would have the same colour, the later one gets another,
+    and so does one that is not in the table."""
+    found: dict[str, Look] = {}
+    free = seaborn.color_palette("colorblind").as_hex()
+    for arm in in_order(arms):
+        own = look(arm)
+        taken = {known.color for known in found.values()}
+        left = [color for color in free if color not in taken]
+        odd = own.color in taken or own.color == GREY
+        found[arm] = replace(own, color=left[0]) if odd and left else own
+    return found
 
 
 def in_order(arms: Iterable[str]) -> list[str]:

@@ -7,6 +7,9 @@ from attention_coresets.analysis.parts.measured import Measure, Measured, settin
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate
 
+# a coefficient of a size law, as tables name it
+SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
+
 
 def law(name: str, symbol: str, arm: str, cache: str) -> Measure:
     """The fitted coefficient `symbol` of one arm and family, a part for each combination that the law holds fixed."""

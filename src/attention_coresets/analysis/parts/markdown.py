@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from attention_coresets.analysis.stats.estimates import Estimate
 
 # on lines of its own, or inside a line
-_BLOCK = re.compile(r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?).*?(<!-- /numbers:(?P=name) -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- numbers:(?P<name>[\w-]+) -->)(?P<own>\n?)(?P<content>.*?)(<!-- /numbers:(?P=name) -->)", re.DOTALL
+)
 _STARTS_A_LINE = re.compile(r"^[ \t]*(?:[-*] )?<!-- numbers:(?P<name>[\w-]+) -->(?!\n)", re.MULTILINE)
 
 
@@ -28,6 +30,13 @@ def interval(found: Estimate) -> str:
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
+def size_between(lo: float, hi: float) -> str:
+    """A size known up to the grid: "(64, 128]"; "≤ 32" and "> 256" where it lies outside the sizes measured."""
+    if math.isinf(hi):
+        return f"> {lo:g}"
+    return f"≤ {hi:g}" if lo == 0 else f"({lo:g}, {hi:g}]"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; a pipe inside a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
@@ -37,6 +46,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def block_names(text: str) -> list[str]:
     """Names between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, in order."""
     return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def contents(text: str) -> dict[str, str]:
+    """What each block holds now."""
+    return {found["name"]: found["content"].strip("\n") for found in _BLOCK.finditer(text)}
 
 
 def without_blocks(text: str) -> str:
@@ -57,4 +71,4 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
         raise ValueError(f"numbers:{unknown[0]} is no block that is generated; known: {', '.join(blocks)}")
     if first := _STARTS_A_LINE.search(text):
         raise ValueError(f"numbers:{first['name']} begins a line: put a word before it, or the marker on its own line")
-    return _BLOCK.sub(lambda found: f"{found[1]}{found['own']}{blocks[found['name']]}{found['own']}{found[4]}", text)
+    return _BLOCK.sub(lambda found: f"{found[1]}{found['own']}{blocks[found['name']]}{found['own']}{found[5]}", text)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ class Results:
 
     def rows(self, experiment: str) -> pd.DataFrame:
         """The rows of one experiment, none where it was not run."""
-        return self.table.loc[self.table["experiment"] == experiment]
+        run = self._experiments
+        return run[experiment] if experiment in run else self.table.iloc[:0]
+
+    @cached_property
+    def _experiments(self) -> dict[str, pd.DataFrame]:
+        return {str(name): rows for name, rows in self.table.groupby("experiment", sort=False)}
 
     def laws(self, name: str) -> list[dict]:
         """The records of one planned law that have rows, one a combination of the columns held fixed."""

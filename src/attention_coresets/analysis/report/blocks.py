@@ -15,9 +15,14 @@ NOTHING = "(not measured yet: run `bash scripts/reproduce.sh`)"
 PREFERENCE = ("reduced", "quick", "full", "smoke")  # the tier that pages quote: the first that is there
 
 
+def preferred(tiers: Sequence[Results]) -> Results:
+    """The tier that pages quote, of those given."""
+    return min(tiers, key=lambda results: PREFERENCE.index(results.tier))
+
+
 def page_blocks(tiers: Sequence[Results]) -> dict[str, str]:
     """Name of a block → its Markdown, from the preferred tier of those given."""
-    results = min(tiers, key=lambda r: PREFERENCE.index(r.tier))
+    results = preferred(tiers)
     return {name: make(results) or NOTHING for name, make in BLOCKS.items()}
 
 

@@ -55,7 +55,7 @@ FOUND: dict[str, Words] = {
     "found_constant": worst_of("constant_sigma"),
     "found_beta": worst_of("beta_walk_tilted_antipodal"),
     "found_league_free": worst_of("league_free"),
-    "found_league_fixed": worst_of("league_tilted", "league_unweighted"),
+    "found_league_fixed": worst_of("league_portfolio_tilted", "league_portfolio_unweighted"),
     "found_loss": worst_of("real_loss_8"),
     "own_target": own_target,
 }

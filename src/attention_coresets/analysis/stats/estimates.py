@@ -136,7 +136,8 @@ def paired_log_ratio(
     is compared.
     """
     keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
-    found = medians(rows.loc[rows[name] > 0], [*keys, "arm"], [name])
+    compared = rows.loc[(rows[name] > 0) & rows["arm"].isin([arm, other]), [*keys, "arm", name]]
+    found = medians(compared, [*keys, "arm"], [name])
     left, right = (found.loc[found["arm"] == label].drop(columns="arm") for label in (arm, other))
     both = left.merge(right, on=keys, suffixes=("_left", "_right"))
     ratio = np.log(column(both, f"{name}_left") / column(both, f"{name}_right"))

@@ -123,11 +123,11 @@ def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(
         log_n=np.log(rows["n"].astype(float)),
         log_d=np.log(rows["d"].astype(float)),
-        variant=[_variant(text) for text in rows["cache_params"]],
+        variant=[variant(text) for text in rows["cache_params"]],
     )
 
 
-def _variant(cache_params: str) -> str:
+def variant(cache_params: str) -> str:
     """The parameters of a cache other than those with a column of their own, which fits vary."""
     params = {k: v for k, v in json.loads(cache_params).items() if k not in ("n", "d", "rho")}
     return json.dumps(params, sort_keys=True)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from attention_coresets.coresets.kernel.law import capped_marginals
 
-RECURSIONS = ("one_walk", "halving", "merge_reduce", "compress", "compress_pp")
-BUCKETED = ("merge_reduce", "compress", "compress_pp")
+RECURSIONS = ("one_walk", "halving", "buckets", "merge_reduce", "compress", "compress_pp")
+BUCKETED = ("buckets", "merge_reduce", "compress", "compress_pp")
+BUCKET = 512  # tokens of the recursion "buckets"
 # g of Compress(g) and Compress++(g): at 3 kernel halving of 8192 tokens to 256 (sphere, d = 8, rho = 2) errs 1.05 times
 # as much as in halving, for an eighth of its time; at 1 it is 1.17 times
 OVERSAMPLING = 3
@@ -36,6 +37,7 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
 
     one_walk: one round.
     halving: one bucket a round. O(n^2) kernel values.
+    buckets: buckets of 512 tokens in every round, which never merge. O(n) walks' worth of 512.
     merge_reduce: buckets of 2 * size tokens, halved and merged two by two. O(n * size) kernel values.
     compress: Compress(g). Buckets of 4^(g+1) tokens double from round to round, as four halved ones merge, until there
         is one. O(4^g n log n) kernel values.
@@ -63,6 +65,7 @@ def _halvings(n: int, size: int, recursion: str, g: int) -> list[Round]:
     for left, target in zip([n, *targets], targets, strict=False):
         width = {
             "halving": n,
+            "buckets": BUCKET,
             "merge_reduce": 2 * size,
             "compress": 2 * 4**g * n / target,  # the paper's: bucket outputs times tokens left are 4^g n in every round
             "compress_pp": n if target < middle else 2 * max(4**g * n, middle**2) / target,

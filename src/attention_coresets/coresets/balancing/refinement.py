@@ -21,8 +21,13 @@ _MINIMAX = {
     "minimax_weights": Minimax(exchange=False),
     "portfolio": Minimax(portfolio=True, rounds=3),
 }
-_FREE_ONLY = ("exchange", "minimax_weights", "certificate")
-REFINEMENTS = ("none", "kernel_swaps", "certificate", *_MINIMAX)
+_CERTIFICATE = {  # and its parts, likewise
+    "certificate": {},
+    "certificate_weights": {"exchanges": False},
+    "certificate_fixed": {"adapts": False},
+}
+_FREE_ONLY = ("exchange", "minimax_weights", *_CERTIFICATE)
+REFINEMENTS = ("none", "kernel_swaps", *_CERTIFICATE, *_MINIMAX)
 
 
 def check_refinement(model: str, refinement: str) -> None:
@@ -56,6 +61,7 @@ def refine(
     minimax_weights: of the free model, minimax without a change of tokens.
     certificate: of the free model, exchanges and weights for a small kernel certificate (kernel/certified.py), from the
         tokens of kernel_swaps on.
+    certificate_weights, certificate_fixed: certificate without a change of tokens, and for the form of the start alone.
     portfolio: of the tilted and unweighted models, minimax from the best of many starts (minimax/portfolio.py).
 
     In the free model the tokens come from the tilted law, and get the best non-negative weights for the kernel
@@ -65,7 +71,7 @@ def refine(
     stands for (kernel/law.py), and log-weights are total.
     """
     settings, fixed, base = _MINIMAX.get(refinement), None, base_weights(cache)
-    if refinement in ("kernel_swaps", "certificate") or (settings and model != "free"):
+    if refinement == "kernel_swaps" or refinement in _CERTIFICATE or (settings and model != "free"):
         log_p = measure.log_p if base is None else measure.log_p + base
         marginals = capped_marginals(log_p, coreset.size)
         fixed = -marginals.clamp_min(1e-300).log()  # of every token
@@ -74,8 +80,8 @@ def refine(
     if model == "free":
         weights = kernel_weights(unit_kernel(cache.keys, cache.values, measure), coreset.indices, base)
         coreset, fixed = Coreset(coreset.indices, weights), None
-        if refinement == "certificate":
-            return certified(cache, coreset, rho)
+        if refinement in _CERTIFICATE:
+            return certified(cache, coreset, rho, **_CERTIFICATE[refinement])
     elif model == "unweighted" and base is None:
         coreset, fixed = Coreset(coreset.indices), None
     return minimax(cache, coreset, rho, model, fixed, generators, settings) if settings else coreset

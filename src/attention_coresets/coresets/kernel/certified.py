@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.degree_weights import DegreeWeights
 from attention_coresets.adversary.difference import Difference, differences
-from attention_coresets.adversary.kernel import OVERFLOW, Series, ceiling_about
-from attention_coresets.adversary.moments import degrees_needed
+from attention_coresets.adversary.kernel import ceiling_about
+from attention_coresets.adversary.subsets import SubsetCeilings
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.coresets.kernel.degree_kernel import DegreeKernel
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.selection import floored_log
 
@@ -19,9 +21,10 @@ _POWERS = tuple(1.1 * 1.8 ** (step / 15) for step in range(16))
 _LAST_POWERS = (3.0,) * 6  # of rounds that fit weights alone
 _STEPS = 12  # of a search
 _SHARE = 0.25  # of the tokens are exchanged in a round, at most
+_POOL = 512  # tokens that a round looks at, beside twice those kept
 
 
-def certified(cache: Cache, coreset: Coreset, rho: float) -> Coreset:
+def certified(cache: Cache, coreset: Coreset, rho: float, *, exchanges: bool = True, adapts: bool = True) -> Coreset:
     """Lowers the kernel certificate (adversary/kernel.py) by exchanges of tokens and by weights, from a coreset on.
 
     The certificate is the largest, over unit vectors y, of sum_j rho^j / j! |T_j(y)|: a norm of the vector of weights,
@@ -31,11 +34,13 @@ def certified(cache: Cache, coreset: Coreset, rho: float) -> Coreset:
         G_ik = sum_j alpha_j <x_i, x_k>^j (u_i, 1)^T Y (u_k, 1).
 
     In turn, `degree_weights` finds alpha and Y for the weights at hand, and `exchange` finds tokens and weights for G.
-    What is kept is the least certificate met, that of the start included. About which law keys and values are centred
-    is fixed by the start.
+    Where n is above 512 + 2 m, a round's exchanges look at that many tokens only: those kept, and those that would
+    lower the form most for a little weight. What is kept is the least certificate met, that of the start included.
+    About which law keys and values are centred is fixed by the start.
 
-    Cost: for each head and round n^2 (J + d) flops for G and up to m / 4 exchanges of O(m n); the moments take n^2 J
-    (dv + 1) once and m n J (dv + 1) a round. Memory: four n x n matrices and n J (dv + 1) numbers, a head at a time.
+    Cost: for each head and round p^2 (J + d) flops for G on p <= 512 + 2 m tokens and up to m / 4 exchanges of O(m p);
+    the moments take n^2 J (dv + 1) once and m n J (dv + 1) a round. Memory: four p x p matrices and n J (dv + 1)
+    numbers, a head at a time.
 
     Parameters
     ----------
@@ -44,6 +49,10 @@ def certified(cache: Cache, coreset: Coreset, rho: float) -> Coreset:
     coreset : Coreset
         Of the same batch.
     rho : float
+    exchanges : bool
+        Whether tokens change. False, for the ablation: weights alone.
+    adapts : bool
+        Whether alpha and Y follow the weights. False, for the ablation: those of the start stay.
 
     Returns
     -------
@@ -53,19 +62,26 @@ def certified(cache: Cache, coreset: Coreset, rho: float) -> Coreset:
     laws = list(differences(cache, coreset, rho))
     if coreset.log_weights is None:
         raise ValueError("a coreset of fitted weights is refined, and this one has none")
-    ceilings, best = torch.stack([ceiling_about(law, rho) for law in laws]).min(0)
+    best = torch.stack([ceiling_about(law, rho) for law in laws]).argmin(0).tolist()
     chosen = [
-        _Head(_head(laws[which], h), rho).search(coreset.indices[h], coreset.log_weights[h], float(ceilings[h]))
-        for h, which in enumerate(best.tolist())
+        lowered(SubsetCeilings(head_of(laws[which], h), rho), coreset[h], exchanges=exchanges, adapts=adapts)
+        for h, which in enumerate(best)
     ]
-    tokens, log_weights = (torch.stack(part) for part in zip(*chosen, strict=True))
-    return Coreset(tokens, log_weights)
+    return Coreset(*(torch.stack(part) for part in zip(*chosen, strict=True)))
 
 
-def _head(law: Difference, h: int) -> Difference:
+def head_of(law: Difference, h: int) -> Difference:
     """Returns one head of a difference, as a batch of one."""
     parts = {name: value[h : h + 1] for name, value in vars(law).items() if value is not None}
     return replace(law, **parts)
+
+
+def lowered(
+    head: SubsetCeilings, coreset: Coreset, *, exchanges: bool = True, adapts: bool = True
+) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:
+    """Returns tokens and log-weights of the least ceiling that `certified` meets from one head's coreset on."""
+    assert coreset.log_weights is not None, "checked by whoever calls"
+    return _Search(head).run(coreset.indices, coreset.log_weights, exchanges, adapts)
 
 
 @dataclass(frozen=True)
@@ -79,72 +95,50 @@ class _Met:
     ceiling: float
 
 
-class _Head:
-    """Moments about one law of a head, for any tokens and weights."""
+@dataclass(frozen=True)
+class _Search:
+    """The rounds of one head; ceilings are in units of its largest |u_i|."""
 
-    def __init__(self, law: Difference, rho: float) -> None:
-        self.law, self.rho, self.n = law, rho, law.c.shape[-1]
-        self.scale = law.output_radius.clamp_min(1e-300)
-        law = replace(law, u=law.u / self.scale[:, None, None])
-        z = float((rho * law.reach).clamp_max(OVERFLOW))
-        self.series = Series.of(law, rho, degrees_needed(z))
-        self.centred = self.series.bound(self.series.full, None).clamp_max(1.0)
-        x = law.x[0] / law.reach.clamp_min(1e-300)
-        self.inner = x @ x.mT
-        ones = torch.ones_like(law.c[0])
-        self.features = torch.cat([law.u[0], ones.unsqueeze(-1)], dim=-1)
-        self.base = ones if law.weights is None else law.weights[0]
-        panels, whole = [], self.base.unsqueeze(-1) * self.features / self.n
-        power = torch.ones_like(self.inner)
-        for _ in range(self.series.degrees + 1):
-            panels.append(power @ whole)
-            power *= self.inner
-        self.panels = torch.stack(panels)  # [J+1, n, e], sum_k <x_i,x_k>^j W_k f_k / n
-        self.all = whole.mT @ self.panels  # [J+1, e, e]
+    head: SubsetCeilings
 
-    def moments(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Returns sum_ik c_i c_k <x_i,x_k>^j f_i f_k^T / n^2 ``[1, J+1, e, e]`` of c = W - w."""
-        own = self.features[tokens] * (weights / self.n).unsqueeze(-1)
-        inner, cross = self.inner[tokens][:, tokens], own.mT @ self.panels[:, tokens]
-        power, kept = torch.ones_like(inner), []
-        for _ in range(self.series.degrees + 1):
-            kept.append(own.mT @ (power @ own))
-            power = power * inner
-        return (self.all - cross - cross.mT + torch.stack(kept)).unsqueeze(0).cpu()
-
-    def search(self, tokens: Tensor, log_weights: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
-        """Returns tokens and log-weights of the least ceiling met; `ceiling`: that of those it begins with."""
-        output = (self.centred + ceiling / self.scale.cpu()).clamp_max(1.0)
-        met = self._met(tokens, self.n * log_weights.softmax(-1), output)
-        met = best = replace(met, ceiling=min(met.ceiling, ceiling / float(self.scale)))
+    def run(self, tokens: Tensor, log_weights: Tensor, exchanges: bool, adapts: bool) -> tuple[Tensor, Tensor]:
+        moves = math.ceil(_SHARE * len(tokens)) if exchanges else 0
+        met = best = self._first(tokens, self.head.n * log_weights.softmax(-1))
+        fixed = None if adapts else self._form(best, _LAST_POWERS[0])
         for power in _POWERS:
-            met = self._after(met, power, math.ceil(_SHARE * len(tokens)))
+            met = self._after(met, fixed or self._form(met, power), moves)
             best = min(best, met, key=lambda one: one.ceiling)
         met = best
         for power in _LAST_POWERS:
-            met = self._after(met, power, 0)
+            met = self._after(met, fixed or self._form(met, power), 0)
             best = min(best, met, key=lambda one: one.ceiling)
         return best.tokens, floored_log(best.weights.unsqueeze(0))[0]
 
-    def _met(self, tokens: Tensor, weights: Tensor, output: Tensor) -> "_Met":
-        """Computes what the search needs to know of tokens and weights, from a radius of the coreset's output."""
-        moments = self.moments(tokens, weights)
-        ceiling = self.series.bound(moments, output)
-        return _Met(tokens, weights, moments, torch.minimum(output, self.centred + ceiling), float(ceiling))
+    def _first(self, tokens: Tensor, weights: Tensor) -> _Met:
+        """Computes what the search needs to know of what it starts from."""
+        moments = self.head.moments(tokens, weights)
+        ceiling = self.head.series.ceiling(moments, self.head.centred)
+        return _Met(tokens, weights, moments, (self.head.centred + ceiling).clamp_max(1.0), float(ceiling))
 
-    def _after(self, met: "_Met", power: float, moves: int) -> "_Met":
-        """Finds the kernel of these weights and exchanges tokens for it; weights are its best."""
-        gram = self._kernel(self.series.weigh(met.moments, met.output, (power,) * _STEPS))
-        ends = torch.ones_like(gram[:1]) / self.n
-        tokens, weights = exchange(gram.unsqueeze(0), ends, met.tokens.unsqueeze(0), moves=moves)
-        return self._met(tokens[0], weights[0], met.output)
+    def _form(self, met: _Met, power: float) -> DegreeWeights:
+        return self.head.series.weigh(met.moments, met.output, (power,) * _STEPS)
 
-    def _kernel(self, found: DegreeWeights) -> Tensor:
-        """Returns the form of w, of sum n, that c^T G c is for c = W - w: G centred at W / n."""
-        alpha, mixture = (part[0].to(self.inner.device) for part in (found.alpha, found.mixture))
-        total = torch.zeros_like(self.inner)
-        for weight in alpha.flip(0):
-            total.mul_(self.inner).add_(weight)
-        total.mul_(self.features @ mixture @ self.features.mT)
-        mean = total @ (self.base / self.n)
-        return total.sub_(mean.unsqueeze(-1)).sub_(mean).add_(mean @ (self.base / self.n))
+    def _after(self, met: _Met, form: DegreeWeights, moves: int) -> _Met:
+        """Exchanges tokens for the kernel of a form; weights are its best."""
+        kernel = DegreeKernel(self.head, form)
+        pool = self._pool(met, kernel) if moves else met.tokens
+        gram = kernel.among(pool).unsqueeze(0)
+        ends = torch.ones_like(gram[:, 0]) / self.head.n
+        places, weights = exchange(gram, ends, torch.searchsorted(pool, met.tokens).unsqueeze(0), moves=moves)
+        tokens, weights = pool[places[0]], weights[0]
+        moments = self.head.moments(tokens, weights)
+        ceiling = self.head.series.bound(moments, met.output)
+        output = torch.minimum(met.output, self.head.centred + ceiling)
+        return _Met(tokens, weights, moments, output, float(ceiling))
+
+    def _pool(self, met: _Met, kernel: DegreeKernel) -> Tensor:
+        """Returns the tokens that exchanges look at, sorted."""
+        count = _POOL + 2 * len(met.tokens)
+        if self.head.n <= count:
+            return torch.arange(self.head.n, device=met.tokens.device)
+        return kernel.promising(met.tokens, met.weights, count)

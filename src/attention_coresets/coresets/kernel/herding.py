@@ -1,12 +1,12 @@
 """Kernel herding: each token is the one that best completes the running sum of features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attention_coresets.attention import Coreset
+from attention_coresets.attention import Coreset, base_weights
 from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, capped_marginals, law
@@ -30,8 +30,9 @@ class Herding(Construction):
     least, the first of equal ones. Where all |g_i| are equal, that is herding's largest <g_i, residual>. In the tilted
     model they differ by the values' norms alone.
 
-    Log-weights are -log pi (tilted) or none (unweighted). No token is taken twice. Nothing is random: the generator is
-    not used.
+    Log-weights are -log pi (tilted) or none (unweighted). Of a WeightedCache, token i counts w_i times: its marginal is
+    min(1, c w_i p_i), g_i = w_i phi_i / pi_i, and log-weights are log(w_i / pi_i) in both models. No token is taken
+    twice. Nothing is random: the generator is not used.
 
     model: "tilted" or "unweighted".
     scale: of the kernel (kernel/law.py).
@@ -41,6 +42,7 @@ class Herding(Construction):
     Source: Chen, Welling and Smola 2010.
     """
 
+    takes_weights: ClassVar[bool] = True
     agreement: ClassVar[Agreement] = Agreement.TIES
     model: str = "tilted"
     scale: str = "auto"
@@ -56,18 +58,19 @@ class Herding(Construction):
         return Cost(min(n, DENSE) * n, 4 * n**2 * d + 4 * n * size * d)
 
     def choose(self, request: Request) -> Coreset:
-        cache, size, rho = request.cache, request.size, request.rho
+        cache, size, rho, own = request.cache, request.size, request.rho, base_weights(request.cache)
 
-        def of_heads(keys: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
-            measure = law(keys, rho, self.model, self.scale)
-            marginals = capped_marginals(measure.log_p, size)
-            tokens = herd(unit_kernel(keys, values, measure, dense=True), marginals, size)
-            if self.model == "unweighted":
+        def of_heads(keys: Tensor, values: Tensor, base: Tensor) -> tuple[Tensor, Tensor | None]:
+            measure = law(keys, rho, self.model, self.scale, None if own is None else base)
+            marginals = capped_marginals(measure.log_p + base, size)
+            kernel = unit_kernel(keys, values, measure, dense=True)
+            tokens = herd(replace(kernel, log_norms=kernel.log_norms + base), marginals, size)
+            if self.model == "unweighted" and own is None:
                 return tokens, None
-            return tokens, -marginals.clamp_min(1e-300).log().gather(-1, tokens)
+            return tokens, (base - marginals.clamp_min(1e-300).log()).gather(-1, tokens)
 
-        numbers = min(cache.n, DENSE) * cache.n
-        return over_heads(request, of_heads, numbers=numbers)
+        base = torch.zeros(request.heads, cache.n).to(cache.keys) if own is None else own.reshape(-1, cache.n)
+        return over_heads(request, of_heads, each=base, numbers=min(cache.n, DENSE) * cache.n)
 
 
 def herd(kernel: UnitKernel, marginals: Tensor, size: int) -> Tensor:

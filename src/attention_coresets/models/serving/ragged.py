@@ -5,6 +5,7 @@ A head has one run of rows in two flat tensors. Nothing is padded, so the bytes 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,9 +81,15 @@ class Ragged:
         return cls(keys[0, :0], values[0, :0], none, None, (0,) * keys.shape[0], 0)
 
     def heads(self) -> "Iterator[tuple[slice, Ragged]]":
-        """Yields slices of the KV heads, each with tokens of one size: all heads at once where all keep as many."""
+        """Yields slices of the KV heads, each with tokens of one size: all heads at once where all keep as many.
+
+        On a GPU, where a launch costs more than a copy, all heads at once, padded for the moment with log-weights -inf.
+        """
         if len(set(self.sizes)) == 1:
             yield slice(0, len(self.sizes)), self
+            return
+        if self.keys.is_cuda:
+            yield slice(0, len(self.sizes)), self._padded()
             return
         first = 0
         for head, size in enumerate(self.sizes):
@@ -96,6 +103,22 @@ class Ragged:
         shape = (len(self.sizes), self.sizes[0])
         weights = None if self.log_weights is None else self.log_weights.unflatten(0, shape)
         return self.keys.unflatten(0, shape), self.values.unflatten(0, shape), weights
+
+    @cached_property
+    def _rectangle(self) -> tuple[Int[Tensor, "slots"], Float[Tensor, "slots"]]:
+        """For each of largest size x heads slots, its row and what is added to its logit: 0, or -inf for padding."""
+        sizes = torch.tensor(self.sizes)
+        places = torch.arange(max(self.sizes))
+        rows = (sizes.cumsum(0) - sizes)[:, None] + places.minimum(sizes[:, None] - 1)
+        wide = torch.promote_types(self.keys.dtype, torch.float32)
+        more = torch.zeros(rows.shape, dtype=wide).masked_fill(places >= sizes[:, None], -torch.inf)
+        return rows.flatten().to(self.keys.device, torch.int32), more.flatten().to(self.keys.device)
+
+    def _padded(self) -> "Ragged":
+        rows, more = self._rectangle
+        keys, values, indices = (x.index_select(0, rows) for x in (self.keys, self.values, self.indices))
+        weights = more if self.log_weights is None else more + self.log_weights.index_select(0, rows)
+        return Ragged(keys, values, indices, weights, (max(self.sizes),) * len(self.sizes), self.context)
 
     def _rows(self, rows: slice, size: int) -> "Ragged":
         weights = None if self.log_weights is None else self.log_weights[rows]
@@ -125,7 +148,8 @@ def attend_ragged(
     dtype of the cache, and under autocast. Query heads of a group share a KV head. With a soft cap c each product x is
     c tanh(x / c) before log-weights are added.
 
-    Cost: one pair of matrix products a KV head, or one for all heads where they keep equally many. At most 2^24 logits
+    Cost: one pair of matrix products a KV head, or one for all heads where they keep equally many, and on a GPU (with a
+    padded copy of this sample's tokens in this layer, for the moment). At most 2^24 logits
     are held at once, or those of one query.
 
     Parameters

@@ -6,7 +6,7 @@ import pandas as pd
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.exponents import coefficient
-from attention_coresets.analysis.parts.markdown import interval, number, table
+from attention_coresets.analysis.parts.markdown import interval, number, size_between, table
 from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import median
@@ -67,12 +67,6 @@ def antipodal(results: Results) -> str:
         for names, found in groups(pair.antipodal_sizes(results, arm, by=()), ["n", "d", "rho"]):
             ends = zip(*(column(found.sort_values("epsilon"), end).tolist() for end in ("lo", "hi")), strict=True)
             bound = number(math.exp(2 * names["rho"]))
-            lines.append([model_of(rows, arm), setting(names), bound, *(_size(lo, hi) for lo, hi in ends)])
+            lines.append([model_of(rows, arm), setting(names), bound, *(size_between(lo, hi) for lo, hi in ends)])
     head = [ARM, "At", "e^(2ρ)", *(f"m(ε = {e:g})" for e in pair.EPSILONS)]
     return "Values = keys. Sizes with median error at most ε lie in (lo, hi].\n\n" + table(head, lines)
-
-
-def _size(lo: float, hi: float) -> str:
-    if math.isinf(hi):
-        return f"> {lo:g}"
-    return f"≤ {hi:g}" if lo == 0 else f"({lo:g}, {hi:g}]"

@@ -7,6 +7,7 @@ from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
+from attention_coresets.analysis.topics.league import certified
 from attention_coresets.analysis.topics.league import standings as league
 
 _HEAD = [
@@ -16,13 +17,14 @@ _HEAD = [
     "Cells won",
     "Error / walk_tilted's, 95 %",
     "Cells",
+    "Certificate / walk_tilted's, 95 %",
 ]
 
 
 def league_section(results: Results) -> str:
     """Ours against the best other, then the places of every arm, model by model."""
     rows = results.rows(league.EXPERIMENT)
-    places = (_places(rows, model) for model in league.MODELS if _competed(rows, model))
+    places = (_places(results, model) for model in league.MODELS if _competed(rows, model))
     return "\n\n".join(text for text in (_ahead(rows), *places) if text)
 
 
@@ -44,14 +46,15 @@ def league_block(results: Results, first: int = 5) -> str:
     models = [model for model in league.MODELS if _competed(rows, model)]
     if not models:
         return "No league yet: run `python scripts/sweep.py experiment=league`."
-    return "\n\n".join(_places(rows, model, first) for model in models)
+    return "\n\n".join(_places(results, model, first) for model in models)
 
 
 def _competed(rows: pd.DataFrame, model: str) -> bool:
     return model in set(rows["model"])
 
 
-def _places(rows: pd.DataFrame, model: str, first: int | None = None) -> str:
+def _places(results: Results, model: str, first: int | None = None) -> str:
+    rows = results.rows(league.EXPERIMENT)
     found = list(enumerate(league.places(rows, model), start=1))
     ours = league.our_arms(model)
     shown = found[:first] + [one for one in found[len(found[:first]) :] if one[1].arm in ours]
@@ -63,6 +66,7 @@ def _places(rows: pd.DataFrame, model: str, first: int | None = None) -> str:
             f"{place.won}",
             interval(place.error),
             f"{place.cells}",
+            interval(certified.over_reference(results, place.arm, league.REFERENCE)),
         ]
         for k, place in shown
     ]

@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.constant import with_constants
-from attention_coresets.analysis.parts.exponents import coefficient
+from attention_coresets.analysis.parts.exponents import SYMBOLS, coefficient
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.measured import SYMBOL, Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import span
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
-SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho": "slope in ρ", "nu": "ν (n)"}
 DRAWS = ("uniform", "tilted_draws")
 # law and experiment -> its exponent, and the one that the bound has for balanced signs, and for draws
 RATES = {

@@ -1,0 +1,65 @@
+"""What benchmarks/results says of a construction's time and memory."""
+
+import json
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from attention_coresets.analysis.parts.results import ResultsError
+
+_AT = {"n": 4096, "m": 256, "d": 16}  # where the memory of all is measured
+
+
+@dataclass(frozen=True)
+class Cost:
+    """exponent: of the time in n, infinite where it was not fitted; memory in bytes beyond the input."""
+
+    exponent: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream that was measured."""
+
+    case: str
+    n: int
+    seconds: float
+    memory: int | None
+
+
+def costs(folder: Path) -> dict[str, Cost]:
+    """Each construction that was measured, by the benchmark's name of it, from the full run of the first machine."""
+    part = _part(folder, "constructions")
+    exponents = {
+        fit["construction"]: fit["exponent"]
+        for fit in part["fits"]
+        if fit["quantity"] == "time" and fit["variable"] == "n" and "exponent" in fit
+    }
+    return {
+        row["case"]: Cost(exponents.get(row["case"], inf), row["memory"])
+        for row in part["rows"]
+        if all(row[name] == value for name, value in _AT.items())
+    }
+
+
+def streamed(folder: Path) -> Stream | None:
+    """The longest stream measured."""
+    rows = [row for row in _part(folder, "streaming")["rows"] if row["seconds"] is not None]
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: row["n"])
+    return Stream(row["case"].removeprefix("stream, "), row["n"], row["seconds"], row["memory"])
+
+
+def _part(folder: Path, name: str) -> dict[str, Any]:
+    """A part of the benchmark; one without rows where none was run."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["tier"] == "full" and name in content["parts"]:
+                return content["parts"][name]
+        except (KeyError, TypeError, ValueError) as reason:
+            raise ResultsError(f"{path} is damaged ({reason}): run `python benchmarks/run.py` again") from reason
+    return {"rows": [], "fits": []}
