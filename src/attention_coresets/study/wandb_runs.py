@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.study.curves import Curves, configuration, points, statistics, summary
@@ -154,7 +155,7 @@ class Filling:
 
 def totals(rows: pd.DataFrame) -> dict[str, int | float]:
     """What every summary tells: how many cells have rows, and the seconds of their constructions and adversaries."""
-    seconds = rows["seconds_construct"].sum() + rows["seconds_adversary"].sum()
+    seconds = np.nansum(rows[["seconds_construct", "seconds_adversary"]].to_numpy(dtype=float))
     return {"cells_finished": len(set(rows["cell"])), "seconds": float(seconds)}
 
 
