@@ -119,7 +119,7 @@ def keep_log(sweep: Sweep, config: Composed) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
-    LOG.info("python scripts/sweep.py %s", " ".join(config.hydra.overrides.task))
+    LOG.info(_command(config, list(config.hydra.overrides.task)))
     LOG.info("%s: %d cells to compute, %d already done", sweep.title, len(sweep.jobs()), sweep.done)
 
 
