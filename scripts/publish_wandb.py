@@ -1,157 +1,139 @@
-"""Replay committed results into W&B runs, with the dashboard's panels as code.
+"""Replay results into W&B runs: the same runs as a sweep with tracking=wandb writes, and one of what the tier says.
 
-python scripts/publish_wandb.py [--tier reduced] [--experiment NAME ...] [--project attention-coresets]
+python scripts/publish_wandb.py [--tier reduced] [--experiment NAME ...] [--per cell] [--results DIR]
 
-One run a cell (group = experiment, the cell in its configuration): its error and constant by size. One run "dashboard":
-tables of cells, exponents and claims; charts of error against size for each experiment and of the exponents; the
-figures.
+A run for each experiment, one for each of its arms (or cells), and one "results" with exponents, claims and figures.
 Offline by default, no account needed: files go to outputs/wandb. See them with `wandb leet outputs/wandb`, or upload
 them with `wandb login` and `wandb sync outputs/wandb/offline-run-*`. WANDB_MODE=online publishes at once.
+docs/dashboards.md lists what is in them.
 """
 
 import ready  # noqa: F401, I001  (first: it says what is not set up)
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
+from attention_coresets.analysis.figures.style import save, style
 from attention_coresets.analysis.parts.results import Results, ResultsError, load
+from attention_coresets.analysis.parts.topic import HEADS_FILE
 from attention_coresets.analysis.report.decided import decided
-from attention_coresets.study.checks import TIERS
-from attention_coresets.study.tracking import open_run
+from attention_coresets.analysis.report.gallery import FIGURES, draw
+from attention_coresets.study.checks import GRANULARITIES, TIERS
+from attention_coresets.study.curves import placed
+from attention_coresets.study.disk import StudyError
+from attention_coresets.study.sweep_runs import SweepRuns
+from attention_coresets.study.table import read_table
+from attention_coresets.study.wandb_runs import Dashboard, GrowingTable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BY_SIZE = [
-    *("error", "constant", "heldout_mean", "heldout_p99", "loss", "kl", "needle_found", "seconds_construct"),
-    "seconds_adversary",
-]
-CELL = ["experiment", "cell", "arm", "cache", "coreset", "model", "rho", "seed", "n", "d", "cache_params", "revision"]
+EXPONENTS: dict[str, str] = {"law": "str", "symbol": "str", "value": "float64", "low": "float64", "high": "float64"}
+CLAIMS: dict[str, str] = dict.fromkeys(("claim", "models", "measured", "status"), "str")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tier", choices=TIERS, default="reduced")
-    parser.add_argument("--experiment", nargs="*", help="only these experiments; default: all in the table")
-    parser.add_argument("--project", default="attention-coresets")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "results")
-    parser.add_argument("--outputs", type=Path, default=REPOSITORY / "outputs")
-    options = parser.parse_args()
+    options = _parse()
     try:
         results = load(options.results / options.tier)
-    except ResultsError as error:
+        table = placed(read_table(options.results / options.tier / "table.parquet"))
+        experiments = _wanted(table, options.experiment)
+        where = (options.results.resolve(), options.outputs.resolve(), options.project)
+        whole = Dashboard(*where, "replay", options.tier, sweep="results", experiment="results")
+        with whole.alone():
+            for experiment in tqdm(experiments, desc="experiments"):
+                dashboard = replace(whole, sweep=experiment, experiment=experiment)
+                replay(dashboard, options.per, table.loc[table["experiment"] == experiment])
+            publish_results(whole, results, figures(results, options))
+    except (ResultsError, StudyError) as error:
         print(f"publish_wandb: {error}", file=sys.stderr)
         return 2
-    known = sorted(results.table["experiment"].unique())
-    wanted = options.experiment or known
-    if unknown := sorted(set(wanted) - set(known)):
-        reason = f"no such experiment in the table: {', '.join(unknown)}; it has {', '.join(known)}"
-        print(f"publish_wandb: {reason}", file=sys.stderr)
-        return 2
-    table = results.table.loc[results.table["experiment"].isin(wanted)]
-    try:
-        options.outputs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"publish_wandb: cannot write to {options.outputs}: {error.strerror}; make it writable", file=sys.stderr)
-        return 2
-    cells = publish_cells(table, options.tier, options.project, options.outputs)
-    publish_dashboard(results, table, options.project, options.outputs)
-    print(f"{cells} cell runs and 1 dashboard run in {options.outputs / 'wandb'}")
     print(f"see them:    wandb leet {options.outputs / 'wandb'}")
     print(f"upload them: wandb sync {options.outputs / 'wandb'}/offline-run-*")
     return 0
 
 
-def publish_cells(table: pd.DataFrame, tier: str, project: str, outputs: Path) -> int:
-    """A run for each cell, one step a size, means over the cell's heads; how many."""
-    groups = table.groupby(["experiment", "cell"], sort=False)
-    for _, rows in tqdm(groups, total=groups.ngroups, desc="cells", unit="run"):
-        first = rows.iloc[0]
-        run = open_run(
-            outputs,
-            project=project,
-            group=first["experiment"],
-            id=first["cell"],
-            name=f"{first['arm']} {first['cache']} rho={first['rho']:g} seed={first['seed']}",
-            tags=[tier],
-            config={key: first[key].item() if hasattr(first[key], "item") else first[key] for key in CELL},
-        )
-        run.define_metric("*", step_metric="size")
-        for size, at in rows.groupby("size"):
-            run.log({"size": size, **at[BY_SIZE].mean().dropna().to_dict()})
-        run.finish()
-    return groups.ngroups
+def replay(dashboard: Dashboard, per: str, rows: pd.DataFrame) -> None:
+    """The runs of an experiment, all of whose cells are in the table."""
+    arms = rows[["arm", "construction"]].drop_duplicates().itertuples(index=False, name=None)
+    runs = SweepRuns(dashboard, per, arms)
+    runs.add(rows, dict.fromkeys(rows["cell"], "already done"))
+    for _, own in rows.groupby(["arm", "construction"], sort=False):
+        arm, construction = own[["arm", "construction"]].iloc[0].tolist()
+        runs.draw(arm, construction, sorted(set(own["setting"])))
+    runs.close({})
 
 
-def publish_dashboard(results: Results, table: pd.DataFrame, project: str, outputs: Path) -> None:
-    """The panels: state of cells, error against size, exponents with intervals, claims, figures."""
+def publish_results(dashboard: Dashboard, results: Results, pictures: list[Path]) -> None:
+    """One run of what the tier says: exponents with intervals, claims, figures."""
     import wandb
 
-    run = open_run(
-        outputs, project=project, group="dashboard", id=f"dashboard-{results.tier}", name=f"dashboard {results.tier}"
-    )
-    panels: dict[str, Any] = {
-        "cells/state": wandb.Table(dataframe=_state(table)),
-        "exponents/table": wandb.Table(dataframe=_exponents(results)),
-        "claims/table": wandb.Table(dataframe=_claims(results)),
-    }
-    panels["exponents/chart"] = wandb.plot.bar(panels["exponents/table"], "law", "value", title="Fitted exponents")
-    for experiment, rows in table.groupby("experiment"):
-        panels[f"error_against_size/{experiment}"] = _error_chart(rows, str(experiment))
-    for picture in sorted((REPOSITORY / "figures" / results.tier).glob("*.png")):
-        panels[f"figures/{picture.stem}"] = wandb.Image(str(picture))
-    run.log(panels)
+    name = f"results {results.tier}"
+    run = dashboard.open("results", name, dashboard.id("results"), {"revision": sorted(set(results.table["revision"]))})
+    run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+    for key, columns, rows in (("exponents", EXPONENTS, _exponents(results)), ("claims", CLAIMS, _claims(results))):
+        GrowingTable(run, key, columns).add(pd.DataFrame(rows, columns=list(columns)))
     run.finish()
 
 
-def _state(table: pd.DataFrame) -> pd.DataFrame:
-    grouped = table.assign(seconds=table["seconds_construct"] + table["seconds_adversary"]).groupby("experiment")
-    state = grouped.agg(
-        cells=("cell", "nunique"), rows=("error", "size"), seconds=("seconds", "sum"), dirty=("dirty", "any")
-    )
-    return state.reset_index()
+def figures(results: Results, options: argparse.Namespace) -> list[Path]:
+    """Pictures of these results: those in --figures, or drawn where there are none."""
+    folder = options.figures
+    if folder is None and options.results.resolve() == REPOSITORY / "results":
+        folder = REPOSITORY / "figures"
+    if folder is not None:
+        return sorted((folder / options.tier).glob("*.png"))
+    known = set(results.table["experiment"]) | ({HEADS_FILE} if results.heads is not None else set())
+    drawn = []
+    with style():
+        for name in tqdm([name for name, (experiment, _) in FIGURES.items() if experiment in known], desc="figures"):
+            drawn.append(save(draw(name, results), options.outputs / "figures" / options.tier, name)[0])
+    return drawn
 
 
-def _exponents(results: Results) -> pd.DataFrame:
-    rows = [
+def _wanted(table: pd.DataFrame, asked: list[str] | None) -> list[str]:
+    known = sorted(table["experiment"].unique())
+    if unknown := sorted(set(asked or known) - set(known)):
+        raise StudyError(f"no such experiment in the table: {', '.join(unknown)}; it has {', '.join(known)}")
+    return asked or known
+
+
+def _exponents(results: Results) -> list[dict[str, Any]]:
+    return [
         {
-            "law": f"{fit['name']} {' '.join(map(str, fit['fixed'].values()))} {symbol}",
-            **{k: found[k] for k in ("value", "low", "high")},
+            "law": " ".join((fit["name"], *map(str, fit["fixed"].values()))),
+            "symbol": symbol,
+            **{key: found[key] for key in ("value", "low", "high")},
         }
         for fit in results.fits
         if fit["status"] == "fitted"
         for symbol, found in fit["coefficients"].items()
     ]
-    return pd.DataFrame(rows, columns=["law", "value", "low", "high"])
 
 
-def _claims(results: Results) -> pd.DataFrame:
+def _claims(results: Results) -> list[dict[str, Any]]:
     rows = []
     for outcome in decided(results).values():
-        claim = outcome.claim
         parts = "; ".join(f"{part.setting}: {part.estimate.value:.3g}" for part, _ in outcome.parts)
+        claim = outcome.claim
         rows.append({"claim": claim.statement, "models": claim.models, "measured": parts, "status": outcome.status})
-    return pd.DataFrame(rows, columns=["claim", "models", "measured", "status"])
+    return rows
 
 
-def _error_chart(rows: pd.DataFrame, title: str):
-    """Median worst-case error (loss, where a language model ran) by size, a line for each arm and cache family."""
-    import wandb
-
-    name = "error" if len(rows["error"].dropna()) else "loss"
-    median = rows.groupby(["arm", "cache", "size"], as_index=False)[name].median()
-    median = median.assign(line=median["arm"] + " " + median["cache"])  # groupby has put the sizes in order
-    lines = [(str(line), at) for line, at in median.groupby("line")]
-    return wandb.plot.line_series(
-        xs=[at["size"].tolist() for _, at in lines],
-        ys=[at[name].tolist() for _, at in lines],
-        keys=[line for line, _ in lines],
-        title=f"{title}: median {'worst-case error' if name == 'error' else name} against size",
-        xname="size",
-    )
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tier", choices=TIERS, default="reduced")
+    parser.add_argument("--experiment", nargs="*", help="only these experiments; default: all in the table")
+    parser.add_argument("--per", choices=GRANULARITIES, default="arm", help="a run for each arm, or for each cell")
+    parser.add_argument("--project", default="attention-coresets")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "results", help="folder of the tiers")
+    parser.add_argument("--figures", type=Path, help="folder of their figures; default: drawn, or the committed ones")
+    parser.add_argument("--outputs", type=Path, default=REPOSITORY / "outputs")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

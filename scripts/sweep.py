@@ -3,6 +3,7 @@
 python scripts/sweep.py cache=sphere cache.n=1024 coreset=uniform rho=1 seed=0   # one cell, its rows printed
 python scripts/sweep.py experiment=epsilon_rate tier=quick                       # a sweep; run again, it resumes
 python scripts/sweep.py experiment=epsilon_rate launcher=joblib hydra.launcher.n_jobs=8 compute.dtype=float32
+python scripts/sweep.py tune=walk                                                # parameters sought by Optuna
 python scripts/sweep.py plugins=[my_module] coreset=top_norm rho=1               # a construction of one's own
 
 python scripts/sweep.py experiment=league tier=full launcher=slurm hydra.launcher.partition=gpu    # docs/cluster.md
@@ -20,7 +21,7 @@ import sys
 import hydra
 
 from attention_coresets.study.config import REPOSITORY, register
-from attention_coresets.study.explain import one_line, refuse_experiment_list, refuse_hydra_own
+from attention_coresets.study.explain import one_line, refuse_experiment_list, refuse_hydra_own, refuse_tuned_grid
 from attention_coresets.study.job import run_job
 from attention_coresets.study.plugins import load_plugins, named_plugins
 
@@ -34,6 +35,7 @@ def main() -> int:
         register()
         refuse_experiment_list(sys.argv[1:])
         refuse_hydra_own(sys.argv[1:])
+        refuse_tuned_grid(sys.argv[1:])
         # Hydra wants its flags before or after all overrides, not among them
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: re.match(r"~|[^-].*=", argument) is not None)
         hydra.main(config_path=str(REPOSITORY / "conf"), config_name="config", version_base="1.3")(run_job)()

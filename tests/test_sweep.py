@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from attention_coresets.coresets.catalogue import CONSTRUCTIONS, FOR_ONE_FAMILY
 from attention_coresets.study import job
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
-from attention_coresets.study.config import register
+from attention_coresets.study.config import key_descriptions, register
 from attention_coresets.study.progress import Board
 from attention_coresets.study.store import Store
 from attention_coresets.study.table import COLUMNS, HARDNESS, HEADS, LABELS, LANGUAGE, read_table
@@ -272,19 +273,79 @@ def test_a_killed_sweep_recomputes_no_finished_cell(shell: Shell) -> None:
     assert before.items() <= shell.cells.items()
 
 
-@pytest.mark.slow
-def test_wandb_offline_needs_neither_account_nor_network(shell: Shell, monkeypatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    assert shell.probe("seed=0", "tracking=wandb").code == 0
-    runs = list((shell.outputs / "wandb").glob("offline-run-*"))
-    assert {run.name.split("-")[-2] for run in runs} == set(shell.cells)
-    for path in (shell.results / "cells").glob("*.json"):
-        path.unlink()
-    assert shell.probe("seed=0", "tracking=wandb").code == 0
-    again = list((shell.outputs / "wandb").glob("offline-run-*"))
-    ids = [run.name.split("-", 3)[-1] for run in again]
-    assert len(set(ids)) == len(ids) == 2 * len(runs)  # runs of one id would replace each other when they are synced
+def test_a_sweep_keeps_its_configuration_and_a_log(shell: Shell, monkeypatch) -> None:
+    def fails(config):
+        if config["seed"] == 1 and config["arm"] == "uniform":
+            raise RuntimeError("no luck")
+        return run_cell(config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "run_cell", fails)
+        assert shell.probe("cache.n=32").code == 1
+    (folder,) = {path.parent for path in shell.outputs.rglob("plan")}
+    kept = OmegaConf.load(folder / "multirun.yaml")
+    assert (kept.experiment, kept.tier, kept.hydra.mode) == ("probe", "smoke", "MULTIRUN")
+    command, begun, failed, summary = (folder / "sweep.log").read_text().splitlines()
+    assert "experiment=probe tier=smoke" in command
+    assert begun.endswith("probe (smoke): 6 cells to compute, 0 already done")
+    assert failed.endswith("failed: arm=uniform seed=1: RuntimeError: no luck")
+    assert "5 computed, 0 already done, 1 failed" in summary
+
+
+def test_help_describes_every_key(shell: Shell) -> None:
+    shown = shell.sweep("--help").out
+    described = dict(line.split(maxsplit=1) for line in key_descriptions().splitlines())
+    assert {"rho", "sizes", "adversary.certify", "tracking.per", "goal.measure"} <= described.keys()
+    for key, what in described.items():
+        assert re.search(rf"^{re.escape(key)} +{re.escape(what)}$", shown, re.MULTILINE), key
+    assert "-sc install=bash" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["+experiment=league"], ("+experiment=league", "use experiment=league")),
+        (["-m", "hydra/sweeper=basic", "seed=0,1"], ("plans all cells of a sweep together", "tune=NAME")),
+        (["tune=walk", "experiment=league"], ("each brings its own sweep", "leave one of them out")),
+        (["tune=walk", "launcher=joblib"], ("one after the other", "use launcher=local")),
+        (["tune=walk"], ("needs Optuna", "pip install hydra-optuna-sweeper")),
+    ],
+)
+def test_other_ways_to_sweep_are_refused_in_words(shell: Shell, monkeypatch, arguments: list[str], parts) -> None:
+    optuna = None if arguments == ["tune=walk"] else object()
+    monkeypatch.setattr("attention_coresets.study.explain.find_spec", lambda _: optuna)
+    outcome = shell.sweep(*arguments)
+    assert outcome.code == 1
+    assert len(outcome.err.splitlines()) == 1
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.mark.skipif(find_spec("optuna") is None, reason="needs hydra-optuna-sweeper")
+@pytest.mark.filterwarnings("ignore")  # Optuna's own, of experimental options
+def test_optuna_lowers_the_error_cell_by_cell(shell: Shell) -> None:
+    small = (
+        "tune=walk",
+        "hydra.sweeper.n_trials=3",
+        "cache.n=32",
+        "cache.d=2",
+        "heads=2",
+        "sizes=[4,8]",
+        "goal.size=4",
+    )
+    shell.monkeypatch.setenv("PYTHONWARNINGS", "default")
+    assert shell.sweep(*small).code == 0
+    (path,) = shell.outputs.rglob("optimization_results.yaml")
+    found = OmegaConf.load(path)
+    rows = Store(shell.results).tables(set(shell.cells))
+    table = pd.concat([part.to_pandas() for part in rows])
+    medians = table.loc[table["size"] == 4].groupby("cell")["error"].median()
+    assert len(medians) == 3
+    assert found.best_value == medians.min()
+    best = json.loads(table.loc[table["cell"] == medians.idxmin(), "coreset_params"].iloc[0])
+    assert {f"coreset.{key}": best[key] for key in ("scale", "ridge", "recursion", "refinement")} == dict(
+        found.best_params
+    )
 
 
 def test_a_draw_is_another_coreset_of_the_same_cache_from_the_same_starts() -> None:

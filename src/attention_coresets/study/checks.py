@@ -20,10 +20,11 @@ from attention_coresets.study.cell import TASKS
 from attention_coresets.study.costs import check_cost
 from attention_coresets.study.identity import has_floors
 from attention_coresets.study.store import StudyError
-from attention_coresets.study.tracking import SINKS
 
 ANSWERS = ("optimum", "gram_schmidt_walk")  # of task=hardness: the best subset of all, or a walk
 BODIES = ("ball", "ellipsoid")
+GOALS = ("error", "certificate", "loss", "kl")
+SINKS, GRANULARITIES = ("none", "wandb"), ("arm", "cell")
 TIERS = ("smoke", "quick", "reduced", "full")
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("float64", "float32")}
 
@@ -41,7 +42,12 @@ def check(config: Mapping[str, Any]) -> None:
     gap = adversary["gap"]
     _need(math.isfinite(gap) and gap > 0, "adversary.gap", gap, "a finite number above 0", "1e-3")
     _need(config["tier"] in TIERS, "tier", config["tier"], f"one of {', '.join(TIERS)}", "quick")
-    _need(config["tracking"]["name"] in SINKS, "tracking", config["tracking"]["name"], " or ".join(SINKS), "none")
+    tracking = config["tracking"]
+    _need(tracking["name"] in SINKS, "tracking", tracking["name"], " or ".join(SINKS), "none")
+    per = tracking.get("per", "arm")
+    _need(per in GRANULARITIES, "tracking.per", per, " or ".join(GRANULARITIES), "arm")
+    measure = config.get("goal", {}).get("measure", "error")
+    _need(measure in GOALS, "goal.measure", measure, f"one of {', '.join(GOALS)}", "error")
     _compute(config["compute"])
     _parameters("cache", CACHES, config["cache"])
     construct = _parameters("coreset", {**CONSTRUCTIONS, **WHOLE}, config["coreset"])

@@ -23,52 +23,66 @@ Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
+def _key(what: str, default: Any = MISSING) -> Any:
+    """A key of the configuration with what `--help` says of it."""
+    return field(default=default, metadata={"what": what})
+
+
 @dataclass
 class Adversary:
     """Effort of `worst_query`; see its docstring."""
 
-    restarts: int = MISSING
-    steps: int = MISSING
-    polish: int = MISSING
-    certify: bool = False
-    gap: float = 1e-4
+    restarts: int = _key("starts of the search for the worst query")
+    steps: int = _key("steps of ascent from each start")
+    polish: int = _key("steps of Newton's method from the best")
+    certify: bool = _key("add proven ceilings of the error", False)
+    gap: float = _key("branch and bound ends at this relative gap, up to d = 4", 1e-4)
 
 
 @dataclass
 class Search:
     """What a search for hard caches raises, and for how long; see `hardness.Rate` and `hardness.Effort`."""
 
-    objective: str = "own"
-    rounds: int = 150
-    cycles: int = 3
-    moves: int = 6
+    objective: str = _key("task=hardness: raise the error itself (rho) or in units of the own bound (own)", "own")
+    rounds: int = _key("rounds of the search", 150)
+    cycles: int = _key("cycles of cooling", 3)
+    moves: int = _key("moves tried in a round", 6)
 
 
 @dataclass
 class Compute:
-    """Where and how a cell is computed; threads: torch threads of a process, null leaves torch's own choice."""
+    """Where and how a cell is computed."""
 
-    device: str = "auto"
-    dtype: str = "float64"
-    max_hours: float = 24.0
-    max_gb: float | None = None
-    threads: int | None = None
+    device: str = _key("auto (a GPU where torch sees one), cpu, cuda", "auto")
+    dtype: str = _key("float64, float32", "float64")
+    max_hours: float = _key("refuse cells that would take longer on one core", 24.0)
+    max_gb: float | None = _key("refuse cells that need more memory; null: the machine's", None)
+    threads: int | None = _key("torch threads of a process; null: torch's own choice", None)
 
 
 @dataclass
 class Tracking:
-    """An optional sink beside the result table: `none` or `wandb`."""
+    """An optional dashboard beside the result table."""
 
-    name: str = "none"
-    project: str = "attention-coresets"
+    name: str = _key("none, wandb; chosen by tracking=NAME (docs/dashboards.md)", "none")
+    per: str = _key("a run for each arm, or for each cell", "arm")
+    project: str = _key("of W&B", "attention-coresets")
+
+
+@dataclass
+class Goal:
+    """What a sweep with tune=NAME lowers, trial by trial."""
+
+    measure: str = _key("tune=NAME lowers its median over heads: error, certificate, loss, kl", "error")
+    size: int | None = _key("at this size; null: the last of sizes", None)
 
 
 @dataclass
 class Paths:
     """Where results and Hydra's own output go: the repository, from whatever directory the sweep is started."""
 
-    results: str = str(REPOSITORY / "results")
-    outputs: str = str(REPOSITORY / "outputs")
+    results: str = _key("where cells and tables go", str(REPOSITORY / "results"))
+    outputs: str = _key("where sweeps keep plan, board and log, and dashboards go", str(REPOSITORY / "outputs"))
 
 
 @dataclass
@@ -80,39 +94,49 @@ class Processes:
 
 @dataclass
 class Study:
-    """One cell: a cache, a construction, rho, a seed, the sizes to build. `at` holds an experiment's grid by tier,
-    `name` is what a sweep of one's own is called.
+    """One cell: a cache, a construction, rho, a seed, the sizes to build; `key_descriptions` has the keys in words."""
 
-    seed, draw: the cache follows the seed alone; draw 1, 2, ... give other coresets of the same cache.
-    task: `errors` of attention, head by head; `structured`: the same for signed clusters too large for their tokens;
-    `language`: how a model predicts on coresets of its whole cache, of which `keep_recent` tokens are the last ones;
-    or `hardness`: errors on the caches that a `search` from the cache's heads finds. body: the queries an error is the
-    worst of, the `ball` of radius rho or, of a real head, rho times the `ellipsoid` that holds 95 % of its calibration
-    queries. plugins: modules of one's own that register families or constructions.
-    """
-
-    cache: Any = MISSING
-    coreset: Any = MISSING
-    arm: str = "${coreset.name}"
-    rho: float = 1.0
-    seed: int = 0
-    draw: int = 0
-    heads: int = 1
-    sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
-    task: str = "errors"
-    body: str = "ball"
-    keep_recent: int = 0
-    needles: int = 4
+    cache: Any = field(
+        default=MISSING, metadata={"what": "family of caches and its parameters: cache=sphere cache.n=1024 cache.d=8"}
+    )
+    coreset: Any = field(
+        default=MISSING, metadata={"what": "construction and its parameters: coreset=greedy coreset.model=free"}
+    )
+    arm: str = _key("a construction with parameters under a name, or the label of the rows", "${coreset.name}")
+    rho: float = _key("radius of the queries", 1.0)
+    seed: int = _key("of the random numbers; the cache follows it alone", 0)
+    draw: int = _key("1, 2, ...: other coresets of the same cache", 0)
+    heads: int = _key("independent caches in a cell", 1)
+    sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"what": "numbers of tokens to keep"})
+    task: str = _key("errors; structured (signed clusters too large for their tokens); language; hardness", "errors")
+    body: str = _key("queries an error is the worst of: ball, or ellipsoid of a real head's queries", "ball")
+    keep_recent: int = _key("task=language: last tokens that are kept as they are", 0)
+    needles: int = _key("task=language: facts that are planted in the text", 4)
     adversary: Adversary = field(default_factory=Adversary)
     search: Search = field(default_factory=Search)
     compute: Compute = field(default_factory=Compute)
     tracking: Tracking = field(default_factory=Tracking)
+    goal: Goal = field(default_factory=Goal)
     paths: Paths = field(default_factory=Paths)
-    plugins: list[str] = field(default_factory=list)
-    name: str | None = None
-    experiment: str | None = None
-    tier: str = "reduced"
-    at: dict[str, Any] = field(default_factory=dict)
+    plugins: list[str] = field(
+        default_factory=list, metadata={"what": "modules of your own that register families or constructions"}
+    )
+    name: str | None = _key("what a sweep of your own is called", None)
+    experiment: str | None = _key("label of the rows; experiment=NAME brings its grid", None)
+    tier: str = _key("size of an experiment: smoke, quick, reduced, full", "reduced")
+    at: dict[str, Any] = field(default_factory=dict, metadata={"what": "an experiment's grid by tier"})
+
+
+def key_descriptions(kind: type = Study, above: str = "") -> str:
+    """A line for each key of the configuration, for --help."""
+    lines = []
+    for each in dataclasses.fields(kind):
+        name, inner = above + each.name, each.default_factory
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            lines.append(key_descriptions(inner, f"{name}."))
+        else:
+            lines.append(f"{name:<20} {each.metadata['what']}")
+    return "\n".join(lines)
 
 
 def schema(name: str, parameters: type) -> type:
@@ -124,6 +148,7 @@ def schema(name: str, parameters: type) -> type:
 def register() -> None:
     """Put into Hydra's ConfigStore what conf/ has no file for: `study_schema`, groups cache, coreset and arm."""
     OmegaConf.register_new_resolver("shares", _shares, replace=True)
+    OmegaConf.register_new_resolver("key_descriptions", key_descriptions, replace=True)
     store = ConfigStore.instance()
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -27,10 +28,33 @@ def refuse_hydra_own(arguments: Sequence[str]) -> None:
     """Hydra's own sweepers and launchers compose every cell anew where it is computed; the study has its own."""
     for argument in arguments:
         if re.match(r"\+*hydra[./]sweeper=(?!study$)", argument):
-            raise StudyError(f"{argument}: the study plans all cells of a sweep together, itself; leave this out")
+            raise StudyError(
+                f"{argument}: the study plans all cells of a sweep together, itself; leave this out. Optuna, which "
+                "chooses each cell by the results of those before: tune=NAME"
+            )
         if found := re.match(r"\+*hydra[./]launcher=(.*)", argument):
             name = found[1] if found[1] in ("joblib", "slurm") else "local"
             raise StudyError(f"{argument}: the launcher is a choice of the study's own; use launcher={name}")
+        if re.match(r"\+(experiment|arm|cache|coreset|adversary|launcher|tracking|tune)=", argument):
+            raise StudyError(f"{argument}: + adds a group that is not there, and this one is; use {argument[1:]}")
+
+
+def refuse_tuned_grid(arguments: Sequence[str]) -> None:
+    """A tuning has no grid to be planned or shared out: each of its cells follows from the results before."""
+    given = dict(argument.split("=", 1) for argument in arguments if re.match(r"\w+=", argument))
+    if given.get("tune", "none") == "none":
+        return
+    if find_spec("optuna") is None:
+        raise StudyError(f"tune={given['tune']}: needs Optuna; pip install hydra-optuna-sweeper")
+    if "experiment" in given:
+        raise StudyError(
+            f"tune={given['tune']} experiment={given['experiment']}: each brings its own sweep; leave one of them out"
+        )
+    if given.get("launcher", "local") != "local":
+        raise StudyError(
+            f"launcher={given['launcher']}: the trials of tune={given['tune']} run one after the other, each chosen by "
+            "the results before; use launcher=local"
+        )
 
 
 def refuse_arm_with_coreset(overrides: Sequence[str]) -> None:

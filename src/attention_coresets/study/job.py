@@ -1,6 +1,7 @@
 """One cell: what Hydra calls where a command names no sweep, and how any process computes one."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,23 @@ from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.store import Row, Store, StudyError
-from attention_coresets.study.tracking import track
+from attention_coresets.study.tracking import show_cell
 
 
-def run_job(config: Composed) -> None:
-    """Compute a single cell and print its rows. A sweep's cells come another way (`sweep`, `worker`)."""
+def run_job(config: Composed) -> float | None:
+    """Compute a single cell and print its rows. A sweep's cells come another way (`sweep`, `worker`).
+
+    Returns what a sweep with tune=NAME lowers, None where the command is no such sweep.
+    """
     try:
-        _run_single(config, HydraConfig.get().overrides.task)
+        rows = _run_single(config, HydraConfig.get().overrides.task)
+        return None if HydraConfig.get().runtime.choices["tune"] == "none" else _goal(rows, **config.goal)
     except Exception as error:
         # SystemExit passes through Hydra as it is; before any other error it prints a line of its own
         raise SystemExit(f"error: {one_line(error)}") from error
 
 
-def _run_single(config: Composed, overrides: Sequence[str]) -> None:
+def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     refuse_arm_with_coreset(overrides)
     if config.name is not None:
         raise StudyError(f"name={config.name}: names a sweep, and this is a single cell; add -m or leave it out")
@@ -41,8 +46,22 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> None:
     rows = before or computed_rows(resolved)
     if before is None:
         store.write(resolved, rows)
-        track(resolved, rows)
+    show_cell(resolved, rows)
     _show(rows, f"{'already done' if before else 'kept'}: {cell} in {store.cells}")
+    return rows
+
+
+def _goal(rows: Sequence[Row], measure: str, size: int | None) -> float:
+    """The median over heads. StudyError where the cell has no such measure or size."""
+    sizes = [row["size"] for row in rows]
+    wanted = sizes[-1] if size is None else size
+    values = [row.get(measure, math.nan) for row in rows if row["size"] == wanted]
+    if not values or any(math.isnan(value) for value in values):
+        raise StudyError(
+            f"goal.measure={measure} goal.size={wanted}: the cell does not tell it; give one of sizes, and "
+            "adversary.certify=true for the certificate"
+        )
+    return statistics.median(values)
 
 
 def computed_rows(config: dict[str, Any]) -> list[Row]:

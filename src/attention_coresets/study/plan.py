@@ -3,6 +3,8 @@
 <sweep>/sweep.json      what it is called, where its results go, modules of the user's own
 <sweep>/plan            a line a cell: name, group, label and resolved configuration, tab between them
 <sweep>/board/*.log     what became of the cells (`progress`)
+<sweep>/multirun.yaml   the configuration, as Hydra composed it
+<sweep>/sweep.log       the command, failures with their cells, the summary
 <sweep>/slurm/          the script and the logs of its jobs
 """
 

@@ -5,6 +5,7 @@ started the sweep, or that watches it, reads what was added.
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from attention_coresets.study.disk import appended, not_written
 from attention_coresets.study.finished import Finished
 from attention_coresets.study.plan import Sweep
 
+LOG = logging.getLogger("attention_coresets.sweep")  # written by the process that started the sweep, to sweep.log
 _BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed} gone, {remaining} left{postfix}"
 _LOOK, _LOOK_AT_STORE = 0.5, 5.0  # seconds between looks
 
@@ -178,6 +180,7 @@ class Monitor:
             if post.state == "stopped":
                 self._say(f"a process stopped: {post.text}")
             elif post.state == "failed":
+                LOG.info("failed: %s: %s", self.labels[post.job], post.text)
                 self._say(f"failed: {self.labels[post.job]}: {post.text}", post.text)
         self._bar.update(len(self._ended) - before)
         active = sorted(self.board.active.values())

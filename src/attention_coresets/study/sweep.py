@@ -1,6 +1,8 @@
 """A whole sweep: lay out its grid, check every cell before any work, skip what is done, compute the rest, sum up."""
 
+import contextlib
 import itertools
+import logging
 import shlex
 import sys
 import time
@@ -20,11 +22,12 @@ from attention_coresets.study.launchers import in_processes, in_slurm
 from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.progress import Monitor, monitor_of
+from attention_coresets.study.progress import LOG, Monitor, monitor_of
 from attention_coresets.study.provenance import provenance
 from attention_coresets.study.slurm import Slurm
 from attention_coresets.study.store import Manifest, Member, Store
 from attention_coresets.study.times import seconds_by_group
+from attention_coresets.study.tracking import Tracker, tracker_of
 from attention_coresets.study.worker import work
 
 Show = Callable[[Store, Place], None]  # what is told of a sweep at its end
@@ -36,21 +39,31 @@ def run_sweep(arguments: Sequence[str], config: Composed, context: HydraContext,
     refuse_arm_with_coreset(arguments)
     provenance()  # refuses a wrong revision now, not in every cell
     start = time.monotonic()
-    sweep, place = prepare(arguments, config, context)
+    tracker = tracker_of(config)
+    sweep, place, changes = prepare(arguments, config, context, tracker)
     monitor = monitor_of(sweep)
+    keep_log(sweep, config)
     try:
-        with monitor:
+        with tracker.watching(sweep, place, changes) if tracker is not None else contextlib.nullcontext(), monitor:
             if monitor.names:
                 _launch(sweep, config, monitor)
     finally:
-        print(f"{monitor.summary()}, in {time.monotonic() - start:.0f} s", file=sys.stderr)
+        summary = f"{monitor.summary()}, in {time.monotonic() - start:.0f} s"
+        print(summary, file=sys.stderr)
+        LOG.info(summary)
         sweep.store.pack_idle()
     show(sweep.store, place)
     _complain(monitor, sweep)
 
 
-def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -> tuple[Sweep, Place]:
-    """Plan the sweep, on disk, and record its grid. StudyError before any work where a cell is refused."""
+def prepare(
+    arguments: Sequence[str], config: Composed, context: HydraContext, tracker: Tracker | None = None
+) -> tuple[Sweep, Place, list[str]]:
+    """Plan the sweep, on disk, and record its grid. Returns what the command changes of its experiment's file, too.
+
+    A tracker gets to know every cell of the grid, those that are done too. StudyError before any work where a cell is
+    refused.
+    """
     check_name(config.name, context.config_loader.get_group_options("experiment"))
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
@@ -62,6 +75,8 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -
     def todo() -> Iterator[Cell]:
         for cell in plan(arguments, config, context):
             members.append(Member(cell.name, cell.config["arm"], cell.label))
+            if tracker is not None:
+                tracker.expect(cell)
             known = cell.name in cells  # two arms can come to the same cell
             cells.add(cell.name)
             if not known and not (cell.name in finished and store.intact(cell.name)):
@@ -77,7 +92,7 @@ def prepare(arguments: Sequence[str], config: Composed, context: HydraContext) -
     seconds = seconds_by_group(store) if number else {}
     sweep = Sweep(folder, title, store.results, len(cells) - number, list(config.plugins), Path.cwd(), seconds)
     sweep.save()
-    return sweep, place
+    return sweep, place, changes
 
 
 def _command(config: Composed, task: Sequence[str]) -> str:
@@ -92,6 +107,20 @@ def _tell_replaced(store: Store, place: Place, cells: set[str]) -> None:
         if gone:
             note = f"note: {place.name} no longer has {len(gone)} cells of its last run; they are kept in {store.cells}"
             print(note, file=sys.stderr)
+
+
+def keep_log(sweep: Sweep, config: Composed) -> None:
+    """The sweep's folder gets multirun.yaml, as Hydra composed it, and sweep.log: command, failures, summary."""
+    OmegaConf.save(config, sweep.folder / "multirun.yaml")
+    for handler in list(LOG.handlers):  # of an earlier sweep of this process
+        LOG.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(sweep.folder / "sweep.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.info(_command(config, list(config.hydra.overrides.task)))
+    LOG.info("%s: %d cells to compute, %d already done", sweep.title, len(sweep.jobs()), sweep.done)
 
 
 def plan(arguments: Sequence[str], config: Composed, context: HydraContext) -> Iterator[Cell]:

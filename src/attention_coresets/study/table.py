@@ -71,13 +71,18 @@ def gather(store: Store, tier: str, experiment: str) -> Gathered:
     asked = pd.DataFrame(
         {"cell": [m.cell for m in manifest.members], "arm": [m.arm for m in manifest.members]}, dtype="str"
     ).assign(experiment=experiment, tier=tier)
+    rows = rows_of(store, asked)
+    found = set(rows["cell"])
+    return Gathered(manifest, rows, [m.label for m in manifest.members if m.cell not in found])
+
+
+def rows_of(store: Store, asked: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cells that are finished, of those in the column `cell` of `asked`, whose other columns are labels."""
     frames = []
     for table in store.tables(asked["cell"]):
         rows = table.drop_columns("config").to_pandas()
         frames.append(to_frame(asked.merge(rows, on="cell", sort=False)))
-    rows = pd.concat(frames, ignore_index=True) if frames else to_frame([])
-    found = set(rows["cell"])
-    return Gathered(manifest, rows, [m.label for m in manifest.members if m.cell not in found])
+    return pd.concat(frames, ignore_index=True) if frames else to_frame([])
 
 
 def to_frame(rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:

@@ -118,7 +118,6 @@ def _run(number: int, queue: Queue, leases: Leases, log: Log, poster: Poster) ->
         if not leases.has(queue.jobs.names[number]):
             return None  # it took so long without a sign of life that another process has it now
         log.add(queue.jobs.names[number], config, rows)
-        job.track(config, rows)
     except NotWrittenError:
         raise
     except Stopped:
