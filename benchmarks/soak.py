@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from attention_coresets.analysis.parts.markdown import contents, fill, number  #
 from attention_coresets.models.serving import compressed  # noqa: E402
 from attention_coresets.study.store import write_atomically  # noqa: E402
 from benchmarks import machine  # noqa: E402
-from serving_models import EXCHANGE, SNAPKV, UNIFORM, make, padded, text  # noqa: E402
 
+_OF_TESTS = import_module("serving_models")  # tiny models, as the tests have them
+make, padded, text = _OF_TESTS.make, _OF_TESTS.padded, _OF_TESTS.text
+EXCHANGE, SNAPKV, UNIFORM = _OF_TESTS.EXCHANGE, _OF_TESTS.SNAPKV, _OF_TESTS.UNIFORM
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "serving" / "soak.json", ROOT / "docs" / "serving.md"
 FAMILIES = ("Llama", "Qwen3", "GPTNeoX")  # one that all threads share a context of, two with contexts of their own
 CONSTRUCTS = {"snapkv": SNAPKV, "query_exchange": EXCHANGE, "uniform": UNIFORM}

@@ -11,6 +11,7 @@ import ready  # noqa: F401, I001  (first: it says what is not set up)
 import argparse
 import json
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,7 @@ def main() -> int:
 
 def sections(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Panels by section, in order."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     found: dict[str, list[Any]] = {"state of the sweeps": _state()}
     for experiment, rows in table.groupby("experiment"):
         settings = sorted(rows["setting"].unique())
@@ -86,13 +86,16 @@ def workspace(table: pd.DataFrame, tier: str, entity: str, project: str) -> Any:
 
 def report(table: pd.DataFrame, tier: str, entity: str, project: str) -> Any:
     """The same panels as a report, under a heading each."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     blocks: list[Any] = []
     for name, panels in sections(table).items():
         runs = wr.Runset(entity=entity, project=project, filters=f"Config('tier') = '{tier}'")
         blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     return wr.Report(project=project, entity=entity, title=f"Attention coresets, {tier}", blocks=blocks)
+
+
+def _panels() -> Any:
+    return import_module("wandb_workspaces.reports.v2")
 
 
 def serialised(made: Any) -> dict[str, Any]:
@@ -101,8 +104,7 @@ def serialised(made: Any) -> dict[str, Any]:
 
 
 def _state() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     counts = [f"progress/{name}" for name in ("finished", "failed", "left")]
     seconds = "progress/seconds"
     return [
@@ -113,15 +115,13 @@ def _state() -> list[Any]:
 
 def _curves(setting: str, names: list[str]) -> Any:
     """Statistics of a setting by size, a line for each arm; both axes logarithmic."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     keys = [metric(name, setting) for name in names]
     return wr.LinePlot(title=setting, x="size", y=keys, log_x=True, log_y=True, title_x="size", max_runs_to_show=50)
 
 
 def _league(rows: pd.DataFrame) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     pairs = sorted(set(zip(rows["size"].tolist(), rows["setting"].tolist(), strict=True)))[:MOST]
     return [
         wr.BarPlot(
@@ -135,8 +135,7 @@ def _league(rows: pd.DataFrame) -> list[Any]:
 
 def _parallel(table: pd.DataFrame) -> Any:
     """Cells of tracking.per=cell by what was asked of them, with the error at the size that most of them have."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _panels()
     size = table["size"].mode().iloc[0]
     asked = [wr.Config(name) for name in ("arm", "cache.name", "n", "d", "rho", "seed")]
     columns = [wr.ParallelCoordinatesPlotColumn(metric=each) for each in asked]

@@ -57,5 +57,6 @@ FOUND: dict[str, Words] = {
     "found_league_free": worst_of("league_free"),
     "found_league_fixed": worst_of("league_portfolio_tilted", "league_portfolio_unweighted"),
     "found_loss": worst_of("real_loss_8"),
+    "found_facts": worst_of("facts_8"),
     "own_target": own_target,
 }
