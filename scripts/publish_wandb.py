@@ -73,7 +73,9 @@ def publish_results(dashboard: Dashboard, results: Results, pictures: list[Path]
     import wandb
 
     name = f"results {results.tier}"
-    run = dashboard.open("results", name, dashboard.id("results"), {"revision": sorted(set(results.table["revision"]))})
+    run = dashboard.begin(
+        "results", name, dashboard.id("results"), {"revision": sorted(set(results.table["revision"]))}
+    )
     run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
     for key, columns, rows in (("exponents", EXPONENTS, _exponents(results)), ("claims", CLAIMS, _claims(results))):
         GrowingTable(run, key, columns).add(pd.DataFrame(rows, columns=list(columns)))

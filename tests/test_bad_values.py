@@ -176,8 +176,8 @@ def test_an_unknown_parameter_names_the_nearest():
         ({"scale": "xyz"}, "unknown scale 'xyz'; known: auto, one, inv_sqrt_d, rho"),
         (
             {"recursion": "halve"},
-            "unknown recursion 'halve'; did you mean 'halving'? known: one_walk, halving, merge_reduce, compress, "
-            "compress_pp",
+            "unknown recursion 'halve'; did you mean 'halving'? known: one_walk, halving, buckets, merge_reduce, "
+            "compress, compress_pp",
         ),
         ({"ridge": 0.0}, "ridge must be above 0, got 0.0: near-duplicate keys make the Gram matrix singular"),
         ({"ridge": math.nan}, "ridge must be above 0, got nan: near-duplicate keys make the Gram matrix singular"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from attention_coresets import Cache, make_cache, make_coreset, tilt, worst_query
 from attention_coresets.coresets.balancing import base as balancing_base
+from attention_coresets.coresets.balancing import buckets
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.balancing.buckets import (
     BUCKETED,
@@ -123,6 +124,7 @@ class Coins(Balancing):
 def test_inclusion_is_unbiased_and_sizes_exact(name, model, monkeypatch):
     """By a rule that keeps the mean: over many runs a token's weight, 0 where it was dropped, has mean 1."""
     monkeypatch.setattr(balancing_base, "rounds", lambda n, size, kind: rounds(n, size, kind, 0))
+    monkeypatch.setattr(buckets, "BUCKET", 8)
     n, size, runs = 30, 4, 3000
     cache = repeated(small_cache("cap_outliers", n=n, d=4, seed=1), runs)
     assert max(step.buckets for step in rounds(n, size, name, 0)) > 1

@@ -57,7 +57,7 @@ def grid_of(loader, arguments):
         pytest.param(("experiment=lower_bound_exponents", "tier=smoke"), marks=pytest.mark.slow),
         pytest.param(("experiment=upper_bound", "tier=smoke"), marks=pytest.mark.slow),
         pytest.param(("experiment=real_errors", "tier=smoke"), marks=pytest.mark.slow),
-        ("experiment=lower_bound_orthonormal", "tier=smoke", "cache.d=4,8"),
+        pytest.param(("experiment=lower_bound_orthonormal", "tier=smoke", "cache.d=4,8"), marks=pytest.mark.slow),
         ("cache=sphere", "cache.n=16"),
     ],
 )

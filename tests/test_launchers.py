@@ -19,7 +19,13 @@ from command_line import REPOSITORY, probe
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *probe(directory), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=directory)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a suite that runs in the background may have been told to ignore Ctrl-C, and its children with it
+    return subprocess.Popen(command, cwd=directory, preexec_fn=_hears_ctrl_c, **pipes)
+
+
+def _hears_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def boards(directory: Path) -> list[Board]:
@@ -38,7 +44,8 @@ def test_two_processes_share_the_cells_and_one_that_is_killed_loses_none(tmp_pat
     subprocess.run(["kill", "-KILL", str(victim.pid)], check=True)
     out, err = head.communicate(timeout=120)
     assert head.returncode == 0, err
-    assert out == ""
+    assert "all settings" in out  # the table of errors, and nothing of the processes
+    assert len(out.splitlines()) < 20
     (board,) = boards(tmp_path)
     without_word = set(range(60)) - board.computed.keys()  # killed between the cell's row and word of it
     assert len(without_word) <= 1
@@ -49,7 +56,7 @@ def test_two_processes_share_the_cells_and_one_that_is_killed_loses_none(tmp_pat
 
 
 def test_ctrl_c_ends_the_processes_and_the_next_sweep_goes_on(tmp_path: Path) -> None:
-    grid = ("arm=uniform", "seed=range(0,400)", "launcher=joblib", "hydra.launcher.n_jobs=1")
+    grid = ("arm=uniform", "seed=range(0,200)", "launcher=joblib", "hydra.launcher.n_jobs=1")
     head = start(tmp_path, *grid)
     store, deadline = Store(tmp_path / "results"), time.monotonic() + 120
     while len(store.finished()) < 5 and time.monotonic() < deadline:
@@ -63,7 +70,7 @@ def test_ctrl_c_ends_the_processes_and_the_next_sweep_goes_on(tmp_path: Path) ->
     before = len(store.finished())
     again = start(tmp_path, *grid)
     _, err = again.communicate(timeout=120)
-    assert f"{400 - before} computed, {before} already done, 0 failed" in err
+    assert f"{200 - before} computed, {before} already done, 0 failed" in err
 
 
 def test_a_number_of_processes_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_the_smallest_antipodal_coreset_is_the_closed_form(epsilon):
     assert free.upper <= epsilon
 
 
-@pytest.mark.parametrize("family", ["clusters", "cap_outliers"])
+@pytest.mark.parametrize("family", ["clusters", pytest.param("cap_outliers", marks=pytest.mark.slow)])
 def test_nothing_of_the_same_size_and_model_is_better(family):
     cache, rho, size = small_cache(family, n=11, d=2, seed=4), 1.5, 5
     best = {model: best_subset(cache, size, rho, model=model) for model in MODELS}
@@ -181,6 +181,7 @@ def test_nothing_of_the_same_size_and_model_is_better(family):
             assert error >= best["free"].upper - accuracy(best["free"].upper)
 
 
+@pytest.mark.slow
 def test_free_errors_fall_with_the_size_and_end_at_zero():
     cache, rho = small_cache("sphere", n=7, d=2, seed=2), 1.0
     found = [best_subset(cache, size, rho, model="free") for size in range(1, 7)]
@@ -193,7 +194,7 @@ def test_free_errors_fall_with_the_size_and_end_at_zero():
         assert whole.coreset.log_weights is None
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["unweighted", "tilted", pytest.param("free", marks=pytest.mark.slow)])
 def test_the_smallest_size_and_the_best_error_at_a_size_agree(model):
     cache, rho = small_cache("cap_outliers", n=8, d=2, seed=6), 1.0
     errors = {size: best_subset(cache, size, rho, model=model) for size in range(1, 6)}

@@ -128,7 +128,9 @@ def test_starts_are_drawn_by_the_marginals():
 
 
 @pytest.mark.parametrize("model", FIXED)
-@pytest.mark.parametrize("family", ["sphere", "clusters", "cap_outliers"])
+@pytest.mark.parametrize(
+    "family", ["sphere", *(pytest.param(x, marks=pytest.mark.slow) for x in ("clusters", "cap_outliers"))]
+)
 def test_the_portfolio_errs_less_than_swaps_alone(family, model):
     caches = small_cache(family, 120, 4, seed=1, heads=2)
     plain, portfolio = (

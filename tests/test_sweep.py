@@ -95,7 +95,7 @@ def test_an_arm_for_one_family_builds_there_and_is_refused_elsewhere(shell: Shel
     assert "this is no signed-clusters cache" in refused.err
 
 
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> None:
     monkeypatch.setenv("ATTENTION_CORESETS_CAPTURES", str(tmp_path / "captures"))
     arms = [label for label in ARMS if of_text(label) == text and label not in FOR_ONE_FAMILY]

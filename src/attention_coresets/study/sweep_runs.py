@@ -36,7 +36,7 @@ class SweepRuns:
         self._arms = {(arm, made): self._arm(arm, made, arms) for arm, made in arms if per == "arm"}
         config = {"per": per, "arms": sorted({arm for arm, _ in arms})}
         title = f"{dashboard.experiment} {dashboard.tier}"
-        self._run = dashboard.open("sweep", title, dashboard.id("sweep"), config, step="progress/seconds")
+        self._run = dashboard.begin("sweep", title, dashboard.id("sweep"), config, step="progress/seconds")
         self._cells = GrowingTable(self._run, "cells", CELLS)
         self._totals = {"cells_finished": 0, "seconds": 0.0}
         self._start = self._told = time.monotonic()

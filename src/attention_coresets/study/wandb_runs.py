@@ -50,7 +50,7 @@ class Dashboard:
         text = json.dumps([str(self.results.resolve()), self.source, self.tier, self.sweep, *names])
         return f"{self.source}-{self.tier}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
-    def open(self, job_type: str, name: str, id: str, config: Mapping[str, Any], step: str = "size") -> Any:
+    def begin(self, job_type: str, name: str, id: str, config: Mapping[str, Any], step: str = "size") -> Any:
         """A W&B run, offline unless WANDB_MODE says otherwise. Files of an earlier run of this id are removed.
 
         step: the metric that others are drawn against.
@@ -93,7 +93,7 @@ class Dashboard:
         path = self.outputs / "wandb" / f"{self.id()}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
+            file = path.open("w", encoding="utf-8")
         except OSError as error:
             raise not_written(self.outputs, error) from error
         with file:
@@ -108,7 +108,7 @@ class Filling:
     """A run of an arm or of a cell that fills as rows come. It is opened with the first of them."""
 
     def __init__(self, dashboard: Dashboard, job_type: str, name: str, labels: Mapping[str, str]) -> None:
-        self._open = functools.partial(dashboard.open, job_type, name, dashboard.id(job_type, *labels.values()))
+        self._open = functools.partial(dashboard.begin, job_type, name, dashboard.id(job_type, *labels.values()))
         self._labels, self._job_type = dict(labels), job_type
         self._rows: list[pd.DataFrame] = []
         self._curves: Curves = {}
