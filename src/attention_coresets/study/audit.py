@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import pandas as pd
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
@@ -60,8 +61,7 @@ def sample(table: pd.DataFrame, rows: int, seed: int, longest: float) -> tuple[p
     """That many rows at random, and of how many: those of cells that took at most `longest` seconds."""
     cells = table.drop_duplicates(["cell", "size", "head"])
     seconds = cells["seconds_construct"].fillna(0.0) + cells["seconds_adversary"].fillna(0.0)
-    took = seconds.groupby(cells["cell"]).sum()
-    fit = cells.loc[cells["cell"].map(took) <= longest]
+    fit = cells.loc[seconds.groupby(cells["cell"]).transform("sum") <= longest]
     return fit.sample(min(rows, len(fit)), random_state=seed), len(fit)
 
 
@@ -73,7 +73,7 @@ def planned(experiment: str, tier: str) -> Iterator[Cell]:
         hydra = Hydra.create_main_hydra2("sweep", create_config_search_path(str(REPOSITORY / "conf")))
         arguments = [f"experiment={experiment}", f"tier={tier}"]
         config = hydra.compose_config("config", arguments, RunMode.MULTIRUN, with_log_configuration=False)
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=None)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()] + arguments
         yield from plan(grid, config, context)
     finally:
