@@ -8,7 +8,7 @@ import pytest
 from attention_coresets.study.audit import planned
 from attention_coresets.study.config import REPOSITORY
 
-FAST = ("d_rate", "n_independence", "small_caches", "lower_bound_random", "optimum", "real_language")
+FAST = ("d_rate", "n_independence", "lower_bound_random", "real_language")
 
 
 def experiments() -> list:
