@@ -17,11 +17,14 @@ from attention_coresets.analysis.parts.topic import HEADS_FILE
 from attention_coresets.analysis.report.gallery import FIGURES, draw
 from attention_coresets.analysis.stats.crossings import crossings
 from attention_coresets.analysis.stats.sizes import size_table
+from attention_coresets.analysis.topics.facts.figures import title
 from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor
+from attention_coresets.coresets.arms import ARMS
 from command_line import script
 from synthetic_results import SIZES, write_results
 
 figures_script = script("figures")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +58,23 @@ EXPECTED = {
     ),
     "d_rate": (1, "xy", {"uniform", "walk_tilted", "walk_unweighted"}, r"α = 0\.\d\d \["),
     "rho_rate": (4, "y", {"uniform", "walk_tilted", "walk_unweighted"}, r"β = [01]\.\d\d \["),
-    "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "sigma"),
+    "constant": (6, "x", {"uniform", "walk_tilted", "walk_unweighted"}, "limit set for the tilted walk"),
     "upper_bound": (2, "xy", set(), "ρ = 3"),
     "n_independence": (1, "xy", {"uniform", "walk_tilted"}, r"ν = -?0\.\d\d \["),
     "lower_bound": (6, "x", set(), "below the floor"),
     "lower_bound_random": (3, "x", set(), "in units of"),
-    "controls": (6, "xy", {"uniform", "walk_tilted"}, "equal_keys, d = 8, ρ = 1"),
-    "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "antipodal, values = keys: ε = 0.1"),
+    "controls": (4, "xy", {"uniform", "walk_tilted"}, "equal keys, d = 8, ρ = 1, 2, 3"),
+    "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "error ε = 0.1"),
     "hardness": (4, "", set(), "n, of which n/2 are kept"),
-    "sandwich": (2, "", set(), "error over floor|any weights over its floor"),
+    "sandwich": (2, "", set(), "floor for equal cluster weights"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
-    "ablation": (2, "x", set(), "error of walk_tilted"),
-    "league": (3, "", set(), "free: every arm"),
-    "league_map": (3, "", set(), r"minimax_tilted / best other: 0\.5 "),
+    "ablation": (2, "x", set(), r"that of the\nGram–Schmidt walk \(tilted\)"),
+    "league": (1, "x", set(), r"best in, of \d+ settings"),
+    "league_map": (5, "", set(), r"ours: minimax swaps \(tilted\): 0\.5 in the mean"),
     "real_errors": (6, "xy", {"h2o", "walk_tilted", "sinks_uniform", "query_exchange"}, "no sink: 8 heads"),
-    "real_geometry": (6, "", set(), "log T, code"),
-    "real_language": (3, "x", {"h2o", "query_exchange"}, "facts found"),
+    "real_geometry": (6, "", set(), "log T of each head, text: code"),
+    "real_language": (3, "", set(), "facts found"),
+    "real_tasks": (2, "", set(), "those that the full cache finds"),
 }
 
 
@@ -84,6 +88,11 @@ def test_figure_holds_its_panels_scales_arms_and_slopes(name, results):
     assert all(ax.get_yscale() == "log" for ax in axes if "y" in logs)
     assert {look(arm).label for arm in arms} <= legend(figure)
     assert re.search(text, texts(figure))
+    assert len(figure.get_suptitle().split()) >= 8
+    unlisted = set(results.table["arm"]) - set(ARMS)
+    lines = {label.get_text() for ax in axes for label in ax.get_yticklabels()} - unlisted
+    words = "\n".join([figure.get_suptitle(), texts(figure), *legend(figure), *lines])
+    assert not re.search(r"[a-z]_[a-z]", words)  # no label of an arm or a family
 
 
 @pytest.mark.parametrize(
@@ -122,11 +131,24 @@ def test_headline_dashes_are_the_floor(results):
 
 
 def test_sandwich_shows_the_best_arm_over_the_floor_for_any_weights(results):
-    """1.3 times it by construction of these rows."""
+    """1.3 times it by construction of these rows; a line for each share."""
     ax = draw("sandwich", results).axes[1]
-    best = [line for line in ax.lines if str(line.get_label()).startswith("best of all arms")]
-    assert len(best) == 2  # shares
-    assert all(1.3 <= y <= 1.33 for line in best for y in line.get_ydata())
+    assert len(dots(ax)) == len(ax.get_yticklabels()) == 2
+    assert all(1.3 <= x <= 1.33 for line in dots(ax) for x in line.get_xdata())
+
+
+def test_league_shows_errors_over_the_tilted_walks(results):
+    ax = draw("league", results).axes[0]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    at = {float(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata()) == 1}
+    errors = [at[y] for y in range(len(names))]
+    assert errors == sorted(errors)
+    rows = results.rows("league")
+    rows = rows.loc[rows["cache"] != "equal_keys"]  # some coreset is as good as exact there
+    logs = np.log(rows["error"]).groupby(rows["arm"]).mean()
+    for name, error in zip(names, errors, strict=True):
+        (arm,) = (arm for arm in logs.index if look(arm).label == name)
+        assert error == pytest.approx(np.exp(logs[arm] - logs["walk_tilted"]), rel=1e-9)
 
 
 def antipodal_caches(n: int, rho: float) -> pd.DataFrame:
@@ -165,16 +187,35 @@ def test_arms_are_drawn_at_an_epsilon_of_their_own_fit(results):
     assert "independent of n" not in {line.get_label() for line in ax.lines}
 
 
-def test_language_shows_every_segment_and_keeps_equal_arms_apart(results):
+def dots(ax) -> list:
+    return [line for line in ax.lines if line.get_marker() == "." and len(line.get_xdata())]
+
+
+def test_language_shows_every_segment_and_the_means(results):
     rows = results.rows("real_language")
-    rows = rows.assign(loss=2.49)  # less than the full cache's, of every arm
-    ax = draw("real_language", Results("quick", rows, [])).axes[0]
-    arms = rows["arm"].nunique()
-    dots = [line for line in ax.lines if line.get_marker() == "." and len(line.get_xdata())]
-    assert len(dots) == arms
-    assert {len(line.get_xdata()) for line in dots} == {4 * 2}  # segments x sizes
-    assert len({line.get_xdata()[0] for line in dots}) == arms
-    assert ax.get_ylim()[0] < -0.01
+    ax = draw("real_language", Results("quick", rows, [])).axes[1]
+    assert {len(line.get_xdata()) for line in dots(ax)} == {4}  # segments
+    assert len(dots(ax)) == rows["arm"].nunique() * rows["size"].nunique()
+    kl = rows.loc[(rows["arm"] == "h2o") & (rows["size"] == 256), "kl"].to_numpy()
+    assert any(np.allclose(np.sort(line.get_xdata()), np.sort(kl)) for line in dots(ax))
+    assert any(
+        np.isclose(line.get_xdata(), kl.mean(), rtol=1e-9).any() for line in ax.lines if line.get_marker() == "s"
+    )
+
+
+def test_less_loss_than_the_full_caches_has_its_place(results):
+    rows = results.rows("real_language").assign(loss=2.49)
+    assert draw("real_language", Results("quick", rows, [])).axes[0].get_xlim()[0] < -0.01
+
+
+def test_facts_are_shares_of_what_the_full_cache_finds(results):
+    rows = results.rows("real_tasks")
+    ax = draw("real_tasks", results).axes[0]
+    ours = rows.loc[(rows["arm"] == "replay_fit") & (rows["size"] == 512)]
+    share = float((ours["needle_found"] / ours["needle_found_full"]).mean())
+    marks = [x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()]
+    assert any(x == pytest.approx(share, rel=1e-9) for x in marks)
+    assert title("snapkv_layer") == "SnapKV, a budget a layer"
 
 
 def test_error_curves_are_the_medians(results):
@@ -199,7 +240,7 @@ def test_censored_sizes_are_open_triangles(results):
 
 def test_models_are_set_apart_on_cap_outliers(results):
     """At rho = 2 the unweighted walk of the synthetic law needs e^{2 (1.6 - 0.75)} times the tilted walk's size."""
-    ax = next(ax for ax in draw("rho_rate", results).axes if ax.get_title(loc="left").startswith("cap_outliers"))
+    ax = next(ax for ax in draw("rho_rate", results).axes if ax.get_title(loc="left").startswith("cap outliers"))
     at_two = {}
     for arm in ("walk_tilted", "walk_unweighted"):
         bars = next(c for c in ax.containers if c.get_label() == look(arm).label)
@@ -301,3 +342,14 @@ def test_fits_of_another_table_are_refused(tmp_path, folder):
     (copy / "fits.json").write_bytes((folder / "fits.json").read_bytes())
     with pytest.raises(ResultsError, match="another table"):
         load(copy)
+
+
+def test_every_figure_has_its_picture_and_a_caption_on_the_page():
+    page = (ROOT / "docs" / "figures.md").read_text()
+    parts = re.findall(r"^### (\w+)\n!\[\1\]\(\.\./(.*?)\)\n\n(.*?)(?:\n\n|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, _, _ in parts] == list(FIGURES)
+    for name, picture, caption in parts:
+        assert picture == f"figures/reduced/{name}.png"
+        assert (ROOT / picture).exists()
+        assert (ROOT / picture).with_suffix(".pdf").exists()
+        assert 2 <= len(re.findall(r"[.?](?:\s|$)", caption)) <= 6, name

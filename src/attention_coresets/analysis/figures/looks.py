@@ -42,6 +42,11 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
     return found
 
 
+def family(cache: str) -> str:
+    """How figures name a family of caches."""
+    return cache.replace("_", " ")
+
+
 def in_order(arms: Iterable[str]) -> list[str]:
     """Arms in the order of their table, unlisted ones last."""
     known = list(ARMS)

@@ -58,8 +58,10 @@ def draw_sizes(ax: Axes, sizes: pd.DataFrame, x: str, look: Look, at: str = "mid
         ax.plot(column(off, x), column(off, "middle"), marker, color=look.color, markerfacecolor="none", zorder=3)
 
 
-def name_censored(ax: Axes, sizes: pd.DataFrame) -> None:
-    """An entry of the legend for each kind of triangle that `sizes` has."""
+def name_marks(ax: Axes, sizes: pd.DataFrame) -> None:
+    """Entries of the legend for the bars of `draw_sizes` and for each kind of triangle that `sizes` has."""
+    if INTERVAL in set(sizes["status"]):
+        ax.plot([], [], "|", color="0.35", markersize=10, label="bars: the sizes tried between which m(ε) lies")
     for status, (marker, words) in CENSORED.items():
         if status in set(sizes["status"]):
             ax.plot([], [], marker, color="0.35", markerfacecolor="none", label=words)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,6 +41,12 @@ def style() -> AbstractContextManager[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in inches, apart from pyplot's global state."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def headed(figure: Figure, title: str) -> None:
+    """Writes above all panels, at the left and broken into lines, what the figure shows."""
+    text = textwrap.fill(title, int(11.5 * figure.get_figwidth()))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 
 def panel_grid(
@@ -131,7 +138,7 @@ def label_ends(ax: Axes, ends: Sequence[End], gap: float = 0.07) -> None:
 def shared_legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend under the panels, each entry once, in as many columns as the figure is wide."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / 2.5)))
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / 2.8)))
     figure.legend([*entries.values()], [*entries], loc="outside lower center", ncols=columns)
 
 

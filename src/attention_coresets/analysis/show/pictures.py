@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.looks import Look, looks
-from attention_coresets.analysis.figures.sizes import draw_sizes, name_censored
+from attention_coresets.analysis.figures.sizes import draw_sizes, name_marks
 from attention_coresets.analysis.figures.style import log_axes, panel_grid, plain_ticks, shared_legend
 from attention_coresets.analysis.show import numbers
 from attention_coresets.analysis.show.shown import Shown
@@ -74,7 +74,7 @@ def sizes(rows: pd.DataFrame, by: Sequence[str], records: Sequence[Mapping[str, 
             law = numbers.predicted(here.loc[here["arm"] == arm], records, reached)
             if law is not None:
                 ax.plot(1 / reached, law, "--", color=style.color, linewidth=1, zorder=2)
-        name_censored(ax, panel)
+        name_marks(ax, panel)
         log_axes(ax)
         ax.set(title=title(names), xlabel="1/ε", ylabel="size m(ε)")
         ax.label_outer()

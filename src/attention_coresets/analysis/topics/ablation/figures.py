@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, look, model_legend
-from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, plain_ticks
+from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, family, look, model_legend
+from attention_coresets.analysis.figures.style import GREY, headed, log_axes, new_figure, plain_ticks
 from attention_coresets.analysis.parts.arm_names import axis_of
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import Estimate, paired_ratio
@@ -29,13 +29,17 @@ def ablation(results: Results) -> Figure:
     models = {names["arm"]: names["model"] for names, _ in groups(rows, ["arm", "model"])}
     figure = new_figure(2.7 * len(families) + 2.6, 0.21 * len(lines) + 1.4)
     axes = figure.subplots(1, len(families), squeeze=False, sharex=True, sharey=True)[0]
-    for ax, family in zip(axes, families, strict=True):
-        _panel(ax, ratios[family], lines, models)
-        ax.set(title=family, xlabel="error / error of walk_tilted")
+    for ax, cache in zip(axes, families, strict=True):
+        _panel(ax, ratios[cache], lines, models)
+        ax.set(title=family(cache), xlabel=f"error / that of the\n{look(REFERENCE).label}")
     for tick, line in zip(axes[0].get_yticklabels(), lines, strict=True):
         tick.set_fontweight("bold" if line in AXES else "normal")
     low, high = axes[0].get_xlim()
     plain_ticks(axes[0], "x", [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high])
+    headed(
+        figure,
+        "What each change of the Gram–Schmidt walk does to its error (left of 1: less error than the tilted walk)",
+    )
     model_legend(figure, models.values())
     return figure
 

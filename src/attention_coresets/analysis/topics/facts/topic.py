@@ -1,7 +1,7 @@
-"""What this question adds to the study: its section and its claims."""
+"""What this question adds to the study: its section, its claims and its figure."""
 
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
-from attention_coresets.analysis.topics.facts import claims, prose, tables
+from attention_coresets.analysis.topics.facts import claims, figures, prose, tables
 from attention_coresets.analysis.topics.facts.measures import FACTS
 
 SECTIONS: tuple[Section, ...] = (
@@ -25,6 +25,7 @@ TOPIC = Topic(
             tuple(claim.id for claim in claims.CLAIMS),
         ),
     ),
+    figures={"real_tasks": (FACTS, figures.facts)},
     sentences={"real_tasks_kept": prose.kept},
     tables={"real_tasks": tables.facts},
 )

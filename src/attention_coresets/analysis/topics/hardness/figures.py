@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.style import GREY, new_figure, plain_ticks, shared_legend
+from attention_coresets.analysis.figures.style import GREY, headed, new_figure, plain_ticks, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.hardness.measures import (
@@ -28,9 +28,10 @@ def hardness(results: Results) -> Figure:
     rows = searches(results)
     rows = rows.loc[rows["arm"] == BEST]
     rhos = distinct(rows, "rho")
-    figure = new_figure(2.9 * len(rhos) + 0.8, 5.8)
+    figure = new_figure(2.9 * len(rhos) + 1.6, 6.6)
     panels = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
-    for line, (objective, label) in zip(panels, ((OWN, r"e^{\rho\sigma}"), (RHO, r"e^{\rho}")), strict=True):
+    kinds = ((OWN, r"e^{\rho\sigma}"), (RHO, r"e^{\rho}"))
+    for line, (objective, label) in zip(panels, kinds, strict=True):
         for ax, rho in zip(line, rhos, strict=True):
             here = rows.loc[(rows["rho"] == rho) & (rows["objective"] == objective)]
             _panel(ax, here, distinct(rows, "d"))
@@ -41,6 +42,7 @@ def hardness(results: Results) -> Figure:
     for ax in panels[1]:
         ax.set_xlabel("n, of which n/2 are kept")
     panels[0][0].set_ylim(0, None)
+    headed(figure, "Caches sought to be hard: the error of the best subset, over the bound")
     shared_legend(figure, panels.flat)
     return figure
 
@@ -55,9 +57,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, dimensions: list) -> None:
         ax.plot(n, best, marker=marker, color=color, label=label)
         if set(group["objective"]) == {RHO}:
             ax.plot(*_largest(group, "start_rho"), marker, color=color, markerfacecolor="none")
+            ax.plot([], [], "o", color=GREY, markerfacecolor="none", label="open: the hardest start of the search")
     for place, d in enumerate(dimensions):
         ax.axhline(simplex_constant(int(d)), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
-    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½; dotted: a simplex of values, ρσ → 0")
+    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½")
+    ax.plot([], [], ":", color=GREY, label="a simplex of values, ρσ → 0, in d's colour")
+    ax.plot([], [], ".", color=GREY, label="dots: searches; lines: the hardest found")
 
 
 def _largest(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:

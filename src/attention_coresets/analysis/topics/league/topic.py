@@ -57,7 +57,7 @@ TOPIC = Topic(
         ),
     ),
     figures={
-        "league": (EXPERIMENT, figures.league_ranks),
+        "league": (EXPERIMENT, figures.league_errors),
         "league_map": (EXPERIMENT, figures.league_map),
     },
     headline=(prose.ahead,),

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, plain_ticks, shared_legend
+from attention_coresets.analysis.figures.style import GREY, headed, log_axes, panel_grid, plain_ticks, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.upper_bound.measures import CONSTANT, EXPERIMENT, every_walk
@@ -28,8 +28,8 @@ def upper_bound(results: Results) -> Figure:
         ax.plot(
             column(part, "d"), np.maximum(column(part, CONSTANT), _LEAST), ".", color=GREY, alpha=0.25, markersize=3
         )
-        _line(ax, part, "max", "o", "largest row")
-        _line(ax, part, "median", "s", "median row")
+        _line(ax, part, "max", "o", "largest of all caches and sizes")
+        _line(ax, part, "median", "s", "their median; grey dots: each")
         limit = BANDS["constant_sigma"].high
         ax.axhline(limit, color="black", linestyle="--", linewidth=1.1, label=f"limit of the claim, {limit:g}")
         log_axes(ax)
@@ -38,6 +38,7 @@ def upper_bound(results: Results) -> Figure:
         ax.set(title=f"ρ = {rho:g}", xlabel="dimension d")
         ax.label_outer()
     axes[0].set_ylabel(r"$m\cdot\mathrm{err}\,/\,(\sqrt{d}\,e^{\rho\sigma})$")
+    headed(figure, "The bound's constant does not grow with the dimension: every coreset of the tilted walk")
     shared_legend(figure, axes)
     return figure
 

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.style import GREY, log_axes, panel_grid, plain_ticks, shared_legend
+from attention_coresets.analysis.figures.looks import family
+from attention_coresets.analysis.figures.style import GREY, headed, log_axes, panel_grid, plain_ticks, shared_legend
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.worst_case.measures import JUDGED
@@ -24,14 +25,15 @@ def ceilings(results: Results) -> Figure:
     families = distinct(rows, "cache")
     figure, axes = panel_grid(len(families), 3, (2.9, 2.4), share=True)
     dimensions, rhos = distinct(rows, "d"), distinct(rows, "rho")
-    for ax, family in zip(axes, families, strict=True):
-        _family(ax, rows.loc[rows["cache"] == family], dimensions, rhos)
-        ax.set(title=family, xlabel="d; left to right ρ = " + ", ".join(f"{rho:g}" for rho in rhos))
+    for ax, cache in zip(axes, families, strict=True):
+        _family(ax, rows.loc[rows["cache"] == cache], dimensions, rhos)
+        ax.set(title=family(cache), xlabel="d; left to right ρ = " + ", ".join(f"{rho:g}" for rho in rhos))
         ax.set_xticks(range(len(dimensions)), [str(d) for d in dimensions])
         ax.tick_params(labelbottom=True)
     axes[0].set_ylim(0.9, None)
     axes[0].set_ylabel("ceiling / worst query found")
     plain_ticks(axes[0], "y", [1, 1.5, 2, 3, 5, 10, 20, 50, 100])
+    headed(figure, "How far proven ceilings lie above the worst query found (1: the search found the worst)")
     shared_legend(figure, axes)
     return figure
 

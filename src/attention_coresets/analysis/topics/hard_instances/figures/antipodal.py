@@ -6,11 +6,12 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.sizes import (
     draw_sizes,
-    name_censored,
+    name_marks,
     sizes_at,
 )
 from attention_coresets.analysis.figures.style import (
     guide,
+    headed,
     log_axes,
     new_figure,
     plain_ticks,
@@ -18,10 +19,11 @@ from attention_coresets.analysis.figures.style import (
 )
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, medians
+from attention_coresets.analysis.stats.sizes import LEFT
 from attention_coresets.analysis.topics.hard_instances.antipodal import EPSILONS, antipodal_floor, antipodal_rows
 
 _ASIDE = 0.03  # in rho, to the left: the floor grows with rho
-_FLOOR = r"unweighted floor, $e^{2\rho}(1-\varepsilon)/(1+\varepsilon)$, keys rounded"
+_FLOOR = r"floor of unweighted subsets, $\approx e^{2\rho}$"
 
 
 def antipodal(results: Results) -> Figure:
@@ -29,7 +31,7 @@ def antipodal(results: Results) -> Figure:
     unweighted subsets and the tilted bound. Bars hold m(epsilon), marks are at their upper ends: sizes that were seen
     to do, so that none lies below a proven floor. Arms stand side by side, the last left of the floor's rho."""
     rows = antipodal_rows(results)
-    figure = new_figure(3.5 * len(EPSILONS) + 0.4, 3.4)
+    figure = new_figure(3.5 * len(EPSILONS) + 0.4, 3.8)
     axes = figure.subplots(1, len(EPSILONS), squeeze=False, sharey=True)[0]
     tilted = medians(rows, ["rho"], ["sigma", "n", "d"])
     rhos = column(tilted, "rho")
@@ -37,15 +39,22 @@ def antipodal(results: Results) -> Figure:
     for ax, epsilon in zip(axes, EPSILONS, strict=True):
         for place, arm in enumerate(in_order(set(rows["arm"]))):
             sizes = sizes_at(rows.loc[rows["arm"] == arm], ["rho"], [epsilon], everywhere=True)
-            draw_sizes(ax, sizes.assign(rho=sizes["rho"] - _ASIDE * place), "rho", look(arm), at="hi")
-            name_censored(ax, sizes)
+            sizes = sizes.assign(rho=sizes["rho"] - _ASIDE * place)
+            draw_sizes(ax, sizes, "rho", look(arm), at="hi")
+            small = sizes.loc[sizes["status"] == LEFT]
+            ax.plot(column(small, "rho"), column(small, "middle"), color=look(arm).color, linewidth=0.8, linestyle=":")
+            name_marks(ax, sizes)
         floor = np.array([antipodal_floor(n, rho, epsilon) or np.nan for n, rho in places])
         guide(ax, rhos, floor, _FLOOR)
         bound = np.sqrt(column(tilted, "d")) * np.exp(rhos * column(tilted, "sigma")) / epsilon
-        guide(ax, rhos, bound, r"tilted bound with constant 1, $\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ":")
+        guide(ax, rhos, bound, r"tilted bound $\sqrt{d}\,e^{\rho\sigma}/\varepsilon$", ":")
         log_axes(ax, x=False)
         plain_ticks(ax, "x", rhos.tolist())
-        ax.set(title=f"antipodal, values = keys: ε = {epsilon:g}", xlabel="query radius ρ")
-    axes[0].set_ylabel("size m(ε): bar, its upper end marked")
+        ax.set(title=f"error ε = {epsilon:g}", xlabel="query radius ρ")
+    axes[0].set_ylabel("size m(ε), tokens")
+    headed(
+        figure,
+        "On the antipodal pair unweighted subsets need a size like e^(2ρ); a few tokens with weights will do",
+    )
     shared_legend(figure, axes)
     return figure

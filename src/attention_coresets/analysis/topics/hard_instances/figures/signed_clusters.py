@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets.analysis.figures.lines import name_lines, strip
 from attention_coresets.analysis.figures.looks import in_order, look
 from attention_coresets.analysis.figures.style import (
     GREY,
+    headed,
     log_axes,
     new_figure,
     plain_ticks,
@@ -30,13 +31,18 @@ def lower_bound(results: Results) -> Figure:
     figure = new_figure(3.0 * len(shares) + 1.6, 2 * (0.24 * len(arms) + 1.1))
     panels = figure.subplots(2, len(shares), squeeze=False, sharex="row", sharey=True)
     above, below = list(panels[0]), list(panels[1])
-    _shares(above, rows, "ratio", shares, arms, "worst-case error / (A√(d/2))")
-    _shares(below, bounded, "excess", shares, arms, "worst-case error / max(i, ii, iv, v)")
+    _shares(above, rows, "ratio", shares, arms, "error / floor A√(d/2)")
+    _shares(below, bounded, "excess", shares, arms, "error / strongest bound for its weights")
     for ax, share in zip(above, shares, strict=True):
         if share <= 0.5:
             _forbid(ax, "below the floor\n(equal cluster weights)")
     for ax in below:
         _forbid(ax, "below the bound")
+    headed(
+        figure,
+        "Signed clusters: no coreset errs less than is proven (shaded). Above, the floor for equal cluster"
+        " weights, which holds up to m = n/2; below, the bounds for the weights that each coreset has",
+    )
     return figure
 
 
@@ -47,7 +53,9 @@ def lower_bound_random(results: Results) -> Figure:
     figure = new_figure(3.0 * len(shares) + 1.6, 0.28 * len(arms) + 1.6)
     axes = list(figure.subplots(1, len(shares), squeeze=False, sharex=True, sharey=True)[0])
     _shares(axes, rows, "ratio", shares, arms, "worst-case error in units of A√(d/2)")
-    figure.suptitle("random centres, clusters > d: descriptive, nothing is proven", fontsize=9)
+    headed(
+        figure, "More clusters than dimensions, random centres: nothing is proven here, the same floor is the unit only"
+    )
     return figure
 
 
@@ -66,14 +74,9 @@ def _shares(
 
 def _arm_lines(ax: Axes, rows: pd.DataFrame, name: str, arms: list[str]) -> None:
     for y, arm in enumerate(arms):
-        values = column(rows.loc[rows["arm"] == arm], name)
-        style = look(arm)
-        ax.plot(values, np.full(len(values), y), ".", color=style.color, alpha=0.35, markersize=4, markeredgewidth=0)
-        if len(values):
-            ax.plot(np.median(values), y, style.marker, color=style.color, markersize=6, zorder=3)
+        strip(ax, y, column(rows.loc[rows["arm"] == arm], name), look(arm))
     log_axes(ax, y=False)
-    ax.set_yticks(range(len(arms)), [look(arm).label for arm in arms])
-    ax.set_ylim(len(arms) - 0.5, -0.5)
+    name_lines(ax, [look(arm).label for arm in arms])
 
 
 def _forbid(ax: Axes, text: str) -> None:

@@ -1,12 +1,12 @@
 """What the upper bound leaves open: its constant."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.looks import in_order, look
-from attention_coresets.analysis.figures.style import GREY, log_axes, new_figure, shared_legend
+from attention_coresets.analysis.figures.lines import name_lines, strip
+from attention_coresets.analysis.figures.looks import family, in_order, look
+from attention_coresets.analysis.figures.style import GREY, headed, log_axes, new_figure, shared_legend
 from attention_coresets.analysis.parts.constant import with_constants
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups
@@ -22,16 +22,22 @@ def constant(results: Results) -> Figure:
     figure = new_figure(3.2 * len(rhos) + 1.2, 2 * (0.42 * len(families) + 0.9) + 0.4)
     axes = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
     sigma, rho_only = (rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,e^{{{x}}})$" for x in (r"\rho\sigma", r"\rho"))
-    kinds = (("constant_sigma", sigma, 1.0), ("constant_rho", rho_only, ISSUE_LIMIT))
-    for line, (name, label, limit) in zip(axes, kinds, strict=True):
+    kinds = (
+        ("constant_sigma", sigma, 1.0, "size = √d e^(ρσ)/ε"),
+        ("constant_rho", rho_only, ISSUE_LIMIT, "limit set for the tilted walk"),
+    )
+    for line, (name, label, limit, said) in zip(axes, kinds, strict=True):
         for ax, rho in zip(line, rhos, strict=True):
             _strips(ax, rows.loc[rows["rho"] == rho], name, "cache", families)
             ax.axvline(limit, color=GREY, linestyle="--", linewidth=1.1, zorder=1)
+            words = f"{limit:g}: {said}"
             ax.annotate(
-                f"{limit:g}", (limit, 1), xycoords=ax.get_xaxis_transform(), color="0.4", ha="center", va="bottom"
+                words, (limit, 1), xycoords=ax.get_xaxis_transform(), color="0.4", ha="center", va="bottom", fontsize=7
             )
-            ax.set(title=f"ρ = {rho:g}", xlabel=label)
+            ax.set_title(f"ρ = {rho:g}", pad=14)
+            ax.set(xlabel=label)
             ax.tick_params(labelbottom=True)
+    headed(figure, "How much smaller coresets are than the bound says, family by family (further left: smaller)")
     shared_legend(figure, axes.flat)
     return figure
 
@@ -42,9 +48,6 @@ def _strips(ax: Axes, rows: pd.DataFrame, name: str, by: str, lines: list[str]) 
     for names, group in groups(rows, [by, "arm"]):
         style = look(names["arm"])
         y = lines.index(names[by]) + 0.22 * (arms.index(names["arm"]) - (len(arms) - 1) / 2)
-        values = column(group, name)
-        ax.plot(values, np.full(len(values), y), ".", color=style.color, alpha=0.3, markersize=3, markeredgewidth=0)
-        ax.plot(np.median(values), y, style.marker, color=style.color, markersize=5, label=style.label, zorder=3)
+        strip(ax, y, column(group, name), style, style.label)
     log_axes(ax, y=False)
-    ax.set_yticks(range(len(lines)), lines)
-    ax.set_ylim(len(lines) - 0.4, -0.6)
+    name_lines(ax, [family(line) for line in lines])

@@ -7,17 +7,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention_coresets.analysis.figures.looks import in_order, look
+from attention_coresets.analysis.figures.looks import family, in_order, look
 from attention_coresets.analysis.figures.sizes import (
     LATTICE,
     best_epsilon,
     draw_sizes,
-    name_censored,
+    name_marks,
     sizes_at,
 )
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
+    headed,
     label_ends,
     log_axes,
     panel_grid,
@@ -31,6 +32,9 @@ from attention_coresets.analysis.stats.sizes import INTERVAL
 from attention_coresets.analysis.topics.rates.figures.slopes import fitted, slope_text
 
 _ASIDE = 1.04  # arms stand side by side
+_SQRT = r"$\propto\sqrt{d}$"
+_GROWTH = "How the size grows with the dimension d (the bound for walks: like √d)"
+_FLAT = "Does the size depend on the number of tokens n? (the bound: no)"
 
 
 @dataclass(frozen=True)
@@ -44,26 +48,28 @@ class Variable:
     label: str
     power: float
     theory: str
+    title: str
 
 
 def d_rate(results: Results) -> Figure:
     """m(epsilon) against the dimension, a panel for each family and rho, each arm at an epsilon of its own fit; theory
     says sqrt(d) for walks."""
-    return _panels(results, Variable("d_rate", "d", "alpha", "α", "dimension d", 0.5, r"$\propto\sqrt{d}$"))
+    return _panels(results, Variable("d_rate", "d", "alpha", "α", "dimension d", 0.5, _SQRT, _GROWTH))
 
 
 def n_independence(results: Results) -> Figure:
     """m(epsilon) against the number of tokens, a panel for each family and rho, each arm at an epsilon of its own fit;
     theory is flat."""
-    return _panels(results, Variable("n_independence", "n", "nu", "ν", "tokens n", 0.0, "independent of n"))
+    return _panels(results, Variable("n_independence", "n", "nu", "ν", "tokens n", 0.0, "independent of n", _FLAT))
 
 
 def _panels(results: Results, variable: Variable) -> Figure:
     fixed = ["cache", "n", "rho"] if variable.x == "d" else ["cache", "d", "rho"]
     panels = list(groups(results.rows(variable.experiment), fixed))
-    figure, axes = panel_grid(len(panels), 3, (4.0, 2.9))
+    figure, axes = panel_grid(len(panels), 2, (5.0, 3.1))
     for ax, (names, panel) in zip(axes, panels, strict=True):
         _panel(ax, results, variable, names, panel)
+    headed(figure, variable.title)
     shared_legend(figure, axes)
     return figure
 
@@ -75,8 +81,8 @@ def _panel(ax: Axes, results: Results, variable: Variable, names: dict, panel: p
     log_axes(ax)
     ax.set_xlim(values[0] * 0.85, values[-1] * (values[-1] / values[0]) ** 0.7)
     plain_ticks(ax, "x", values.tolist())
-    ax.set(title=setting(names, "cache"), xlabel=variable.label, ylabel="size m(ε)")
-    label_ends(ax, [end for end in ends if end], gap=0.14)
+    ax.set(title=family(setting(names, "cache")), xlabel=variable.label, ylabel="size m(ε), tokens")
+    label_ends(ax, [end for end in ends if end], gap=0.16)
 
 
 def _arm(ax: Axes, results: Results, variable: Variable, names: dict, rows: pd.DataFrame, place: int) -> End | None:
@@ -88,7 +94,7 @@ def _arm(ax: Axes, results: Results, variable: Variable, names: dict, rows: pd.D
     sizes = sizes_at(rows, [variable.x], [epsilon])
     sizes = sizes.assign(**{variable.x: sizes[variable.x] * _ASIDE**place})
     draw_sizes(ax, sizes, variable.x, look(names["arm"]))
-    name_censored(ax, sizes)
+    name_marks(ax, sizes)
     inside = sizes.loc[sizes["status"] == INTERVAL]
     x, middle = column(inside, variable.x), column(inside, "middle")
     if len(inside) < 2:

@@ -15,6 +15,7 @@ from attention_coresets.analysis.figures.sizes import (
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
+    headed,
     label_ends,
     log_axes,
     panel_grid,
@@ -42,9 +43,14 @@ def error_vs_size(results: Results) -> Figure:
         sizes = distinct(panel, "size")
         ax.set_xlim(sizes[0] * 0.85, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.55)
         plain_ticks(ax, "x", sizes)
-        ax.set(title=f"clusters, {setting(names)}", xlabel="coreset size m", ylabel="worst-case error")
+        ax.set(
+            title=f"clusters, {setting(names)}",
+            xlabel="coreset size m, tokens",
+            ylabel="worst-case error",
+        )
         ax.label_outer()
         label_ends(ax, ends)
+    headed(figure, "A walk's error falls like 1/m, that of random draws like 1/√m only (γ: size grows like 1/ε^γ)")
     shared_legend(figure, axes)
     return figure
 

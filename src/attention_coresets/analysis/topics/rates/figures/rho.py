@@ -5,11 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attention_coresets.analysis.figures.looks import family as family_name
 from attention_coresets.analysis.figures.looks import in_order, look
-from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, name_censored, sizes_at
+from attention_coresets.analysis.figures.sizes import best_epsilon, draw_sizes, name_marks, sizes_at
 from attention_coresets.analysis.figures.style import (
     End,
     guide,
+    headed,
     label_ends,
     log_axes,
     panel_grid,
@@ -37,6 +39,7 @@ def rho_rate(results: Results) -> Figure:
     for ax, (names, panel) in zip(axes[:-1], panels, strict=True):
         _family(ax, results, names, panel)
     _collapse(axes[-1], panels)
+    headed(figure, "How the size grows with the query radius ρ, family by family (β: the fitted rate, 1 by the bounds)")
     shared_legend(figure, axes[:-1])
     return figure
 
@@ -44,7 +47,7 @@ def rho_rate(results: Results) -> Figure:
 def _family(ax: Axes, results: Results, names: dict, panel: pd.DataFrame) -> None:
     epsilon = best_epsilon(panel, ["rho"])
     sizes = sizes_at(panel, ["rho"], [epsilon])
-    name_censored(ax, sizes)
+    name_marks(ax, sizes)
     ends = []
     for arm in in_order(set(panel["arm"])):
         mine = sizes.loc[sizes["arm"] == arm]
@@ -58,7 +61,11 @@ def _family(ax: Axes, results: Results, names: dict, panel: pd.DataFrame) -> Non
     ax.set_xlim(rhos[0] - 0.15, rhos[-1] + 0.8 * (rhos[-1] - rhos[0]))
     ax.set_ylim(heights.min() / 2, heights.max() * 2)
     plain_ticks(ax, "x", rhos)
-    ax.set(title=f"{setting(names, 'cache')}: ε = {epsilon:.2g}", xlabel="query radius ρ", ylabel="size m(ε)")
+    ax.set(
+        title=f"{family_name(setting(names, 'cache'))}: ε = {epsilon:.2g}",
+        xlabel="query radius ρ",
+        ylabel="size m(ε), tokens",
+    )
     label_ends(ax, ends)
 
 
@@ -82,11 +89,14 @@ def _collapse(ax: Axes, panels: list[tuple[dict, pd.DataFrame]]) -> None:
             y = column(inside, "middle") * epsilon / np.sqrt(names["d"])
             ax.plot(column(inside, "exponent"), y, marker, color=look(arm).color, alpha=0.85)
     for marker, family in zip(FAMILY_MARKERS, families, strict=False):
-        ax.plot([], [], marker, color="0.35", label=family)
+        ax.plot([], [], marker, color="0.35", label=family_name(family))
     log_axes(ax, x=False)
     low, high = ax.get_xlim()
     x = np.linspace(max(0.0, low), high, 20)
     guide(ax, x, np.exp(x), "$e^x$: bound with constant 1")
-    ax.set(title="both walks, every family", xlabel="own exponent x: ρσ (tilted), ρR (unweighted)")
+    ax.set(
+        title="both walks, every family",
+        xlabel="own exponent x: ρσ (tilted), ρR (unweighted)",
+    )
     ax.set(ylabel=r"$m(\varepsilon)\,\varepsilon\,/\sqrt{d}$", ylim=(None, 5 * np.exp(high)))
     ax.legend(fontsize=7, loc="upper left", ncols=2, handletextpad=0.3, columnspacing=0.8)
