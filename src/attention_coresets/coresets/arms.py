@@ -174,13 +174,18 @@ _ROWS = (
     _arm("optimum_unweighted", "optimum", "exact optimum (unweighted)", GREY, "8", model="unweighted"),
     _arm("coordinate_subset", "coordinate_subset", "coordinate subset, knows the instance (unweighted)", "#000000", "D",
          ours=True),
-    _arm("query_exchange_causal", "query_exchange", "exchanges on calibration queries, none moved (free)", GREY, "8", ours=True, moved=False),
-    _arm("query_walk_causal", "query_walk", "walk on calibration queries, none moved (tilted)", GREY, "8", ours=True, moved=False),
+    _arm("query_exchange_causal", "query_exchange", "exchanges on calibration queries as they stand (free)", GREY, "8",
+         ours=True, moved=False),
+    _arm("query_walk_causal", "query_walk", "walk on calibration queries as they stand (tilted)", GREY, "8",
+         ours=True, moved=False),
     _arm("query_walk_kernel_swaps", "query_walk", "walk on calibration queries, kernel swaps (tilted)", GREY, "8",
          axis=REFINEMENT, ours=True, refinement="kernel_swaps"),
-    _arm("query_walk_max", "query_walk", "walk on calibration queries, largest weights (tilted)", GREY, "8", ours=True, marginals="max"),
-    _arm("query_walk_sinks", "query_walk", "walk on calibration queries, sinks kept (tilted)", GREY, "8", ours=True, sinks=4),
-    _arm("query_walk_smoothed", "query_walk", "walk on calibration queries, smoothed weights (tilted)", GREY, "8", ours=True, marginals="smoothed"),
+    _arm("query_walk_max", "query_walk", "walk on calibration queries, largest marginals (tilted)", GREY, "8",
+         ours=True, marginals="max"),
+    _arm("query_walk_sinks", "query_walk", "walk on calibration queries, sinks kept (tilted)", GREY, "8",
+         ours=True, sinks=4),
+    _arm("query_walk_smoothed", "query_walk", "walk on calibration queries, smoothed marginals (tilted)", GREY, "8",
+         ours=True, marginals="smoothed"),
 )
 # fmt: on
 

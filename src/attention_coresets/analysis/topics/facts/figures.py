@@ -47,7 +47,7 @@ def facts(results: Results) -> Figure:
     divergence.set(xlabel="KL from the full cache, nats a token (left: better)")
     name_lines(found, [title(arm) for arm in arms])
     count = len(rows[list(SEGMENT)].drop_duplicates())
-    found.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: each of {count} texts")
+    found.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: single texts ({count})")
     headed(figure, "Which planted facts a compressed cache keeps, and how far the model's predictions move")
     shared_legend(figure, [found, divergence])
     return figure

@@ -41,7 +41,7 @@ def real_language(results: Results) -> Figure:
         full = float(np.mean(column(rows, "needle_found_full")))
         axes[-1].axvline(full, color=GREY, linestyle="--", linewidth=1.1, label="the full cache")
     count = len(rows[list(SEGMENT)].drop_duplicates())
-    axes[0].plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: each of {count} texts")
+    axes[0].plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: single texts ({count})")
     headed(
         figure,
         "A language model on coresets: what it loses (further left is better), and which facts it finds",

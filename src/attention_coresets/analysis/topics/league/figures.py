@@ -63,7 +63,7 @@ def league_map(results: Results) -> Figure:
     columns = sorted({tuple(line) for line in rows[_COLUMN].to_numpy(dtype=float).tolist()})
     lines = -(-max(len(found), 1) // 2)
     width = 2 * (_CELL[0] * len(columns) + 0.3) + 1.4
-    figure = new_figure(max(width, 7.0), (_CELL[1] * len(families) + 0.55) * lines + 1.2)
+    figure = new_figure(max(width, 9.6), (_CELL[1] * len(families) + 0.55) * lines + 1.2)
     axes = list(figure.subplots(lines, 2, squeeze=False, sharey=True).flat)
     for ax in axes[len(found) :]:
         ax.set_axis_off()
@@ -88,7 +88,7 @@ def _map(ax: Axes, cells: pd.DataFrame, families: list[str], columns: list[tuple
     ax.set_facecolor("0.85")
     image = ax.imshow(ratio, cmap="RdBu_r", norm=BoundaryNorm(_STEPS, 256, extend="both"), aspect="auto")
     for y, x in np.argwhere(np.isfinite(ratio)):
-        color = "white" if abs(np.log2(ratio[y, x])) > 1.5 else "black"
+        color = "white" if not _STEPS[1] <= ratio[y, x] <= _STEPS[-2] else "black"
         ax.text(x, y, f"{ratio[y, x]:.2f}", ha="center", va="center", fontsize=6.5, color=color)
     ax.set_yticks(
         range(len(families)), [f"{family(f)} (unseen)" if f in league.UNSEEN else family(f) for f in families]
