@@ -17,7 +17,7 @@ from attention_coresets.coresets.arms import ARMS
 from benchmarks.records import LIMIT, OURS, Part, Row, Target, single
 
 SEED, HEADS = 9001, 2
-SHAPE = {"smoke": (96, 12), "quick": (512, 64), "full": (512, 64)}  # tokens, size
+SHAPE = {"smoke": (128, 16), "quick": (512, 64), "full": (512, 64)}  # tokens, size
 SETTINGS = ((8, 1.0), (32, 3.0), (8, 3.0), (32, 1.0))  # dimension and rho, in turn
 EVERY = {"smoke": 83, "quick": 12, "full": 2}  # of the pairs of a family and an arm, one in so many
 SHORT, TIME = Target(0.005), Target(0.5)
