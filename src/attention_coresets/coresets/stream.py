@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.adversary.running import RunningMoments
 from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
@@ -80,6 +81,8 @@ class Stream:
         Tokens held a head, at least 4 * width. None: 8 * width.
     generator : torch.Generator or int, or a sequence of them, optional
         One for all heads, or one a head. An int is a seed. None: seed 0.
+    certify : bool
+        Keep the sums that `ceiling` needs: about d^2 dv numbers a head, and 2 d^2 dv flops a token.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class Stream:
         rho: float,
         memory: int | None = None,
         generator: Seeds = None,
+        certify: bool = False,
     ) -> None:
         size, rho = check_size(size), check_rho(rho)
         self.construct = make_coreset(construct) if isinstance(construct, str) else construct
@@ -107,7 +111,8 @@ class Stream:
             raise ValueError(f"memory must be at least {_LEAST} * {of} = {_LEAST * width} tokens, got {memory}")
         self.size, self.rho, self._width = size, rho, width
         self.generator = generators_of(0 if generator is None else generator)
-        self.n = 0  # tokens read
+        self.n, self.certify = 0, certify  # tokens read
+        self._moments: RunningMoments | None = None
         self._buckets: list[_Bucket] = []
         self._keys: Tensor | None = None  # [*heads, 2 * width, d], of which the first self._filled are the last read
         self._values: Tensor | None = None
@@ -136,6 +141,9 @@ class Stream:
             )
         _check_like(block.keys, self._keys, "keys")
         _check_like(block.values, self._values, "values")
+        if self.certify:
+            self._moments = self._moments or RunningMoments.about(block.flat())
+            self._moments.add(block.flat())
         start = 0
         while start < block.n:
             stop = min(block.n, start + 2 * self._width - self._filled)
@@ -167,6 +175,22 @@ class Stream:
         plain = self.n <= self.size or self.construct.model == "unweighted"
         weights = None if plain else rest.cache.log_weights.to(least_float32(rest.cache.keys.dtype))
         return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
+
+    def ceiling(self, coreset: HeldCoreset) -> Float[Tensor, "*heads"]:
+        """Returns for each head a number that the error exceeds at no query |q| <= rho, proven: of all tokens so far.
+
+        The error is |Attn - Attn_coreset|, float64, in the unit of the values. `RunningMoments.ceiling` has the proof:
+        it knows the sums over the stream up to degree 2 exactly, and the rest by how far keys spread along their widest
+        direction. So it is near the error where rho is small, and far above it where a few directions hold the keys.
+
+        Raises ValueError for a stream without `certify`, or one that has read no token.
+        """
+        if self._moments is None:
+            raise ValueError("the stream has kept no sums; make it with certify=True and add a block")
+        log_weights = torch.zeros_like(coreset.indices) if coreset.log_weights is None else coreset.log_weights
+        weights = log_weights.to(torch.float64).softmax(dim=-1).reshape(-1, coreset.size)
+        kept = Cache(coreset.keys, coreset.values).flat()
+        return self._moments.ceiling(kept, weights, self.rho).reshape(coreset.indices.shape[:-1])
 
     def _buffered(self) -> _Bucket:
         assert self._keys is not None, "a block was read"
