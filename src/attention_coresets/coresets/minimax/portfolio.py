@@ -58,8 +58,8 @@ def best_start(heads: Heads, tokens: Int[Tensor, "H m"], fixed: Float[Tensor, "H
     3. From the best subset, short searches in which that subset's own worst queries count too, for a share of the
        kernel that halves whenever nothing better is found.
 
-    Cost: for each head and radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 2 m to 8 m moves, O(n)
-    each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
+    Cost a head: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 2 m to 8 m moves,
+    O(n) each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
     """
     size = tokens.shape[-1]
     best, chosen = (

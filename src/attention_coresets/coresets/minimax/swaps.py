@@ -120,7 +120,7 @@ class _State:
         self.token, self.query = self.over * number, outputs.shape[1] * number  # [H, 1], the first row of each head
 
     def turn(self, gain: float) -> None:
-        """Gives the next token of each head its turn; no branch asks a GPU, where going on costs less than its answer."""
+        """Gives the next token of each head its turn; no branch asks a GPU: going on costs less than its answer."""
         due, turn = self.due.min(-1, keepdim=True)  # [H, 1]
         i = self.order.gather(-1, turn)
         self.due.scatter_(-1, turn, self.over)
