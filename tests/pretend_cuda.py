@@ -160,11 +160,11 @@ def pretend_cuda() -> Iterator[Counts]:
         "mem_get_info": lambda device=None: (2**33, 2**33),
         "memory_allocated": lambda device=None: 0,
         "memory_reserved": lambda device=None: 0,
-        "device": lambda device: nullcontext(),
-        "Stream": lambda: None,
+        "device": nullcontext,
+        "Stream": type("Stream", (), {}),
         "current_stream": lambda: None,
-        "stream": lambda stream: nullcontext(),
-        "CUDAGraph": lambda: Graph(counts),
+        "stream": nullcontext,
+        "CUDAGraph": partial(Graph, counts),
         "graph": partial(captured, device),
     }
     with patch.multiple(torch.cuda, **cuda), patch.object(torch, "Generator", OfDevice), _Python(device), device:

@@ -48,6 +48,7 @@ MOST = {
     "minimax swaps, a token": Work(17, 0),
     "exchange, a move": Work(142, 1),
     "ascent, a step": Work(71.4, 0),
+    "ascent, a step of many": Work(1, 0),
     "herding, a kept token": Work(36.8, 0),
     "frank_wolfe, a kept token": Work(379, 7),
     "k_center, a kept token": Work(21, 0),
@@ -142,6 +143,7 @@ STEPS = {  # the loop of so many steps, and how few and how many are counted
     "minimax swaps, a token": (a_minimax_swap, 64, 192),
     "exchange, a move": (an_exchange, 4, 12),
     "ascent, a step": (ascent, 2, 6),  # too few for a graph
+    "ascent, a step of many": (ascent, 12, 36),
     **{f"{name}, a kept token": (kept_by(name), 8, 24) for name in ("herding", "frank_wolfe", "k_center")},
 }
 WHOLE = {

@@ -52,11 +52,14 @@ def _taken(step: Callable[[State], State], state: State, count: int) -> State:
 def _replayed(step: Callable[[State], State], state: State, count: int) -> State:
     expected, graph = step(state), torch.cuda.CUDAGraph()
     try:
-        # a capture that fails leaves its own stream the current one
-        with torch.cuda.stream(torch.cuda.current_stream()):
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
-                for x, y in zip(state, step(state), strict=True):
-                    x.copy_(y)
+        with (
+            torch.cuda.stream(
+                torch.cuda.current_stream()
+            ),  # a capture that fails leaves its own stream the current one
+            torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"),
+        ):
+            for x, y in zip(state, step(state), strict=True):
+                x.copy_(y)
     except RuntimeError as error:
         _say(f"cannot be captured ({' '.join(str(error).split())[:200]})")
         return _taken(step, expected, count - 1)

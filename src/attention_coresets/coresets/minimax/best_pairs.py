@@ -33,7 +33,7 @@ def best_pairs(
     net = torch.where(allowed, residual * step, -torch.inf).sub_(loss.unsqueeze(-1)).flatten(1)
     best = net.topk(min(most, net.shape[-1]))
     pairs, gains = best.indices, best.values > least.unsqueeze(-1)  # [H, most]
-    searched, found, place = which, torch.zeros_like(which), torch.zeros_like(pairs[:, 0])
+    searched, found, place, some = which, torch.zeros_like(which), torch.zeros_like(pairs[:, 0]), False
     # gains are compared first, for whether weights stay positive costs O(m) a pair
     for start in range(0, pairs.shape[-1], _CHUNK):
         part = slice(start, start + _CHUNK)

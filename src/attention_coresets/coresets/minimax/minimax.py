@@ -99,13 +99,13 @@ def minimax(
     def work(part: slice) -> tuple[Tensor, Tensor]:
         some = Heads(flat[part], rho, seeded(numbers[part]), settings)
         given, equal = (tokens[part], start[part]), some.equal.tolist()
+        found = given
         if not all(equal):
             found = _free(some, *given) if model == "free" else _fixed(some, *given, fixed[part])
-            if not any(equal):
-                return found
-        if model == "free":
-            given = given[0], _absolute(some, *given)
-        return given if all(equal) else tuple(chosen(some.equal, x, y) for x, y in zip(given, found, strict=True))
+        if not any(equal):
+            return found
+        weights = _absolute(some, *given) if model == "free" else given[1]
+        return chosen(some.equal, given[0], found[0]), chosen(some.equal, weights, found[1])
 
     # on the CPU one by one, which is as fast and takes less memory
     largest = max(flat.n, settings.random, settings.bank + 2 * settings.restarts) * flat.n

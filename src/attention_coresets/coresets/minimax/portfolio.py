@@ -69,9 +69,10 @@ def best_start(heads: Heads, tokens: Int[Tensor, "H m"], fixed: Float[Tensor, "H
     for radius in RADII:
         kernel = _kernel(heads, radius * heads.bank.queries, fixed)
         found = _judged(heads, _search(heads, kernel, _anywhere(heads, _FEW, fixed, size), size), fixed, size)
-        now = _Radius(sum(one.error for one in found), kernel)
+        now = _Radius(torch.stack([one.error for one in found]).sum(0), kernel)
         chosen = now if chosen is None else lower_of(chosen, now)
         best = reduce(lower_of, found, best)
+    assert chosen is not None, "there are radii"
     found = _search(heads, chosen.kernel, _anywhere(heads, _MORE, fixed, size), size)
     best = reduce(lower_of, _judged(heads, found, fixed, size), best)
     return kept_tokens(_near(heads, best, chosen.kernel, fixed, size).kept, size)

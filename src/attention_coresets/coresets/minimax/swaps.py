@@ -144,9 +144,8 @@ class _State:
     def _screen(self, left: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Finds the best tokens outside by the queries that the removal leaves worst, and their sums there."""
         worst = (left[1] / left[3].square().clamp_min(1e-30)).topk(min(_SCREEN, left[1].shape[-1])).indices
-        left = (x.flatten(0, 1) for x in left)
-        T, N, *left = rows(worst + self.query, self.T, self.N, *left)
-        sums = self._sums(left, T, N, self.v)
+        T, N, *seen = rows(worst + self.query, self.T, self.N, *(x.flatten(0, 1) for x in left))
+        sums = self._sums(seen, T, N, self.v)
         return sums.masked_fill_(self.kept, torch.inf).topk(min(_TRIED, sums.shape[-1]), largest=False)
 
     def _swap(self, turn: Tensor, i: Tensor, j: Tensor, gains: Tensor) -> None:
