@@ -164,7 +164,7 @@ def pretend_cuda() -> Iterator[Counts]:
         "Stream": type("Stream", (), {}),
         "current_stream": lambda: None,
         "stream": nullcontext,
-        "CUDAGraph": partial(Graph, counts),
+        "CUDAGraph": type("CUDAGraph", (Graph,), {"counts": counts}),
         "graph": partial(captured, device),
     }
     with patch.multiple(torch.cuda, **cuda), patch.object(torch, "Generator", OfDevice), _Python(device), device:

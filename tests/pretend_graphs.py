@@ -17,8 +17,9 @@ def run(func: Callable, args: Any, kwargs: dict) -> Any:
 class Graph:
     """torch.cuda.CUDAGraph: what it has captured, in memory that stays where it was."""
 
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
+    counts: Counts  # of the pretended GPU: torch makes graphs without arguments
+
+    def __init__(self) -> None:
         self.work: list[tuple] = []
         self.before: list[tuple[torch.Tensor, torch.Tensor]] = []  # what the operations wrote into
 
