@@ -41,14 +41,14 @@ def test_size_order_weights_and_blocks(name, model):
     if name in ONE_MODEL and model == "unweighted":
         pytest.skip(f"{name} has one model")
     construct = make_coreset(name, **({} if name in ONE_MODEL else {"model": model}))
-    cache = small_cache("cap_outliers", n=500, heads=2)
-    coreset = read(cache, 500, construct, seeds=(1, 2)).coreset()
+    cache = small_cache("cap_outliers", n=250, heads=2)
+    coreset = read(cache, 250, construct, seeds=(1, 2)).coreset()
     assert coreset.indices.shape == (2, 16)
     assert (coreset.indices.diff(dim=-1) > 0).all()
     assert torch.equal(coreset.keys, cache.take(coreset.indices)[0])
     assert torch.equal(coreset.values, cache.take(coreset.indices)[1])
     assert (coreset.log_weights is None) == (model == "unweighted")
-    for block in (1, 7, 32, 333):
+    for block in (1, 32, 99):
         same(read(cache, block, construct, seeds=(1, 2)).coreset(), coreset)
 
 
