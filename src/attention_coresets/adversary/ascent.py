@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attention_coresets.adversary.gradient import error_and_gradient, rooms
+from attention_coresets.adversary.graphs import repeated
 from attention_coresets.adversary.portions import share, spread
 from attention_coresets.adversary.sides import Sides, centred, two_sides
 from attention_coresets.adversary.starts import starts
-from attention_coresets.adversary.steps import begin, judged, project, trial
+from attention_coresets.adversary.steps import Climbs, begin, judged, project, trial
 from attention_coresets.attention import Cache, Coreset, numbers
 from attention_coresets.checks import whole
 from attention_coresets.inputs import Array, integer, one_generator, tensor
@@ -233,7 +234,10 @@ def _climb(query: Tensor, sides: Sides, rho: float, steps: int) -> tuple[Tensor,
 def _climb_portion(query: Tensor, sides: Sides, rho: float, steps: int) -> tuple[Tensor, Tensor]:
     room = rooms(query, sides, 2)
     now = begin(query, *error_and_gradient(query, sides, room), rho)
-    for _ in range(steps):
+
+    def step(now: Climbs) -> Climbs:
         tried = trial(now, rho)
-        now = judged(now, tried, *error_and_gradient(tried, sides, room), rho)
+        return judged(now, tried, *error_and_gradient(tried, sides, room), rho)
+
+    now = repeated(step, now, steps)
     return now.query, now.error
