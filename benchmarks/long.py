@@ -6,12 +6,13 @@ start alike for all. Beside them uniform draws, and slower rules up to where the
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from attention_coresets import Cache, Coreset, make_cache, make_coreset
 from attention_coresets.adversary import climb
-from benchmarks.records import OURS, Part, Row, Target, single
+from benchmarks.records import OURS, Part, Target, single, timed_row
 from benchmarks.stream import RHO, Taken, read, taken
 
 D, KEEP = 64, 8
@@ -74,10 +75,8 @@ def _one_size(part: Part, n: int, size: int, device: str) -> None:
             continue
         found = rule(cache, size)
         errors[name] = _error(cache, found.coreset)
-        spent = dict.fromkeys(("seconds", "fastest", "slowest"), found.processor)
-        kind = f"worst of {CLIMBS} climbs, ρ = {RHO:g}"
-        row = Row(name, OURS, n, size, D, **spent, repeats=1, error=errors[name], error_kind=kind)
-        part.rows.append(Row(**vars(row) | {"memory": max(0, round(found.megabytes * 1e6))}))
+        row = timed_row(name, OURS, [found.processor], n, m=size, d=D, memory=max(0, round(found.megabytes * 1e6)))
+        part.rows.append(replace(row, error=errors[name], error_kind=f"worst of {CLIMBS} climbs, ρ = {RHO:g}"))
     for name in errors:
         if name != "uniform":
             part.ratios.append(single(f"error of {name} / uniform, {n} to {size}", errors[name] / errors["uniform"]))

@@ -1,6 +1,7 @@
 """A stream's ceiling: no query exceeds it, it is near the error where rho is small; its sums are those of tokens."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,11 @@ import torch
 from attention_coresets import Cache, Coreset, Stream, attention_error, make_cache, worst_query
 from attention_coresets.adversary.running import RunningMoments, _rest
 from tables import FAMILIES, generators, small_cache
+
+
+def parameters(family: str) -> dict[str, Any]:
+    """antipodal's keys are made for one rho."""
+    return {"rho": 1.0} if family == "antipodal" else {}
 
 
 def read(cache, rho, size=12, construct="kernel_halving", block=17):
@@ -23,7 +29,7 @@ def read(cache, rho, size=12, construct="kernel_halving", block=17):
 @pytest.mark.parametrize("rho", [0.3, 1.0, 3.0])
 @pytest.mark.parametrize("construct", ["kernel_halving", "tilted_draws"])
 def test_no_query_exceeds_the_ceiling(family, rho, construct):
-    cache = small_cache(family, n=128, heads=2, **({"rho": 1.0} if family == "antipodal" else {}))
+    cache = small_cache(family, n=128, heads=2, **parameters(family))
     stream, coreset = read(cache, rho, construct=construct)
     found = Coreset(coreset.indices, coreset.log_weights)
     worst = worst_query(cache, found, rho, restarts=24, steps=30, polish=20)

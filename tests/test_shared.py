@@ -55,6 +55,7 @@ def test_a_size_with_certain_tokens_walks_on_its_own_matrix(made):
     cache, construct, shared = cache_of("capped"), make_coreset("gram_schmidt_walk"), Shared()
     for size in (80, 100):
         alone = construct(cache, size, 4.0, 7)
+        assert alone.log_weights is not None
         assert float(alone.log_weights.min()) == 0
         assert torch.equal(construct(cache, size, 4.0, 7, shared=shared).indices, alone.indices)
     assert made == []

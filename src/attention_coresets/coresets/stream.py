@@ -101,13 +101,13 @@ class Stream:
     ) -> None:
         size, rho = check_size(size), check_rho(rho)
         self.construct = make_coreset(construct) if isinstance(construct, str) else construct
-        staged = isinstance(self.construct, TwoStage)
-        self._reducer = self.construct.thinning if staged else self.construct
+        stages = self.construct if isinstance(self.construct, TwoStage) else None
+        self._reducer = self.construct if stages is None else stages.thinning
         _check_reducer(self._reducer)
-        width = self.construct.keep * size if staged else size
+        width = size if stages is None else stages.keep * size
         self.memory = 2 * _LEAST * width if memory is None else whole("memory", memory)
         if self.memory < _LEAST * width:
-            of = "keep * size" if staged else "size"
+            of = "size" if stages is None else "keep * size"
             raise ValueError(f"memory must be at least {_LEAST} * {of} = {_LEAST * width} tokens, got {memory}")
         self.size, self.rho, self._width = size, rho, width
         self.generator = generators_of(0 if generator is None else generator)

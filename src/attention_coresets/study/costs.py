@@ -38,7 +38,8 @@ def cell_cost(config: Mapping[str, Any], construct: Construction) -> Cost:
     n, d, heads = tokens(config["cache"]), config["cache"].get("d") or 64, config["heads"]
     sizes, adversary = [min(size, n) for size in config["sizes"]], config["adversary"]
     costs = [construct.cost(n, size, d) for size in sizes]
-    effort = Effort(*(adversary[key] for key in ("restarts", "steps", "polish")), adversary.get("racing", False))
+    counts = adversary["restarts"], adversary["steps"], adversary["polish"]
+    effort = Effort(*counts, racing=adversary.get("racing", False))
     climbs = 4 * (sum(count * steps for count, steps in effort.rounds) + effort.finalists * effort.polish)
     searched = sum(2 * d * (n + size) * (climbs + 2 * (2700 + min(n, 4096))) for size in sizes) / _FAST
     certified = 3 * n**2 * d * len(sizes) if adversary["certify"] else 0
