@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from attention_coresets.analysis.figures.lines import name_lines
 from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKERS, family, look, model_legend
@@ -17,6 +17,7 @@ from attention_coresets.analysis.stats.frames import distinct
 from attention_coresets.analysis.topics.league import standings as league
 
 _STEPS = [0.25, 0.35, 0.5, 0.7, 0.98, 1.02, 1.4, 2, 2.8, 4]  # where the colours change: white is as good
+_COLORS, _NORM = "RdBu_r", BoundaryNorm(_STEPS, 256, extend="both")
 _TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _COLUMN = ["d", "n", "size", "rho"]  # what sets apart the columns of the map
 _LINE, _CELL = 0.19, (0.42, 0.24)  # inches: of a line of errors, of a cell of the map
@@ -72,21 +73,23 @@ def league_map(results: Results) -> Figure:
         axes[0].text(0, 0.5, "none of our own arms has been run")
         return figure
     for ax, (ours, cells) in zip(axes, found.items(), strict=False):
-        image = _map(ax, cells, families, columns)
+        _map(ax, cells, families, columns)
         ax.set_title(f"{look(ours).label}: {number(league.mean_ratio(cells).value)} in the mean", fontsize=8.5)
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, pad=0.02)
+    bar = figure.colorbar(
+        ScalarMappable(_NORM, _COLORS), ax=axes, orientation="horizontal", shrink=0.5, aspect=40, pad=0.02
+    )
     bar.set_label("our error / the best other's (numbers in the cells; grey: some coreset is as good as exact)")
     bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["0.25", "0.5", "1", "2", "4"])
     bar.ax.minorticks_off()
     return figure
 
 
-def _map(ax: Axes, cells: pd.DataFrame, families: list[str], columns: list[tuple[float, ...]]) -> AxesImage:
+def _map(ax: Axes, cells: pd.DataFrame, families: list[str], columns: list[tuple[float, ...]]) -> None:
     ratio = np.full((len(families), len(columns)), np.nan)
     for name, place, log_ratio in zip(cells["cache"], cells[_COLUMN].to_numpy(), cells["log_ratio"], strict=True):
         ratio[families.index(name), columns.index(tuple(place))] = np.exp(log_ratio)
     ax.set_facecolor("0.85")
-    image = ax.imshow(ratio, cmap="RdBu_r", norm=BoundaryNorm(_STEPS, 256, extend="both"), aspect="auto")
+    ax.imshow(ratio, cmap=_COLORS, norm=_NORM, aspect="auto")
     for y, x in np.argwhere(np.isfinite(ratio)):
         color = "white" if not _STEPS[1] <= ratio[y, x] <= _STEPS[-2] else "black"
         ax.text(x, y, f"{ratio[y, x]:.2f}", ha="center", va="center", fontsize=6.5, color=color)
@@ -101,4 +104,3 @@ def _map(ax: Axes, cells: pd.DataFrame, families: list[str], columns: list[tuple
         ax.axhline(seen - 0.5, color="black", linewidth=1)
     for k in starts[1:]:
         ax.axvline(k - 0.5, color=GREY, linewidth=1)
-    return image
