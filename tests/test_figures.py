@@ -352,4 +352,4 @@ def test_every_figure_has_its_picture_and_a_caption_on_the_page():
         assert picture == f"figures/reduced/{name}.png"
         assert (ROOT / picture).exists()
         assert (ROOT / picture).with_suffix(".pdf").exists()
-        assert 2 <= len(re.findall(r"[.?](?:\s|$)", caption)) <= 6, name
+        assert 2 <= len(re.findall(r"[.?](?:\s|$)", caption)) <= 5, name
