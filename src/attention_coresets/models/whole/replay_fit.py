@@ -10,14 +10,13 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.coresets.eviction import EVICTION
-from attention_coresets.coresets.kernel.nnls import nnls
 from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK
 from attention_coresets.models.whole.scores import SCORES, scores
 from attention_coresets.models.whole.weights import fitted
 
-WEIGHTS = ("fitted", "mass", "none")
+WEIGHTS = ("fitted", "none")
 LARGEST = 20.0  # of a log-weight
 
 
@@ -36,12 +35,12 @@ class ReplayFit:
 
     first, second: one of SCORES. part: the first's share of the budget.
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
-    weights: "fitted"; "none", as heuristics have it; or "mass", those that keep the softmax's sum in the mean square
-        over replayed queries, non-negative, as Attention Matching has them (arXiv 2602.16284).
+    weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
-    wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
+    wording: what asks for the repetition; "": nothing, the context is simply said again.
+    chunk, repeated, lead: as in `read`.
 
     Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
 
@@ -61,6 +60,7 @@ class ReplayFit:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
+    lead: int = 0
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False
@@ -70,7 +70,7 @@ class ReplayFit:
         one_of("second", self.second, SCORES)
         one_of("budget", self.budget, BUDGETS)
         one_of("weights", self.weights, WEIGHTS)
-        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
+        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor, lead=self.lead)
         positive(chunk=self.chunk)
         if not 0 < self.repeated <= 1:
             raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
@@ -118,9 +118,5 @@ class ReplayFit:
             return None
         if len(tokens) == found.reading.n:  # the fit would find the same, up to rounding
             return torch.zeros(len(tokens), device=tokens.device)
-        if self.weights == "mass":
-            gram, target = found.masses(layer, head, tokens)
-            weights = nnls(gram[None], target[None])[0]
-        else:
-            weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
+        weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
         return weights.log().clamp(-LARGEST, LARGEST).float()

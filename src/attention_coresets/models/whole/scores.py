@@ -18,8 +18,8 @@ _REPLAYED: dict[str, Callable[[Measured, float], Tensor]] = {
     "kvzip": lambda found, _: found.sums("largest"),
     # KVzip+ (kvpress): that weight times the size of the token's share in the residual stream
     "kvzip_plus": lambda found, _: found.sums("largest_output"),
-    # root mean square of the weight: the tokens of Attention Matching (arXiv 2602.16284)
-    "rms": lambda found, _: found.sums("square").sqrt(),
+    # DropKV: the exact squared error of the head's output where the token is left out alone, without a projection
+    "dropkv": lambda found, _: found.sums("dropped"),
     # the squared error of leaving the token out alone, in the residual stream
     "own_error": lambda found, moved: found.mixed("own", moved),
 }

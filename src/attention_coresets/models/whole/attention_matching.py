@@ -1,0 +1,169 @@
+"""Attention Matching on a whole model: tokens of largest attention, weights that keep its mass, values that keep it."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attention_coresets.attention import Coreset
+from attention_coresets.checks import not_negative, one_of, positive
+from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
+from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.reading import CHUNK, LayerReading
+
+LEAST, MOST = math.exp(-3), math.exp(3)  # the source's bounds of weights
+_STEPS = 500
+_RIDGE = 1e-10  # of the mean diagonal: least squares up to rounding
+
+
+@dataclass(frozen=True)
+class AttentionMatching:
+    """Keeps `count` tokens of all KV heads together, matched to the attention of replayed queries, head by head.
+
+    With E_i(q) = exp(<q, k_i> - max_j <q, k_j>) over the cache's tokens but the sinks, which are kept as they are:
+
+    1. A head keeps its tokens of largest root mean square of E_i / sum_j E_j over the queries of its group.
+    2. Weights w in [e^-3, e^3] are those of least sum_q (sum_i w_i E_i(q) - sum_j E_j(q))^2: the mass is kept.
+    3. refit: values are those of least squared error of the attention among the tokens that are kept against the
+       attention among all of them. Without it a token keeps its own: a subset.
+
+    budget: "even"; "pooled": the scores of all heads are compared (the source's global variant); or "shares": a share
+        for each head, fixed beforehand for a model (`shares`, influence.py), which the source calls precomputed.
+    shares: a file of numbers [layers][kv], or the name of one in `head_shares/`.
+    wording, chunk, repeated, lead: of the replay, as in `ReplayFit`.
+
+    Differences from the source: weights are those of the minimum, where it takes two steps towards it; layers are all
+    compressed from one replay, not one after the other; least squares of values has a ridge of 1e-10.
+
+    Cost: q n (d + dv) multiply-adds a query head, 2 q k^2 + O(k^3) a head with k tokens.
+
+    Source: Zweiger et al., arXiv 2602.16284, AM-HighestAttnKeys.
+    """
+
+    budget: str = "pooled"
+    shares: str = ""
+    refit: bool = False
+    sinks: int = 4
+    wording: str = ""
+    chunk: int = CHUNK
+    repeated: float = 1.0
+    lead: int = 0
+    recent: ClassVar[int] = 0
+    replays: ClassVar[bool] = True
+    needs_queries: ClassVar[bool] = True
+    needs_positions: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        one_of("budget", self.budget, (*BUDGETS, "shares"))
+        not_negative(sinks=self.sinks, lead=self.lead)
+        positive(chunk=self.chunk, repeated=self.repeated)
+        if (self.budget == "shares") != bool(self.shares):
+            raise ValueError(
+                f"budget = {self.budget!r} with shares = {self.shares!r}; budget='shares' needs their file"
+            )
+
+    @property
+    def model(self) -> str:
+        """Returns the coreset model, as `Construction` has it; "refitted": no subset of the cache."""
+        return "refitted" if self.refit else "free"
+
+    def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
+        """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
+
+        Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
+        """
+        chosen = {}
+        for (index, layer), heads in zip(found.reading.layers.items(), self.kept(found, count), strict=True):
+            chosen[index] = [self._weighted(layer, h, mine.nonzero()[:, 0]) for h, mine in enumerate(heads)]
+        return chosen
+
+    def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
+        """Returns which tokens are kept."""
+        layers, heads, n = found.reading.layers.values(), found.reading.heads, found.reading.n
+        check_count(count, heads, n, self.sinks)
+        scores = torch.stack(
+            [torch.stack([_rms(layer, h, self.sinks) for h in range(len(layer.keys))]) for layer in layers]
+        )
+        sure = torch.zeros_like(scores, dtype=torch.bool)
+        sure[..., : self.sinks] = True
+        if self.budget == "shares":
+            return by_shares(scores, count, sure, read_shares(self.shares))
+        return spend(scores, count, sure, self.budget)
+
+    def _weighted(self, layer: LayerReading, head: int, tokens: Int[Tensor, "k"]) -> Coreset:
+        kept, parts = tokens[self.sinks :] - self.sinks, []
+        for weights, _ in _attention(layer, head, self.sinks):
+            peak = weights.amax(-1, keepdim=True)  # E_i = weight / largest weight
+            own = (weights[:, kept] / peak).double()
+            parts.append((own.mT @ own, own.mT @ (1 / peak[:, 0].double())))
+        gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
+        w = boxed(gram, target, LEAST, MOST)
+        return Coreset(tokens, torch.cat([w.new_zeros(self.sinks), w.log()]).float())
+
+    def values(
+        self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]
+    ) -> dict[int, list[Float[Tensor, "k dv"]]]:
+        """Returns the values of the kept tokens: refitted, and the sinks' own."""
+        layers = found.reading.layers
+        return {i: [self._refitted(layers[i], h, c) for h, c in enumerate(heads)] for i, heads in coresets.items()}
+
+    def _refitted(self, layer: LayerReading, head: int, coreset: Coreset) -> Float[Tensor, "k dv"]:
+        assert coreset.log_weights is not None, "of `choose`"
+        tokens, log_weights = coreset.indices[self.sinks :], coreset.log_weights[self.sinks :]
+        keys, parts = layer.keys[head, tokens].float(), []
+        rest = layer.values[head, self.sinks :].float()
+        for weights, queries in _attention(layer, head, self.sinks):
+            own = (queries @ keys.mT + log_weights).softmax(-1).double()
+            parts.append((own.mT @ own, own.mT @ (weights @ rest).double()))
+        gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
+        fitted = _least_squares(gram, target).to(layer.values.dtype)
+        return torch.cat([layer.values[head, coreset.indices[: self.sinks]], fitted])
+
+
+def read_shares(name: str) -> Float[Tensor, "layers kv"]:
+    """Reads shares of a budget from a file, or from the package's own of that name."""
+    path = Path(name) if name.endswith(".json") else Path(__file__).parent / "head_shares" / f"{name}.json"
+    return torch.tensor(json.loads(path.read_text(encoding="utf-8"))["shares"], dtype=torch.float64)
+
+
+def boxed(gram: Float[Tensor, "k k"], target: Float[Tensor, "k"], least: float, most: float) -> Float[Tensor, "k"]:
+    """Returns the w in [least, most] of least w^T G w - 2 b^T w, by accelerated projected gradients.
+
+    They start from the clamped least squares, begin anew where the momentum points uphill, and stop after 500 steps.
+    """
+    w = _least_squares(gram, target).clamp(least, most)
+    step = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-300)
+    ahead, momentum = w, 1.0
+    for _ in range(_STEPS):
+        new = (ahead - step * (gram @ ahead - target)).clamp(least, most)
+        if float((ahead - new) @ (new - w)) > 0:  # uphill
+            momentum = 1.0
+        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        ahead = new + (momentum - 1) / following * (new - w)
+        w, momentum = new, following
+    return w
+
+
+def _least_squares(gram: Float[Tensor, "k k"], target: Float[Tensor, "k *out"]) -> Float[Tensor, "k *out"]:
+    ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + ridge, target)
+
+
+def _rms(layer: LayerReading, head: int, sinks: int) -> Float[Tensor, "n"]:
+    squares = torch.stack([weights.square().sum(0) for weights, _ in _attention(layer, head, sinks)]).sum(0)
+    return torch.nn.functional.pad(squares.sqrt(), (sinks, 0))
+
+
+def _attention(layer: LayerReading, head: int, sinks: int):
+    """Yields the softmax over the cache but its sinks [q, n - sinks], and the queries, a query head and chunk each."""
+    keys = layer.keys[head, sinks:].float()
+    for look in layer.replays:
+        for queries in look.queries[head].float():
+            yield (queries @ keys.mT).softmax(-1), queries
