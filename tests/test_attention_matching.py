@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model) -> Measured:
-    return Measured(read(model, prefill(model, text(), 40), text(), None, chunk=16, lead=2))
+    return Measured(read(model, prefill(model, text(), 40), text(), None, chunk=16))
 
 
 def seen(found: Measured, layer: int, head: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -74,7 +74,7 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
 def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    found, replay = _replayed(key, construct.wording, construct.chunk, construct.repeated, construct.lead)
+    found, replay = _replayed(key, construct.wording, construct.chunk, construct.repeated)
     (chosen, values), seconds = timed(lambda: _chosen(construct, found, size * read.heads))
     coresets, values = ({layer: [heads] for layer, heads in each.items()} for each in (chosen, values))
     return keep(read.prefilled, coresets, values), seconds + replay * construct.replays
@@ -125,13 +125,13 @@ def _mean(answers) -> dict[str, float]:
 
 
 @lru_cache(maxsize=1)
-def _replayed(key: tuple, wording: str, chunk: int, repeated: float, lead: int) -> tuple[Measured, float]:
+def _replayed(key: tuple, wording: str, chunk: int, repeated: float) -> tuple[Measured, float]:
     """The replay of a text with all its sums, and the seconds they took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
 
     def measure() -> Measured:
-        found = Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated, lead))
+        found = Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated))
         found.sums("own")
         return found
 

@@ -38,6 +38,7 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit_recent": {"recent": 32},
     "replay_fit_asked": {"wording": REPEAT},
     "replay_fit_half": {"repeated": 0.5},
+    "replay_fit_whole": {"chunk": 2048},
     # the eviction heuristics under AdaKV's budgets and one pooled budget, without weights and with
     **{
         f"{name}_{budget}{end}": _scored(name, budget, weights)

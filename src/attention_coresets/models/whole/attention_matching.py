@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK, LayerReading
 
 LEAST, MOST = math.exp(-3), math.exp(3)  # the source's bounds of weights
-_STEPS = 500
+_STEPS, _TOLERANCE = 500, 1e-7
 _RIDGE = 1e-10  # of the mean diagonal: least squares up to rounding
 
 
@@ -36,7 +37,7 @@ class AttentionMatching:
     budget: "even"; "pooled": the scores of all heads are compared (the source's global variant); or "shares": a share
         for each head, fixed beforehand for a model (`shares`, influence.py), which the source calls precomputed.
     shares: a file of numbers [layers][kv], or the name of one in `head_shares/`.
-    wording, chunk, repeated, lead: of the replay, as in `ReplayFit`.
+    wording, chunk, repeated: of the replay, as in `ReplayFit`.
 
     Differences from the source: weights are those of the minimum, where it takes two steps towards it; layers are all
     compressed from one replay, not one after the other; least squares of values has a ridge of 1e-10.
@@ -53,7 +54,6 @@ class AttentionMatching:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
-    lead: int = 0
     recent: ClassVar[int] = 0
     replays: ClassVar[bool] = True
     needs_queries: ClassVar[bool] = True
@@ -62,7 +62,7 @@ class AttentionMatching:
 
     def __post_init__(self) -> None:
         one_of("budget", self.budget, (*BUDGETS, "shares"))
-        not_negative(sinks=self.sinks, lead=self.lead)
+        not_negative(sinks=self.sinks)
         positive(chunk=self.chunk, repeated=self.repeated)
         if (self.budget == "shares") != bool(self.shares):
             raise ValueError(
@@ -86,11 +86,8 @@ class AttentionMatching:
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""
-        layers, heads, n = found.reading.layers.values(), found.reading.heads, found.reading.n
-        check_count(count, heads, n, self.sinks)
-        scores = torch.stack(
-            [torch.stack([_rms(layer, h, self.sinks) for h in range(len(layer.keys))]) for layer in layers]
-        )
+        check_count(count, found.reading.heads, found.reading.n, self.sinks)
+        scores = _scores(found, self.sinks)
         sure = torch.zeros_like(scores, dtype=torch.bool)
         sure[..., : self.sinks] = True
         if self.budget == "shares":
@@ -139,7 +136,7 @@ def boxed(gram: Float[Tensor, "k k"], target: Float[Tensor, "k"], least: float, 
     They start from the clamped least squares, begin anew where the momentum points uphill, and stop after 500 steps.
     """
     w = _least_squares(gram, target).clamp(least, most)
-    step = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-300)
+    step = 1 / gram.abs().sum(-1).max().clamp_min(1e-300)  # the largest eigenvalue is no larger than a row's sum
     ahead, momentum = w, 1.0
     for _ in range(_STEPS):
         new = (ahead - step * (gram @ ahead - target)).clamp(least, most)
@@ -147,13 +144,22 @@ def boxed(gram: Float[Tensor, "k k"], target: Float[Tensor, "k"], least: float, 
             momentum = 1.0
         following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         ahead = new + (momentum - 1) / following * (new - w)
-        w, momentum = new, following
+        moved, w, momentum = float((new - w).abs().max()), new, following
+        if moved < _TOLERANCE * most:
+            break
     return w
 
 
 def _least_squares(gram: Float[Tensor, "k k"], target: Float[Tensor, "k *out"]) -> Float[Tensor, "k *out"]:
     ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram + ridge, target)
+
+
+@lru_cache(maxsize=1)
+def _scores(found: Measured, sinks: int) -> Float[Tensor, "layers kv n"]:
+    """The root mean squares, up to a factor; any budget of a reading asks for the same."""
+    layers = found.reading.layers.values()
+    return torch.stack([torch.stack([_rms(layer, head, sinks) for head in range(len(layer.keys))]) for layer in layers])
 
 
 def _rms(layer: LayerReading, head: int, sinks: int) -> Float[Tensor, "n"]:

@@ -151,7 +151,7 @@ def compress_prompt(
     for sample in range(len(ids)):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
-        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated, construct.lead))
+        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated))
         budget = round(share * found.reading.heads * found.reading.n) if share else operator.index(count or 0)
         coresets = construct.choose(found, budget)
         errors.append(held_out_errors(found.reading, coresets))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-CHUNK = 2048  # tokens of the context that one forward repeats
+CHUNK = 256  # tokens of the context that one forward repeats
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ def read(
     request: Int[Tensor, "r"] | None = None,
     chunk: int = CHUNK,
     repeated: float = 1.0,
-    lead: int = 0,
 ) -> Reading:
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
@@ -46,8 +45,6 @@ def read(
         Tokens of the context that one forward repeats. Each chunk follows the context directly.
     repeated : float
         Share of each chunk that is repeated, its first tokens.
-    lead : int
-        Tokens before each chunk that are said again first, so that the model knows where it is.
 
     Returns
     -------
@@ -63,11 +60,9 @@ def read(
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
     replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
     losses = []
-    for first in range(0, prefilled.context, chunk):
-        piece = ids[0, first : first + chunk]
+    for piece in ids[0].split(chunk):
         piece = piece[: max(1, round(repeated * len(piece)))]
-        said = ids[0, max(0, first - lead) : first]
-        found, hidden = _forward(decoder, prefilled, torch.cat([*asked, said, piece])[None])
+        found, hidden = _forward(decoder, prefilled, torch.cat([*asked, piece])[None])
         for layer, look in found.items():
             replays[layer].append(look)
         losses.append(_losses(model, hidden[0, -len(piece) :], piece))

@@ -39,8 +39,7 @@ class ReplayFit:
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
-    wording: what asks for the repetition; "": nothing, the context is simply said again.
-    chunk, repeated, lead: as in `read`.
+    wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
     Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
 
@@ -60,7 +59,6 @@ class ReplayFit:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
-    lead: int = 0
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False
@@ -70,7 +68,7 @@ class ReplayFit:
         one_of("second", self.second, SCORES)
         one_of("budget", self.budget, BUDGETS)
         one_of("weights", self.weights, WEIGHTS)
-        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor, lead=self.lead)
+        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
         positive(chunk=self.chunk)
         if not 0 < self.repeated <= 1:
             raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
