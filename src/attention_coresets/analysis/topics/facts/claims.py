@@ -32,9 +32,7 @@ def _divergence(share: int, most: str) -> Claim:
 
 
 def _matching(share: int) -> Claim:
-    statement = (
-        f"{facts.OURS} on 1/{share} of a model's cache: its divergence over that of Attention Matching's subsets"
-    )
+    statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence over that of Attention Matching's subsets"
     measure = facts.divergence_ratios([share], facts.matched)
     refutes = "an interval above 1; undecided where 1 is in it"
     return _claim(f"facts_matching_{share}", statement, measure, "below 1 under every budget", refutes, share)
