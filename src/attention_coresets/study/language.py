@@ -74,7 +74,9 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
 def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    found, replay = _replayed(key, construct.wording, construct.chunk, construct.repeated)
+    asked = key, construct.wording, construct.chunk, construct.repeated
+    found, replay = _replayed(*asked)
+    replay += _summed(*asked) if construct.sums else 0.0
     (chosen, values), seconds = timed(lambda: _chosen(construct, found, size * read.heads))
     coresets, values = ({layer: [heads] for layer, heads in each.items()} for each in (chosen, values))
     return keep(read.prefilled, coresets, values), seconds + replay * construct.replays
@@ -126,16 +128,17 @@ def _mean(answers) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def _replayed(key: tuple, wording: str, chunk: int, repeated: float) -> tuple[Measured, float]:
-    """The replay of a text with all its sums, and the seconds they took."""
+    """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
+    return timed(lambda: Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated)))
 
-    def measure() -> Measured:
-        found = Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated))
-        found.sums("own")
-        return found
 
-    return timed(measure)
+@lru_cache(maxsize=1)
+def _summed(key: tuple, wording: str, chunk: int, repeated: float) -> float:
+    """The seconds that all sums of a replay take; they are kept with it."""
+    found, _ = _replayed(key, wording, chunk, repeated)
+    return timed(lambda: found.sums("own"))[1]
 
 
 @lru_cache(maxsize=4)

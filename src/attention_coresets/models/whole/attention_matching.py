@@ -56,6 +56,7 @@ class AttentionMatching:
     repeated: float = 1.0
     recent: ClassVar[int] = 0
     replays: ClassVar[bool] = True
+    sums: ClassVar[bool] = False
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False

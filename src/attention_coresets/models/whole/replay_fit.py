@@ -88,6 +88,11 @@ class ReplayFit:
         used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
         return self.weights != "none" or any(name not in EVICTION for name in used)
 
+    @property
+    def sums(self) -> bool:
+        """Tells whether the replay's sums are needed."""
+        return self.replays
+
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
 
