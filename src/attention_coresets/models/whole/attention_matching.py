@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,7 +42,7 @@ class AttentionMatching:
     Differences from the source: weights are those of the minimum, where it takes two steps towards it; layers are all
     compressed from one replay, not one after the other; least squares of values has a ridge of 1e-10.
 
-    Cost: q n (d + dv) multiply-adds a query head, 2 q k^2 + O(k^3) a head with k tokens.
+    Cost: q n (d + dv) multiply-adds a query head, once for all sizes; 2 q k^2 + O(k^3) a head with k tokens.
 
     Source: Zweiger et al., arXiv 2602.16284, AM-HighestAttnKeys.
     """
@@ -80,27 +80,29 @@ class AttentionMatching:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
-        chosen = {}
-        for (index, layer), heads in zip(found.reading.layers.items(), self.kept(found, count), strict=True):
-            chosen[index] = [self._weighted(layer, h, mine.nonzero()[:, 0]) for h, mine in enumerate(heads)]
-        return chosen
+        seen, kept = _seen(found, self.sinks), self.kept(found, count)
+        return {
+            index: [self._weighted(own, mine.nonzero()[:, 0]) for own, mine in zip(seen[index], heads, strict=True)]
+            for index, heads in zip(found.reading.layers, kept, strict=True)
+        }
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""
         check_count(count, found.reading.heads, found.reading.n, self.sinks)
-        scores = _scores(found, self.sinks)
+        seen = _seen(found, self.sinks).values()
+        scores = torch.stack([torch.stack([head.squares for head in heads]) for heads in seen])
+        scores = torch.nn.functional.pad(scores, (self.sinks, 0))
         sure = torch.zeros_like(scores, dtype=torch.bool)
         sure[..., : self.sinks] = True
         if self.budget == "shares":
             return by_shares(scores, count, sure, read_shares(self.shares))
         return spend(scores, count, sure, self.budget)
 
-    def _weighted(self, layer: LayerReading, head: int, tokens: Int[Tensor, "k"]) -> Coreset:
-        kept, parts = tokens[self.sinks :] - self.sinks, []
-        for weights, _ in _attention(layer, head, self.sinks):
-            peak = weights.amax(-1, keepdim=True)  # E_i = weight / largest weight
-            own = (weights[:, kept] / peak).double()
-            parts.append((own.mT @ own, own.mT @ (1 / peak[:, 0].double())))
+    def _weighted(self, seen: "_Seen", tokens: Int[Tensor, "k"]) -> Coreset:
+        keys, parts = seen.keys[tokens[self.sinks :] - self.sinks], []
+        for queries, top, mass, _ in seen.blocks:
+            own = (queries @ keys.mT - top[:, None]).exp()
+            parts.append(((own.mT @ own).double(), (own.mT @ mass).double()))
         gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
         w = boxed(gram, target, LEAST, MOST)
         return Coreset(tokens, torch.cat([w.new_zeros(self.sinks), w.log()]).float())
@@ -109,20 +111,20 @@ class AttentionMatching:
         self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]
     ) -> dict[int, list[Float[Tensor, "k dv"]]]:
         """Returns the values of the kept tokens: refitted, and the sinks' own."""
-        layers = found.reading.layers
-        return {i: [self._refitted(layers[i], h, c) for h, c in enumerate(heads)] for i, heads in coresets.items()}
+        layers, seen = found.reading.layers, _seen(found, self.sinks)
+        return {
+            i: [self._refitted(layers[i].values[h], seen[i][h], c) for h, c in enumerate(heads)]
+            for i, heads in coresets.items()
+        }
 
-    def _refitted(self, layer: LayerReading, head: int, coreset: Coreset) -> Float[Tensor, "k dv"]:
+    def _refitted(self, values: Float[Tensor, "n dv"], seen: "_Seen", coreset: Coreset) -> Float[Tensor, "k dv"]:
         assert coreset.log_weights is not None, "of `choose`"
-        tokens, log_weights = coreset.indices[self.sinks :], coreset.log_weights[self.sinks :]
-        keys, parts = layer.keys[head, tokens].float(), []
-        rest = layer.values[head, self.sinks :].float()
-        for weights, queries in _attention(layer, head, self.sinks):
-            own = (queries @ keys.mT + log_weights).softmax(-1).double()
-            parts.append((own.mT @ own, own.mT @ (weights @ rest).double()))
+        keys, parts = seen.keys[coreset.indices[self.sinks :] - self.sinks], []
+        for queries, _, _, out in seen.blocks:
+            own = (queries @ keys.mT + coreset.log_weights[self.sinks :]).softmax(-1).double()
+            parts.append((own.mT @ own, own.mT @ out.double()))
         gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
-        fitted = _least_squares(gram, target).to(layer.values.dtype)
-        return torch.cat([layer.values[head, coreset.indices[: self.sinks]], fitted])
+        return torch.cat([values[coreset.indices[: self.sinks]], _least_squares(gram, target).to(values.dtype)])
 
 
 def read_shares(name: str) -> Float[Tensor, "layers kv"]:
@@ -156,21 +158,33 @@ def _least_squares(gram: Float[Tensor, "k k"], target: Float[Tensor, "k *out"]) 
     return torch.linalg.solve(gram + ridge, target)
 
 
+class _Seen(NamedTuple):
+    """What queries saw of a head's tokens but the sinks: keys [m, d], sums over queries of squared softmax weights [m].
+
+    blocks: of the queries of a query head and chunk: queries [q, d], largest logit [q], sum_j E_j [q], output [q, dv].
+    """
+
+    keys: Tensor
+    squares: Tensor
+    blocks: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
 @lru_cache(maxsize=1)
-def _scores(found: Measured, sinks: int) -> Float[Tensor, "layers kv n"]:
-    """The root mean squares, up to a factor; any budget of a reading asks for the same."""
-    layers = found.reading.layers.values()
-    return torch.stack([torch.stack([_rms(layer, head, sinks) for head in range(len(layer.keys))]) for layer in layers])
+def _seen(found: Measured, sinks: int) -> dict[int, list[_Seen]]:
+    """By layer, for every head. Any budget of a reading asks for the same: (dv + 2) numbers a query are kept."""
+    return {i: [_of_head(x, h, sinks) for h in range(len(x.keys))] for i, x in found.reading.layers.items()}
 
 
-def _rms(layer: LayerReading, head: int, sinks: int) -> Float[Tensor, "n"]:
-    squares = torch.stack([weights.square().sum(0) for weights, _ in _attention(layer, head, sinks)]).sum(0)
-    return torch.nn.functional.pad(squares.sqrt(), (sinks, 0))
-
-
-def _attention(layer: LayerReading, head: int, sinks: int):
-    """Yields the softmax over the cache but its sinks [q, n - sinks], and the queries, a query head and chunk each."""
-    keys = layer.keys[head, sinks:].float()
+def _of_head(layer: LayerReading, head: int, sinks: int) -> _Seen:
+    keys, values = layer.keys[head, sinks:].float(), layer.values[head, sinks:].float()
+    squares, blocks = torch.zeros(len(keys), device=keys.device), []
     for look in layer.replays:
         for queries in look.queries[head].float():
-            yield (queries @ keys.mT).softmax(-1), queries
+            logits = queries @ keys.mT
+            top = logits.amax(-1)
+            masses = logits.sub_(top[:, None]).exp_()
+            mass = masses.sum(-1)
+            shares = masses.div_(mass[:, None])
+            squares += shares.norm(dim=0).square()
+            blocks.append((queries, top, mass, shares @ values))
+    return _Seen(keys, squares, blocks)
