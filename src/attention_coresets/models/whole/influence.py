@@ -35,8 +35,8 @@ def head_curves(
     base, own = by_ratio[RATIOS.index(BASE)]
 
     def at(coresets: Mapping[int, list[Coreset]], values: Mapping[int, list[Tensor]]) -> float:
-        held, new = ({layer: [x] for layer, x in each.items()} for each in (coresets, values))
-        return loss(keep(prefilled, held, new))
+        held = {layer: [heads] for layer, heads in coresets.items()}
+        return loss(keep(prefilled, held, {layer: [heads] for layer, heads in values.items()}))
 
     curves, start = torch.zeros(len(base), heads // len(base), len(RATIOS), dtype=torch.float64), at(base, own)
     for row, layer in enumerate(base):
