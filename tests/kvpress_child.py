@@ -1,4 +1,4 @@
-"""Runs where kvpress is: the logits of a question after a prompt that a file compresses, inside tests/test_kvpress_adapter.py.
+"""Runs where kvpress is: the logits of a question after a compressed prompt, for tests/test_kvpress_adapter.py.
 
 python tests/kvpress_child.py MODEL PROMPT OUT
 """
@@ -21,7 +21,7 @@ def main(model_path: str, prompt: str, out: str) -> None:
             press, cache = CoresetPress(prompt, weighted=weighted), DynamicCache()
             with press(model):
                 model.model(given["ids"], past_key_values=cache)
-            # outside the block, as kvpress' pipeline does; its masked indices need few queries at once in few dimensions
+            # outside the block, as kvpress' pipeline does; masked indices need few queries at once
             pieces = [given["more"]] if weighted else given["more"].split(1, dim=1)
             logits = [model(piece, past_key_values=cache).logits for piece in pieces]
             found[str(weighted)] = torch.cat(logits, dim=1).log_softmax(-1)
