@@ -1,4 +1,4 @@
-"""Writes paper_repro.md and the generated numbers of README.md and docs/ from the tiers in results/.
+"""Writes paper_repro.md, results/TIER/tables.md and claims.csv, and the generated numbers of README.md and docs/.
 
     python scripts/report.py            # rewrite them
     python scripts/report.py --check    # write nothing; exit 1 where they differ from what the results give, and
@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
-from attention_coresets.analysis.parts.results import Results, ResultsError, load, present
+from attention_coresets.analysis.parts.results import TIERS, Results, ResultsError, load, present
 from attention_coresets.analysis.report.blocks import NOTHING, page_blocks, preferred
-from attention_coresets.analysis.report.decided import violated
-from attention_coresets.analysis.report.paper_repro import paper_repro
+from attention_coresets.analysis.report.decided import decided, violated
+from attention_coresets.analysis.report.paper_repro import paper_repro, strongest
+from attention_coresets.analysis.report.tables_page import claims_csv, tables_page
 from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.analysis.report.which import which
 from attention_coresets.study.store import NotWrittenError, write_atomically
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.root.is_dir():
             raise ResultsError(f"{options.root} is no folder: give the repository as --root")
         tiers = _tiers(options.results)
-        pages = _pages(tiers, options.root)
+        pages = _pages(tiers, options.root) | _tables(tiers, options.results)
     except (ResultsError, ValueError) as reason:
         print(f"report: {reason}", file=sys.stderr)
         return 2
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"report: {line}", file=sys.stderr)
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if options.check:
-        wrong = [f"{path.name} differs from the results; run `python scripts/report.py`" for path in stale]
+        wrong = [f"{_name(path)} differs from the results; run `python scripts/report.py`" for path in stale]
         wrong += typed_by_hand(options.root)
         for line in wrong:
             print(f"report: {line}", file=sys.stderr)
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     except NotWrittenError as reason:
         print(f"report: {reason}", file=sys.stderr)
         return 2
-    print("\n".join(f"{path.name}: {'written' if path in stale else 'up to date'}" for path in pages))
+    print("\n".join(f"{_name(path)}: {'written' if path in stale else 'up to date'}" for path in pages))
     return 1 if broken else 0
 
 
@@ -75,7 +76,24 @@ def _pages(tiers: list[Results], root: Path) -> dict[Path, str]:
         for name, path in _by_hand(root).items()
         if name not in ELSEWHERE
     }
-    return {root / "paper_repro.md": paper_repro(tiers)} | filled
+    return {root / "paper_repro.md": paper_repro(strongest(tiers))} | filled
+
+
+def _tables(tiers: list[Results], folder: Path) -> dict[Path, str]:
+    """What lies beside each tier's table."""
+    return {
+        folder / results.tier / name: text
+        for results in tiers
+        for name, text in (
+            ("tables.md", tables_page(results)),
+            ("claims.csv", claims_csv(results, decided(results))),
+        )
+    }
+
+
+def _name(path: Path) -> str:
+    """A page's name, with the tier that it belongs to."""
+    return f"{path.parent.name}/{path.name}" if path.parent.name in TIERS else path.name
 
 
 def typed_by_hand(root: Path) -> list[str]:

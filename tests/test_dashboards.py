@@ -255,10 +255,23 @@ def default(kind: str):
     return {"str": "", "bool": False, "int64": 0}.get(kind, math.nan)
 
 
+def full_row() -> pd.DataFrame:
+    """A row that has a value in every column."""
+    row = to_frame([dict.fromkeys(COLUMNS, 0.0) | {name: "" for name, kind in COLUMNS.items() if kind == "str"}])
+    return row.assign(cache_params="{}", coreset_params="{}")
+
+
+def test_a_row_that_has_everything_has_every_metric_and_summary_that_the_page_lists() -> None:
+    curves = statistics(placed(full_row().assign(size=8, error=0.05)))
+    (point,) = points(curves)
+    progress = {name for name in listed("Metrics") if name.startswith("progress/")}
+    assert {general(key) for key in point} | progress == listed("Metrics")
+    assert set(map(general, summary(curves))) == {name for name in listed("Summaries") if name.endswith("/SETTING")}
+
+
 def test_settings_are_never_pooled() -> None:
     """n, d, rho and every parameter of a cache keep curves apart; heads, seeds and draws do not."""
-    base = to_frame([dict.fromkeys(COLUMNS, 0.0) | {name: "" for name, kind in COLUMNS.items() if kind == "str"}])
-    base = base.assign(cache_params="{}", coreset_params="{}")
+    base = full_row()
     changes: list[dict] = [{"rho": 2.0}, {"cache": "product"}, {"objective": "own"}]
     changes += [{"cache_params": f'{{"n": {n}, "d": {d}, "x": {x}}}'} for n, d, x in ((1, 2, 3), (1, 2, 4), (2, 2, 3))]
     apart = pd.concat([base.assign(cell=str(k), **change) for k, change in enumerate([{}, *changes])])

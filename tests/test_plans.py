@@ -4,29 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import HydraContext, RunMode
 
-from attention_coresets.study.config import REPOSITORY, register
-from attention_coresets.study.sweep import plan
+from attention_coresets.study.audit import planned
+from attention_coresets.study.config import REPOSITORY
 
 FAST = ("d_rate", "n_independence", "small_caches", "lower_bound_random", "optimum", "real_language")
-
-
-def planned(experiment: str, tier: str) -> set[tuple[str, str]]:
-    """(cell, arm) of the whole grid, as the sweep lays it out."""
-    register()
-    GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2("sweep", create_config_search_path(str(REPOSITORY / "conf")))
-    arguments = [f"experiment={experiment}", f"tier={tier}"]
-    config = hydra.compose_config("config", arguments, RunMode.MULTIRUN, with_log_configuration=False)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=None)
-    grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()] + arguments
-    cells = {(cell.name, cell.config["arm"]) for cell in plan(grid, config, context)}
-    GlobalHydra.instance().clear()
-    return cells
 
 
 def experiments() -> list:
@@ -40,4 +22,5 @@ def experiments() -> list:
 def test_the_grid_has_the_cells_of_the_committed_table(experiment, tier):
     table = pd.read_parquet(REPOSITORY / "results" / tier / "table.parquet", columns=["experiment", "cell", "arm"])
     rows = table.loc[table["experiment"] == experiment]
-    assert planned(experiment, tier) == set(zip(rows["cell"], rows["arm"], strict=True))
+    cells = {(cell.name, cell.config["arm"]) for cell in planned(experiment, tier)}
+    assert cells == set(zip(rows["cell"], rows["arm"], strict=True))

@@ -9,6 +9,7 @@ class Block:
 
     source: whose word a claim is held to, the head of its column. about: the rule that is the block's own. best, worst:
     its words for a claim that stands, and for one whose interval misses the tolerance. descriptive: neither is said.
+    theorem: a row says what would refute it.
     """
 
     letter: str
@@ -18,6 +19,7 @@ class Block:
     best: str = "reproduced"
     worst: str = "contradicted"
     descriptive: bool = False
+    theorem: bool = False
 
 
 UPPER = Block(
@@ -28,6 +30,7 @@ UPPER = Block(
     " that it is so on everything tried proves nothing of the next cache, and one row on the other side would refute"
     " it.",
     best="held",
+    theorem=True,
 )
 LOWER = Block(
     "B",
@@ -35,6 +38,7 @@ LOWER = Block(
     "Theorem says",
     "Instances on which the bound is tight: exponents, and the factor between the floor and the best coreset found."
     " That no coreset lies below a floor is a check of the code, below the tables.",
+    theorem=True,
 )
 BENIGN = Block(
     "C",

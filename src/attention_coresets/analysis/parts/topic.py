@@ -1,4 +1,4 @@
-"""What a topic is: a question with its claims, the laws fitted for them, and its part of every page."""
+"""What a topic is: questions with their claims, the laws fitted for them, and its part of every page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +16,22 @@ KINDS = ("theory", "constructions", "exact numbers", "a real model")  # of topic
 
 
 @dataclass(frozen=True)
+class Question:
+    """A row of paper_repro.md's first page.
+
+    answer: a sentence with `{id}` for the value that decides a claim. claims: all that belong to the question, by id.
+    missed: why claims of it were missed or contradicted, as far as is known, in a sentence without numbers.
+    """
+
+    text: str
+    answer: str
+    claims: tuple[str, ...]
+    missed: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """An experiment's part of the page."""
+    """An experiment's part of a tier's tables.md, and its place among the claims of paper_repro.md."""
 
     experiment: str
     title: str
@@ -27,11 +41,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Topic:
-    """All that one question adds to the study.
+    """All that one subject adds to the study.
 
     kind: one of KINDS; claims of a block are listed kind by kind.
     checks: of the code, told below the tables of claims.
-    sections: of paper_repro.md, one an experiment.
+    sections: one an experiment. questions: of paper_repro.md's first page; each claim belongs to one, of any topic.
     figures: by the name of their files.
     plans: laws that scripts/fit.py fits.
     headline, surprises: sentences of the summary in docs/findings.md, and of its list of what contradicted
@@ -42,6 +56,7 @@ class Topic:
     kind: str
     claims: tuple[Claim, ...]
     sections: tuple[Section, ...]
+    questions: tuple[Question, ...] = ()
     checks: tuple[Check, ...] = ()
     figures: Mapping[str, Drawing] = field(default_factory=dict)
     plans: tuple[FitPlan, ...] = ()

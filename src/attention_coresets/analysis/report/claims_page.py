@@ -1,4 +1,4 @@
-"""The tables of claims, a block each, and the list of checks of the code below them."""
+"""The tables of claims by block and experiment, and the list of checks of the code below them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from attention_coresets.analysis.parts.topic import Section
 from attention_coresets.analysis.parts.verdict import Check, Outcome, checked, measured
 from attention_coresets.analysis.parts.wording import code
 from attention_coresets.analysis.report.ranges import range_tested
-from attention_coresets.analysis.topics.contents import CHECKS
+from attention_coresets.analysis.topics.contents import CHECKS, SECTIONS
 
 
 def claims(results: Results, outcomes: Mapping[str, Outcome]) -> str:
@@ -30,21 +30,32 @@ def counts(outcomes: Sequence[Outcome]) -> str:
 
 
 def _block(block: Block, results: Results, outcomes: Mapping[str, Outcome]) -> str:
-    """Heading, rule, commands, table, and the notes of tolerances and of what was added."""
+    """Heading, rule, a table for each experiment, and the notes of tolerances and of what was added."""
     mine = [outcome for outcome in outcomes.values() if outcome.claim.block == block]
     if not mine:
         return ""
-    names = ", ".join(dict.fromkeys(f"`{outcome.claim.experiment}`" for outcome in mine))
-    command = f"`python scripts/sweep.py experiment=NAME tier={results.tier}`, NAME one of {names}."
-    head = ["Claim", "Coreset model", block.source, "What would refute it", "Range tested", "Number, 95 %", "Verdict"]
-    text = f"### {block.letter}. {block.title}\n\n{block.about} {counts(mine)}. {command}"
     late = {outcome.claim.id: outcome.claim.expected.after for outcome in mine}
     added = {outcome.claim.id: outcome.claim.added for outcome in mine}
-    notes = [
-        *_notes("† {}: set after a run, {}.", late),
-        *_notes("§ {}: added after a look at the results: {}.", added),
-    ]
-    return "\n\n".join([text, table(head, [_line(outcome, results) for outcome in mine]), *notes])
+    return "\n\n".join(
+        [
+            f"## {block.letter}. {block.title}\n\n{block.about} {counts(mine)}.",
+            *(text for section in SECTIONS if (text := _experiment(section, block, results, mine))),
+            *_notes("† {}: set after a run, {}.", late),
+            *_notes("§ {}: added after a look at the results: {}.", added),
+        ]
+    )
+
+
+def _experiment(section: Section, block: Block, results: Results, outcomes: Sequence[Outcome]) -> str:
+    """The claims of a block on one experiment, under its name and what it ran."""
+    mine = [outcome for outcome in outcomes if outcome.claim.experiment == section.experiment]
+    if not mine:
+        return ""
+    ran = range_tested(section.experiment, results.rows(section.experiment))
+    link = f"**[{section.title}](results/{results.tier}/tables.md#{section.experiment})**"
+    refuted = ["What would refute it"] if block.theorem else []
+    head = ["Claim", "Model", block.source, *refuted, "Number, 95 %", "Verdict"]
+    return f"{link} {ran}.\n\n{table(head, [_line(outcome) for outcome in mine])}"
 
 
 def _notes(words: str, reasons: Mapping[str, str]) -> list[str]:
@@ -53,18 +64,19 @@ def _notes(words: str, reasons: Mapping[str, str]) -> list[str]:
     return [words.format(names, reason) for reason, names in named.items()]
 
 
-def _line(outcome: Outcome, results: Results) -> list[str]:
+def _line(outcome: Outcome) -> list[str]:
     claim, deciding = outcome.claim, outcome.deciding
     tolerance = f" [{claim.expected.marked}]" if claim.expected.decides else f" {claim.expected.marked}".rstrip()
-    start = [f"`{claim.id}` {claim.statement}", claim.models, f"{claim.says}{tolerance}", claim.refutes]
+    mark = " §" if claim.added else ""
+    start = [f"`{claim.id}`{mark} {claim.statement}", claim.models, f"{claim.says}{tolerance}"]
+    if claim.block.theorem:
+        start.append(claim.refutes)
     if deciding is None:
-        return [*start, "–", "–", NOT_RUN]
+        return [*start, "–", NOT_RUN]
     part, _ = deciding
     others = f"; {len(outcome.parts)} settings" if len(outcome.parts) > 1 else ""
-    added = " §" if claim.added else ""
     return [
         *start,
-        range_tested(claim.experiment, claim.tested()(results)) + added,
         f"{value(part)} ({part.setting}{others})",
         f"**{outcome.status}**{remark(part, outcome.status, claim.expected)}",
     ]
@@ -94,7 +106,7 @@ def checks(results: Results) -> str:
     lines = [_check(check, results) for check in CHECKS]
     notes = _notes("† {}: set after a run, {}.", {check.id: check.expected.after for check in CHECKS})
     about = "Theorems on single coresets and identities: a violation means an error in the code or in a proof."
-    return "\n\n".join([f"### Checks of the code\n\n{about}", "\n".join(lines), *notes])
+    return "\n\n".join([f"## Checks of the code\n\n{about}", "\n".join(lines), *notes])
 
 
 def _check(check: Check, results: Results) -> str:
@@ -102,19 +114,3 @@ def _check(check: Check, results: Results) -> str:
     numbers = "; ".join(f"{value(part)} ({part.setting})" for part in parts) or "–"
     word, expected = checked(check, results), check.expected.marked
     return f"- `{check.id}` {check.statement}: {numbers}, has to be {expected}: **{word}** (`{check.experiment}`)"
-
-
-def settings(section: Section, outcomes: Mapping[str, Outcome]) -> str:
-    """Every setting of every claim of an experiment."""
-    lines = [
-        [
-            *(claim.id, part.setting, claim.expected.marked, value(part)),
-            *(f"{part.estimate.caches} {part.unit}", word + remark(part, word, claim.expected)),
-        ]
-        for outcome in outcomes.values()
-        for claim in [outcome.claim]
-        if claim.experiment == section.experiment
-        for part, word in outcome.parts
-    ]
-    head = ["Claim", "Setting", "Expected", "Measured, 95 %", "Units", "Verdict"]
-    return table(head, lines) if lines else ""

@@ -1,6 +1,6 @@
 """All that the topics hold, put together here and nowhere else."""
 
-from attention_coresets.analysis.parts.topic import KINDS, Section, Topic
+from attention_coresets.analysis.parts.topic import KINDS, Question, Section, Topic
 from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
@@ -16,7 +16,7 @@ from attention_coresets.analysis.topics.real_heads import topic as real_heads
 from attention_coresets.analysis.topics.upper_bound import topic as upper_bound
 from attention_coresets.analysis.topics.worst_case import topic as worst_case
 
-# in the order of the sections of paper_repro.md
+# in the order of the questions of paper_repro.md and of the sections of tables.md
 TOPICS: tuple[Topic, ...] = (
     rates.TOPIC,
     upper_bound.TOPIC,
@@ -35,5 +35,6 @@ CLAIMS: tuple[Claim, ...] = tuple(
     claim for topic in sorted(TOPICS, key=lambda topic: KINDS.index(topic.kind)) for claim in topic.claims
 )
 CHECKS: tuple[Check, ...] = tuple(check for topic in TOPICS for check in topic.checks)
+QUESTIONS: tuple[Question, ...] = tuple(question for topic in TOPICS for question in topic.questions)
 SECTIONS: tuple[Section, ...] = tuple(section for topic in TOPICS for section in topic.sections)
 PLANS: tuple[FitPlan, ...] = tuple(plan for topic in TOPICS for plan in topic.plans)

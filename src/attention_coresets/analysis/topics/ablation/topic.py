@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.ablation import claims, figures, prose, tables
 
 SECTIONS: tuple[Section, ...] = (
@@ -17,6 +17,15 @@ TOPIC = Topic(
     kind="constructions",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Is the Gram–Schmidt walk as good as any balancing rule?",
+            "{ablation} times the error of the best",
+            ("ablation",),
+            "a wider kernel than the proof's makes the same walk better on every family: the scale from the proof is"
+            " not the best in practice.",
+        ),
+    ),
     figures={
         "ablation": ("ablation", figures.ablation),
     },

@@ -1,6 +1,6 @@
 """What this question adds to the study: its section and its claims."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.facts import claims, prose, tables
 from attention_coresets.analysis.topics.facts.measures import FACTS
 
@@ -18,6 +18,13 @@ TOPIC = Topic(
     kind="a real model",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Does a compressed cache keep facts that nothing has asked for yet?",
+            "{facts_8} of those that the full cache finds, at 1/8",
+            tuple(claim.id for claim in claims.CLAIMS),
+        ),
+    ),
     sentences={"real_tasks_kept": prose.kept},
     tables={"real_tasks": tables.facts},
 )

@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.hard_instances import antipodal as pair
 from attention_coresets.analysis.topics.hard_instances import claims, plans, prose, tables
 from attention_coresets.analysis.topics.hard_instances import signed_clusters as hard
@@ -42,6 +42,13 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Antipodal keys: e^(2ρ) tokens without weights, e^ρ with them?",
+            "exponents of ρ: {antipodal_rate} without, {antipodal_rate_tilted} with",
+            ("antipodal_rate", "antipodal_rate_tilted"),
+        ),
+    ),
     checks=claims.CHECKS,
     figures={
         "lower_bound": (hard.ORTHONORMAL, lower_bound),

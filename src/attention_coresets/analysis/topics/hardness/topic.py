@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.hardness import claims, figures, prose, tables
 from attention_coresets.analysis.topics.hardness.measures import EXPERIMENT
 
@@ -22,6 +22,13 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Are there caches harder than the known ones?",
+            "yes, tiny ones: m·err/(√d e^ρ) of the best subset is {hardness_found}",
+            ("hardness_found", "hardness_ceiling"),
+        ),
+    ),
     figures={"hardness": (EXPERIMENT, figures.hardness)},
     headline=(prose.largest,),
 )

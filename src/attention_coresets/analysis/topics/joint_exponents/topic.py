@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figure by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.joint_exponents import claims, prose, tables
 from attention_coresets.analysis.topics.joint_exponents.figures import headline, sandwich
 from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, LARGE, WEIGHTS
@@ -41,6 +41,31 @@ TOPIC = Topic(
     claims=claims.CLAIMS,
     checks=claims.CHECKS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "On hard instances, do d, e^ρ − 1 and 1/ε enter with exponents ½, 1 and 1?",
+            "{joint_alpha}, {joint_beta} and {joint_gamma}",
+            tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_")),
+            "the factor between these coresets and the floor depends on clusters a dimension, of which the design has"
+            " fewer where d is large (the floor itself, on the same rows, reads ½, 1, 1). Kernel halving, put with the"
+            " draws, balances better than draws do.",
+        ),
+        Question(
+            "How far above the proven floor is the best construction that does not know the instance?",
+            "at most {sandwich_factor} times, half of the tokens kept",
+            ("sandwich_factor", "beyond_factor", "beyond_law", "floor_factor"),
+        ),
+        Question(
+            "Is the floor tight?",
+            "a coreset that knows the instance errs by {coordinate_median} times it, in the median",
+            tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("coordinate_")),
+        ),
+        Question(
+            "Do free weights get below it?",
+            "not below their own floor: at most {free_factor} times that",
+            ("free_factor",),
+        ),
+    ),
     figures={"headline": (EXPONENTS, headline), "sandwich": (WEIGHTS, sandwich)},
     headline=(prose.where_it_binds,),
     sentences={"found_joint": prose.found_joint, "found_sandwich": prose.found_sandwich},

@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.language_model import claims, figures, prose, tables
 from attention_coresets.analysis.topics.language_model.measures import LANGUAGE
 
@@ -17,6 +17,13 @@ TOPIC = Topic(
     kind="a real model",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Does a model on such coresets lose less?",
+            "{real_loss_8} nats a token against the best heuristic, at 1/8",
+            ("real_loss_4", "real_loss_8"),
+        ),
+    ),
     figures={
         "real_language": (LANGUAGE, figures.real_language),
     },

@@ -18,11 +18,11 @@ def _league(model: str, ours: str) -> tuple[Claim, ...]:
     name = f"league_{model}" if ours == league.our_arm(model) else f"league_{ours}"
     unseen = {"cache": league.UNSEEN}
     statement = (
-        f"League on a fresh seed: {ours} errs by at most 0.7 times what the best other"
+        f"{ours} errs by at most 0.7 times what the best other"
         f" {'construction of any model' if model == 'free' else f'{model} construction'} errs by, found cell by cell"
     )
-    new = f"{statement}; families not used while it was developed"
-    further = f"{new}, more dimensions and another seed"
+    new = f"The same of {ours} on families not used while it was developed"
+    further = f"{new}, at more dimensions and another seed"
     every = measures.advantage(model, ours=ours)
     own = measures.advantage(model, league.UNSEEN, ours=ours)
     more = measures.advantage(model, experiment=league.MORE, ours=ours)

@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.league import certified, claims, figures, prose, tables
 from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MORE
 
@@ -38,6 +38,24 @@ TOPIC = Topic(
     kind="constructions",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Does our own construction beat every other by what we set out for?",
+            "error over the best other's: free weights {league_free}, tilted {league_portfolio_tilted}, unweighted"
+            " {league_portfolio_unweighted}",
+            tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("league_")),
+            "with weights fixed there is little left to choose but the tokens, and the best other is picked cell by"
+            " cell afterwards, among rules that have this project's tilt and swaps too. Whether 0.7 can be had at all"
+            " is open: no floor excludes it.",
+        ),
+        Question(
+            "Are coresets made for their certificate provably better?",
+            "certificate over the best other's: {certificate_mean}",
+            ("certificate_mean", "certificate_below", "certificate_error", "minimax_ceiling"),
+            "the order by proven ceilings is not the order by errors: minimax fits few moments, at the worst queries,"
+            " and a kernel certificate pays for all.",
+        ),
+    ),
     figures={
         "league": (EXPERIMENT, figures.league_ranks),
         "league_map": (EXPERIMENT, figures.league_map),

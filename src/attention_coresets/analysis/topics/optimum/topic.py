@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.optimum import claims, prose, tables
 from attention_coresets.analysis.topics.optimum.measures import EXPERIMENT
 
@@ -17,6 +17,13 @@ TOPIC = Topic(
     kind="exact numbers",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "How far is the walk from the best coreset of a tiny cache?",
+            "{optimum_walk} times its error",
+            ("optimum_walk",),
+        ),
+    ),
     checks=claims.CHECKS,
     headline=(prose.walk,),
     sentences={"optimum_sizes": prose.optimum_sizes},

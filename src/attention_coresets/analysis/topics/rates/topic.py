@@ -1,6 +1,7 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.block import BENIGN
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.rates import claims, plans, prose, tables
 from attention_coresets.analysis.topics.rates.figures.constant import constant
 from attention_coresets.analysis.topics.rates.figures.d_and_n import d_rate, n_independence
@@ -49,6 +50,21 @@ TOPIC = Topic(
     kind="theory",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Does any family need more than the bound's rate in ρ?",
+            "largest exponent of e^(ρσ): {beta_bound}; the bound has 1",
+            ("beta_bound", "constant_issue"),
+        ),
+        Question(
+            "How do sizes grow on caches that are not made to be hard?",
+            "γ of the tilted walk {gamma_walk_tilted}, of uniform draws {gamma_uniform}: no theorem predicts them",
+            (
+                *(claim.id for claim in claims.CLAIMS if claim.block is BENIGN),
+                *("equal_keys_decay", "equal_keys_decay_uniform", "product_rho"),
+            ),
+        ),
+    ),
     figures={
         "error_vs_size": ("epsilon_rate", error_vs_size),
         "d_rate": ("d_rate", d_rate),

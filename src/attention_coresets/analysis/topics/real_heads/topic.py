@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import HEADS_FILE, Section, Topic
+from attention_coresets.analysis.parts.topic import HEADS_FILE, Question, Section, Topic
 from attention_coresets.analysis.topics.real_heads import claims, errors_prose, figures, geometry_prose, tables
 from attention_coresets.analysis.topics.real_heads.caches import HEADS
 
@@ -19,6 +19,18 @@ TOPIC = Topic(
     kind="a real model",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "What takes the place of e^ρ on a language model's heads?",
+            "log of the total sensitivity, {real_log_t} nats, where the norms say {real_rho}",
+            ("real_rho", "real_log_t", "real_uncovered", "real_constant", "real_t_slope"),
+        ),
+        Question(
+            "Do coresets made for a model's queries err less than eviction heuristics?",
+            "at 1/8 of the cache {real_mean} times the best heuristic, mean over queries",
+            ("real_mean", "real_p99", "real_body", "real_rms", "real_moved"),
+        ),
+    ),
     figures={
         "real_errors": (HEADS, figures.real_errors),
         "real_geometry": (HEADS_FILE, figures.real_geometry),

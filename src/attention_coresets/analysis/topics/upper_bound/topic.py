@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims and words by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.upper_bound import claims, prose, tables
 from attention_coresets.analysis.topics.upper_bound.figures import upper_bound
 from attention_coresets.analysis.topics.upper_bound.measures import EXPERIMENT
@@ -20,6 +20,13 @@ TOPIC = Topic(
     claims=claims.CLAIMS,
     checks=claims.CHECKS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "Is the constant of the upper bound small on every cache tried?",
+            "m·err/(√d e^(ρσ)) is at most {constant_sigma}",
+            ("constant_sigma",),
+        ),
+    ),
     figures={"upper_bound": (EXPERIMENT, upper_bound)},
     headline=(prose.constant,),
     tables={"upper_bound": tables.by_family},

@@ -1,6 +1,6 @@
 """What this question adds to the study: its sections, and its claims, words and figures by name."""
 
-from attention_coresets.analysis.parts.topic import Section, Topic
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.worst_case import claims, figures, prose, tables
 from attention_coresets.analysis.topics.worst_case.measures import JUDGED, SMALL
 
@@ -25,6 +25,13 @@ TOPIC = Topic(
     kind="exact numbers",
     claims=claims.CLAIMS,
     sections=SECTIONS,
+    questions=(
+        Question(
+            "How near is the worst query found to a proven ceiling?",
+            "the ceiling is {ceiling_rho_1} times as large at ρ = 1, {ceiling_rho_2} at ρ = 2",
+            ("ceiling_rho_1", "ceiling_rho_2"),
+        ),
+    ),
     checks=claims.CHECKS,
     figures={
         "ceilings": (JUDGED, figures.ceilings),
