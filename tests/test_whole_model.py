@@ -278,6 +278,24 @@ def test_dropkv_is_the_error_of_leaving_a_token_out(found) -> None:
         torch.testing.assert_close(found.sums("dropped")[layer, kv], expected, rtol=1e-3, atol=1e-9)
 
 
+def test_leverage_is_that_of_keys_without_positions(model, found) -> None:
+    plain = []
+    hooks = [
+        layer.self_attn.k_proj.register_forward_hook(lambda *a: plain.append(a[2][0])) for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model(text())
+    for hook in hooks:
+        hook.remove()
+    for index, keys in enumerate(plain):
+        heads = keys.double().unflatten(-1, (2, -1)).transpose(0, 1)  # [kv, n, d]
+        q, _ = torch.linalg.qr(heads - heads.mean(1, keepdim=True))
+        expected = q.square().sum(-1)
+        torch.testing.assert_close(found.reading.layers[index].leverage, expected, rtol=1e-3, atol=1e-5)
+        standard = (expected - expected.mean()) / expected.std()
+        torch.testing.assert_close(scores("leverage", found, 1.0, 10)[index], standard, rtol=1e-2, atol=1e-3)
+
+
 def test_kvzip_keeps_the_tokens_that_kvpress_keeps(found) -> None:
     golden = json.loads((Path(__file__).parent / "golden" / "kvzip.json").read_text())
     theirs = torch.tensor(golden["scores"])

@@ -28,6 +28,10 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     # DropKV's score of the same replay
     "dropkv": _scored("dropkv"),
     "dropkv_fitted": _scored("dropkv", weights="fitted"),
+    # leverage of keys, which asks for no queries, under AdaKV's budgets and one pooled budget
+    "leverage_layer": _scored("leverage", "layer"),
+    "leverage_pooled": _scored("leverage"),
+    "leverage_layer_fitted": _scored("leverage", "layer", "fitted"),
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
-from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK
-from attention_coresets.models.whole.scores import SCORES, scores
+from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
 
 WEIGHTS = ("fitted", "none")
@@ -86,7 +85,7 @@ class ReplayFit:
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
         used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
-        return self.weights != "none" or any(name not in EVICTION for name in used)
+        return self.weights != "none" or any(name not in UNASKED for name in used)
 
     @property
     def sums(self) -> bool:
