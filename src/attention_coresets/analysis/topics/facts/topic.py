@@ -26,5 +26,5 @@ TOPIC = Topic(
         ),
     ),
     sentences={"real_tasks_kept": prose.kept},
-    tables={"real_tasks": tables.facts},
+    tables={"real_tasks": tables.facts, "real_tasks_costs": tables.costs},
 )
