@@ -11,6 +11,7 @@ from attention_coresets.models.whole.attention_matching import (  # noqa: E402
     MOST,
     AttentionMatching,
     boxed,
+    read_shares,
 )
 from attention_coresets.models.whole.budgets import by_shares  # noqa: E402
 from attention_coresets.models.whole.measured import Measured  # noqa: E402
@@ -104,6 +105,14 @@ def test_refitted_values_stand_in_the_cache_and_the_model_reads_them(model, foun
     everything = construct.choose(found, 160)
     kept = keep(prefilled, {layer: [heads] for layer, heads in everything.items()})
     assert agreement(full, continuation(model, kept, more), more).kl < 1e-6
+
+
+def test_shares_of_a_model_are_a_file_that_other_models_do_not_fit(found) -> None:
+    shares = read_shares("smollm2-135m")
+    assert shares.shape == (30, 3)
+    assert float(shares.sum()) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match="measure them for this model"):
+        AttentionMatching(budget="shares", shares="smollm2-135m").choose(found, 48)
 
 
 def test_the_box_holds_and_the_minimum_is_found() -> None:
