@@ -3,6 +3,7 @@
 import datetime
 import os
 import re
+import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from attention_coresets.compiled import NUMBA_MISSING
 from attention_coresets.study.provenance import processor, provenance
+
+MOST_BUSY = 0.1  # of the machine, by others: more, and times are not believed
 
 
 def machine() -> dict[str, Any]:
@@ -38,6 +41,39 @@ def how() -> dict[str, Any]:
         "blas": _blas(),
         "threads": torch.get_num_threads(),
     }
+
+
+class Others:
+    """What other processes take of the machine from now on; on Linux alone, else nothing is known of them."""
+
+    def __init__(self) -> None:
+        self._start, self._before = time.perf_counter(), _others_seconds()
+
+    def cores(self) -> float:
+        """Cores that they have kept busy, on average."""
+        return (_others_seconds() - self._before) / max(time.perf_counter() - self._start, 1e-9)
+
+    def warning(self) -> str | None:
+        """One line where that was more than a tenth of the machine."""
+        taken, cores = self.cores(), os.cpu_count() or 1
+        if taken <= MOST_BUSY * cores:
+            return None
+        return (
+            f"other work kept {taken:.1f} of {cores} cores busy: believe neither times nor rates; ratios of processor "
+            "time, errors and memory stand"
+        )
+
+
+def _others_seconds() -> float:
+    """Processor seconds of all processes since the machine started, less those of this one and its children."""
+    if not os.path.exists("/proc/stat"):
+        return 0.0
+    with open("/proc/stat", encoding="utf-8") as file:
+        # user, nice, system, idle, waiting, interrupts, soft interrupts, stolen by other machines
+        user, nice, system, _, _, hard, soft, stolen = map(int, file.readline().split()[1:9])
+    own = os.times()
+    every = (user + nice + system + hard + soft + stolen) / os.sysconf("SC_CLK_TCK")
+    return every - own.user - own.system - own.children_user - own.children_system
 
 
 def _cores() -> int:

@@ -1,6 +1,7 @@
 """docs/benchmarks.md: its numbers, between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`, from the results."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
@@ -10,6 +11,7 @@ from benchmarks.store import Measured, provenance, words
 from benchmarks.tables import Table, fits, markdown, ratios, rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+OWN = ("long", "racing")  # parts with a block of their own
 NOTHING = "No results yet: run `python benchmarks/run.py`."
 
 
@@ -38,7 +40,8 @@ def _targets(measured: Measured) -> str:
 
 
 def _peers(measured: Measured) -> str:
-    return _table(ratios(one for part in measured.parts.values() for one in part.ratios if not one.target))
+    parts = (part for name, part in measured.parts.items() if name not in OWN)
+    return _table(ratios(one for part in parts for one in part.ratios if not one.target))
 
 
 def _limits(measured: Measured) -> str:
@@ -90,6 +93,15 @@ def _gpu(measured: Measured) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
+def _whole(name: str, measured: Measured) -> str:
+    """A part's rows, ratios and notes."""
+    part = measured.parts.get(name)
+    if part is None:
+        return ""
+    notes = "\n".join(f"- {note}" for note in part.notes)
+    return "\n\n".join(text for text in (_table(rows(part.rows)), _table(ratios(part.ratios)), notes) if text)
+
+
 def _table(content: Table) -> str:
     return markdown(content) if content[1] else ""
 
@@ -100,6 +112,8 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "peers": _peers,
     "limits": _limits,
     "errors": _errors,
+    "long": partial(_whole, "long"),
+    "racing": partial(_whole, "racing"),
     "times": _times,
     "constructions": _constructions,
 }

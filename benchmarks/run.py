@@ -26,7 +26,7 @@ from benchmarks.records import Part  # noqa: E402
 from benchmarks.tables import aligned, ratios, tables_of  # noqa: E402
 
 PARTS = ("limits", "walk", "halving", "thin", "compress", "adversary", "constructions")
-FULL_ONLY = ("minimax", "streaming")
+FULL_ONLY = ("minimax", "streaming", "long", "racing")
 TIERS = ("smoke", "quick", "full")
 
 
@@ -43,10 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, tier: str, device: str) -> Part:
-    start = time.perf_counter()
+    start, others = time.perf_counter(), machine.Others()
     measure: Callable[[str, str], Part] = import_module(f"benchmarks.{name}").measure
     part = measure(tier, device)
     part.provenance = machine.how()
+    if (warning := others.warning()) is not None:
+        part.notes.insert(0, warning)
     print(f"== {name} ({time.perf_counter() - start:.0f} s)")
     for one in tables_of(part):
         print(aligned(one) + "\n")

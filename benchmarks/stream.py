@@ -9,7 +9,8 @@ of 8.6 GB), and the Gram-Schmidt walk to 1024 on one of 8192.
 
 import argparse
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,29 +21,39 @@ BLOCK = 1000  # tokens of a block that the stream is given
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a stream left, and what it took: wall and processor seconds, MB of peak memory beyond the input."""
+class Taken:
+    """A coreset and what it took: wall and processor seconds, MB of peak memory beyond the input."""
 
     coreset: Coreset
     seconds: float
     processor: float
     megabytes: float
-    held: int
+    held: int = 0  # tokens that a stream held at most
 
 
-def read(cache: Cache, construct, size: int) -> Reading:
-    """Stream `cache` in blocks."""
-    stream, held = Stream(construct, size, RHO), 0
+def taken(work: Callable[[], Coreset]) -> Taken:
+    """Run `work` once. Linux only."""
     before = _resident("VmRSS")
     with open("/proc/self/clear_refs", "w", encoding="utf-8") as peak:
         peak.write("5")
     start, processor = time.perf_counter(), time.process_time()
-    for keys, values in zip(cache.keys.split(BLOCK), cache.values.split(BLOCK), strict=True):
-        stream.add(keys, values)
-        held = max(held, stream.held)
-    coreset = stream.coreset()
+    coreset = work()
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    return Reading(coreset, seconds, processor, _resident("VmHWM") - before, held)
+    return Taken(coreset, seconds, processor, _resident("VmHWM") - before)
+
+
+def read(cache: Cache, construct, size: int) -> Taken:
+    """Stream `cache` in blocks."""
+    stream, held = Stream(construct, size, RHO), 0
+
+    def work() -> Coreset:
+        nonlocal held
+        for keys, values in zip(cache.keys.split(BLOCK), cache.values.split(BLOCK), strict=True):
+            stream.add(keys, values)
+            held = max(held, stream.held)
+        return stream.coreset()
+
+    return replace(taken(work), held=held)
 
 
 def _resident(field: str) -> float:
@@ -76,11 +87,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     cache = make_cache("clusters", n=arguments.n, d=arguments.d, seed=0, dtype=torch.float32)
     read(Cache(cache.keys[:4096], cache.values[:4096]), make_coreset(arguments.construct), 256)  # compiles
-    taken = read(cache, make_coreset(arguments.construct), arguments.size)
+    found = read(cache, make_coreset(arguments.construct), arguments.size)
     print(
         f"{arguments.n} tokens, d = {arguments.d}, to {arguments.size} by {arguments.construct}: "
-        f"{taken.seconds:.0f} s, {taken.processor:.0f} s of processor time in {arguments.threads} threads of torch, "
-        f"{taken.megabytes:.0f} MB beyond the input, {taken.held} tokens held at most"
+        f"{found.seconds:.0f} s, {found.processor:.0f} s of processor time in {arguments.threads} threads of torch, "
+        f"{found.megabytes:.0f} MB beyond the input, {found.held} tokens held at most"
     )
     if not arguments.skip_errors:
         for n, one_shot, size in ((32_768, "kernel_halving", arguments.size), (8192, "gram_schmidt_walk", 1024)):

@@ -27,6 +27,7 @@ from rounding import OtherRounding, everywhere
 
 NEED_HYDRA = [
     "test_audit.py",
+    "test_commands.py",
     "test_dashboards.py",
     "test_figures.py",
     "test_grid.py",

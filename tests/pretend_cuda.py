@@ -14,7 +14,8 @@ several kernels; a wait wherever the host must know a result before it goes on; 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretend_counts import Counts, line_at_work
+from pretend_graphs import Graph, captured, run
 from pretend_operations import CUDA, STAND_IN, Kind, OnDevice, by_mask, check_devices, kind_of, tensors_among
 
 _FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}  # data of the host, by C++ alone
@@ -38,6 +40,7 @@ class _Device(TorchDispatchMode):
     def __init__(self, counts: Counts) -> None:
         super().__init__()
         self.counts = counts
+        self.graph: Graph | None = None  # that is being captured
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -49,7 +52,8 @@ class _Device(TorchDispatchMode):
         check_devices(kind, args, tensors)
         self._count(kind, args, tensors, (here, made_here))
         wrapped = {id(x.held): x for x in tensors if isinstance(x, OnDevice)}
-        out = func(*_each(_held, args), **{name: _each(_held, x) for name, x in kwargs.items()})
+        held = func, _each(_held, args), {name: _each(_held, x) for name, x in kwargs.items()}
+        out = run(*held) if self.graph is None else self.graph.capture(*held)
         if kind.reshapes_in_place:  # such as squeeze_: the outer tensor's shape changes too
             with no_dispatch():
                 func(*args, **kwargs)
@@ -66,19 +70,25 @@ class _Device(TorchDispatchMode):
 
     def _count(self, kind: Kind, args, tensors: list[torch.Tensor], sides: tuple[bool, bool]) -> None:
         where, counts = line_at_work(), self.counts
-        if kind.launches:
+        if kind.launches and self.graph is None:
             counts.launches[where] += 1
         if kind.name == "copy_":
             sides = isinstance(args[1], OnDevice), isinstance(args[0], OnDevice)
         across = sides if kind.copies else (True, True)
-        if kind.waits or across == (True, False) or (kind.indexes and by_mask(args)):
-            counts.waits[f"{where} {kind.name}"] += 1
-        if across == (False, True) or (kind.indexes and not all(isinstance(x, OnDevice) for x in tensors)):
-            counts.transfers[f"{where} {kind.name}"] += 1
+        waits = kind.waits or across == (True, False) or (kind.indexes and by_mask(args))
+        brings = across == (False, True) or (kind.indexes and not all(isinstance(x, OnDevice) for x in tensors))
+        if self.graph is not None and (waits or brings):
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {kind.name}")
+        counts.waits.update([f"{where} {kind.name}"] * waits)
+        counts.transfers.update([f"{where} {kind.name}"] * brings)
 
 
 class _Python(TorchFunctionMode):
     """Turns "cuda" into the stand-in before C++ sees it, and answers what C++ would refuse of any subclass."""
+
+    def __init__(self, device: _Device) -> None:
+        super().__init__()
+        self.device = device
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -97,6 +107,8 @@ class _Python(TorchFunctionMode):
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], OnDevice):
             args = (args[0], _indices(args[1], args[0]), *args[2:])
         if kwargs.get("generator") is not None:
+            if self.device.graph is not None:
+                raise RuntimeError("CUDA error: a generator was used when stream is capturing")
             _check_generator(kwargs["generator"], kwargs.get("device"), args)
         if func in (torch.device, torch.get_device_module):
             return func(*args, **kwargs)
@@ -130,6 +142,7 @@ class OfDevice(_Generator, metaclass=_AnyGenerator):
 def pretend_cuda() -> Iterator[Counts]:
     """Within, torch has one CUDA device; its tensors are not to be used after."""
     counts = Counts()
+    device = _Device(counts)
 
     def properties(device: Any = None) -> SimpleNamespace:
         major, minor = counts.capability
@@ -147,8 +160,14 @@ def pretend_cuda() -> Iterator[Counts]:
         "mem_get_info": lambda device=None: (2**33, 2**33),
         "memory_allocated": lambda device=None: 0,
         "memory_reserved": lambda device=None: 0,
+        "device": nullcontext,
+        "Stream": type("Stream", (), {}),
+        "current_stream": lambda: None,
+        "stream": nullcontext,
+        "CUDAGraph": type("CUDAGraph", (Graph,), {"counts": counts}),
+        "graph": partial(captured, device),
     }
-    with patch.multiple(torch.cuda, **cuda), patch.object(torch, "Generator", OfDevice), _Python(), _Device(counts):
+    with patch.multiple(torch.cuda, **cuda), patch.object(torch, "Generator", OfDevice), _Python(device), device:
         yield counts
 
 

@@ -16,10 +16,12 @@ from benchmarks import (
     halving,
     kernel,
     limits,
+    long,
     machine,
     memory,
     minimax,
     page,
+    racing,
     store,
     streaming,
     tables,
@@ -216,6 +218,24 @@ def test_the_stream_s_part():
     assert part.rows[0].memory < 500e6
 
 
+def test_the_part_of_long_caches():
+    part = long.measure("smoke", "cpu")
+    assert [one.target for one in part.ratios if one.target] == ["≤ 180", "≤ 500", "≤ 0.7", "≤ 0.7"]
+    assert {row.n for row in part.rows} == {512, 1024}
+    assert all(row.error is not None and 0 < row.error < 2 for row in part.rows)
+
+
+def test_the_part_of_the_race():
+    """Heads of all searches are the same, and a shortfall is that of the error found."""
+    part = racing.measure("smoke", "cpu")
+    assert [row.case for row in part.rows] == list(racing.SEARCHES)
+    assert len({row.heads for row in part.rows}) == 1
+    assert [one.target for one in part.ratios if one.target] == ["≤ 0.005", "≤ 0.5"]
+    one = racing.Found("", {racing.DEFAULT: 0.9, racing.RACING: 1.1, racing.LARGE: 1.0}, {})
+    assert one.short(racing.DEFAULT) == pytest.approx(0.1)
+    assert one.short(racing.RACING) == pytest.approx(-0.1)
+
+
 def test_without_goodpoints_rows_say_how_to_install_it(monkeypatch, no_memory_run):
     monkeypatch.setattr(goodpoints_peer, "find_spec", lambda name: None)
     for part in (one.measure("smoke", "cpu") for one in (halving, thin, compress)):
@@ -305,6 +325,18 @@ def test_full_results_are_preferred_and_smoke_ones_never_shown(written, tmp_path
 def test_the_page_holds_what_the_results_give():
     text = page.PAGE.read_text()
     assert page.filled(text, store.load_all(store.RESULTS)) == text, "run `python benchmarks/run.py`"
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(0.3, True), (0.1, False)])
+def test_others_that_keep_the_machine_busy_are_told(seconds, warned, monkeypatch):
+    """Of two cores for one second, others took 0.3 or 0.1 s: more or less than a tenth."""
+    taken, now = iter([5.0, 5.0 + seconds]), iter([10.0, 11.0])
+    monkeypatch.setattr(machine, "_others_seconds", lambda: next(taken))
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
+    warning = machine.Others().warning()
+    assert (warning is not None) == warned
+    assert warning is None or warning.startswith("other work kept 0.3 of 2 cores busy")
 
 
 def test_the_machine_is_named_by_its_processor():

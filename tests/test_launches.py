@@ -45,11 +45,12 @@ MOST = {
     "greedy, a pair": Work(5.3, 0),
     "self_balancing_walk, a pair": Work(4.2, 0),
     "kernel swaps, a kept token": Work(21, 0),
-    "minimax swaps, a token": Work(16, 0),
-    "exchange, a move": Work(112, 1),
+    "minimax swaps, a token": Work(17, 0),
+    "exchange, a move": Work(142, 1),
     "ascent, a step": Work(71.4, 0),
+    "ascent, a step of many": Work(1, 0),
     "herding, a kept token": Work(36.8, 0),
-    "frank_wolfe, a kept token": Work(560, 7),
+    "frank_wolfe, a kept token": Work(379, 7),
     "k_center, a kept token": Work(21, 0),
     "tilt, in all": Work(513, 11),
     "kernel certificate, in all": Work(1690, 47, 4),
@@ -141,7 +142,8 @@ STEPS = {  # the loop of so many steps, and how few and how many are counted
     "kernel swaps, a kept token": (a_kernel_swap, 8, 24),
     "minimax swaps, a token": (a_minimax_swap, 64, 192),
     "exchange, a move": (an_exchange, 4, 12),
-    "ascent, a step": (ascent, 5, 15),
+    "ascent, a step": (ascent, 2, 6),  # too few for a graph
+    "ascent, a step of many": (ascent, 12, 36),
     **{f"{name}, a kept token": (kept_by(name), 8, 24) for name in ("herding", "frank_wolfe", "k_center")},
 }
 WHOLE = {

@@ -14,12 +14,14 @@ from attention_coresets.adversary import branch_and_bound
 from attention_coresets.compiled import NUMBA_MISSING, backend
 from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.kernel.law import capped_marginals, law
-from attention_coresets.coresets.minimax import exchange as exchange_module
+from attention_coresets.coresets.minimax import best_pairs as pairs_module
 from attention_coresets.coresets.minimax import minimax as minimax_module
+from attention_coresets.coresets.minimax import supports as supports_module
 from attention_coresets.coresets.minimax import swaps as swaps_module
-from attention_coresets.coresets.minimax.exchange import _Support, exchange
+from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.minimax.minimax import Minimax, minimax
 from attention_coresets.coresets.minimax.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
+from attention_coresets.coresets.minimax.supports import Supports
 from attention_coresets.coresets.minimax.swaps import minimax_swaps
 from attention_coresets.coresets.minimax.weights import _derivatives, _state, minimax_weights
 from tables import generators, small_cache
@@ -160,7 +162,7 @@ def test_exchanges_end_where_none_gains(n, m, seed):
 
 
 @pytest.mark.rounding
-@pytest.mark.skipif(exchange_module.compiled is None, reason="needs numba")
+@pytest.mark.skipif(supports_module.compiled is None, reason="needs numba")
 @pytest.mark.parametrize(
     ("n", "m", "seed", "crowded"),
     [(60, 20, 0, False), (150, 70, 1, True), (150, 10, 2, True), (40, 1, 3, False), (40, 39, 4, False)],
@@ -168,18 +170,18 @@ def test_exchanges_end_where_none_gains(n, m, seed):
 def test_compiled_and_torch_exchanges_are_one(n, m, seed, crowded, monkeypatch):
     """Exchange for exchange: the same tokens and weights, also where the best pairs would make a weight negative."""
     gram, total = moments(n, 4, 3, seed)
-    compiled, refused = exchange_module.compiled, []
-    keep = _Support._stay_positive
+    compiled, refused = supports_module.compiled, []
+    keep = pairs_module._stay_positive
 
     def spy(*arguments):
         fine = keep(*arguments)
         refused.append(int(fine.to(torch.uint8).argmax()))  # better than the first that is not refused
         return fine
 
-    monkeypatch.setattr(_Support, "_stay_positive", spy)
+    monkeypatch.setattr(pairs_module, "_stay_positive", spy)
     found = []
     for search in (compiled, None):
-        monkeypatch.setattr(exchange_module, "compiled", search)
+        monkeypatch.setattr(supports_module, "compiled", search)
         found.append(exchange(gram, total, torch.arange(m)[None], moves=50))
     (tokens, weights), (others, expected) = found
     assert torch.equal(tokens, others)
@@ -217,13 +219,14 @@ def test_more_exchanges_are_never_worse():
     assert values[-1] < 0.8 * values[0]
 
 
+@pytest.mark.usefixtures("either")
 def test_rank_one_updates_stay_accurate():
     gram, total = moments(120, 8, 6, 9)
     g = gram[0] / gram[0].diagonal().mean() + 1e-9 * torch.eye(120)
-    support = _Support(g, total[0], torch.arange(40))
-    support.repair()
+    support, every = Supports(g[None], total, torch.arange(40)[None]), torch.ones(1, dtype=torch.bool)
+    support.repair(every)
     moves = 0
-    while support.swap(1e-9) and moves < 60:
+    while support.swap(1e-9, every)[1] and moves < 60:
         moves += 1
     assert moves >= 15
     updated = [getattr(support, name).clone() for name in ("P", "M", "w", "s", "r")]
@@ -263,15 +266,15 @@ def norm16(errors):
 
 
 def test_slopes_are_those_of_autograd():
-    cache, bank, tokens, x, _ = polished()
+    cache, bank, tokens, x, _ = polished(heads=2)
     keys, values = cache.take(tokens)
-    x = (x[0] + torch.linspace(-1, 1, 12, dtype=torch.float64)).requires_grad_()
-    state = _state(bank.queries[0] @ keys[0].T, values[0], bank.outputs[0], x, 8)
-    (expected,) = torch.autograd.grad(state[0], x)
+    x = (x + torch.linspace(-1, 1, 12, dtype=torch.float64)).requires_grad_()
+    state = _state(bank.queries @ keys.mT, values, bank.outputs, x, 8)
+    (expected,) = torch.autograd.grad(state[0].sum(), x)
     with torch.no_grad():
-        gradient, hessian = _derivatives(state, values[0], 8)
+        gradient, hessian = _derivatives(state, values, 8)
     torch.testing.assert_close(gradient, expected)
-    assert float(torch.linalg.eigvalsh(hessian).min()) > -1e-9 * float(hessian.diagonal().max())
+    assert float(torch.linalg.eigvalsh(hessian).min()) > -1e-9 * float(hessian.diagonal(dim1=-2, dim2=-1).max())
 
 
 @pytest.mark.parametrize("seed", range(3))

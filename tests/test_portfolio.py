@@ -9,7 +9,7 @@ import torch
 from agreement import assert_agree
 from attention_coresets import Cache, Coreset, WeightedCache, attend, attention_error, make_coreset, worst_query
 from attention_coresets.coresets.agreement import Agreement
-from attention_coresets.coresets.minimax.head import Head, Minimax
+from attention_coresets.coresets.minimax.heads import Heads, Minimax
 from attention_coresets.coresets.minimax.minimax import minimax
 from attention_coresets.coresets.minimax.portfolio import _anywhere, _kernel, best_start
 from attention_coresets.coresets.minimax.tabu import tabu_search
@@ -35,7 +35,8 @@ def energies(gram, kept):
 
 def search(gram, kept, moves, seed=0):
     uniforms = torch.rand(len(kept), 2, moves, generator=generators(seed)[0], dtype=torch.float64)
-    return tabu_search(gram, kept, moves, uniforms), uniforms
+    found, energy = tabu_search(gram[None], kept[None], moves, uniforms[None])
+    return (found[0], energy[0]), uniforms
 
 
 # --- the search
@@ -90,7 +91,7 @@ def test_a_search_goes_on_after_a_local_optimum():
 
 def head_of(cache, rho=2.0):
     flat = cache[None] if cache.keys.dim() == 2 else cache
-    return Head(flat, rho, generators(3)[0], QUICK)
+    return Heads(flat, rho, generators(3), QUICK)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -108,7 +109,7 @@ def test_the_kernel_is_the_mean_square_of_the_weighted_sum(weighted):
     f = T[..., None] * (head.cache.values[0] - A[:, None])  # [b, n, dv]
     kept = subsets(15, 6, 9, 0)
     sums = torch.einsum("si,bic->sbc", kept.double() * (fixed - own).exp(), f)
-    ratio = energies(_kernel(head, queries, fixed), kept) / sums.square().sum(-1).mean(-1)
+    ratio = energies(_kernel(head, queries, fixed)[0], kept) / sums.square().sum(-1).mean(-1)
     torch.testing.assert_close(ratio, ratio[:1].expand(9), rtol=1e-9, atol=0)
 
 
@@ -116,7 +117,7 @@ def test_starts_are_drawn_by_the_marginals():
     head = head_of(small_cache("sphere", 40, 3))
     fixed = torch.zeros(1, 40, dtype=torch.float64)
     fixed[:, :4], fixed[:, 36:] = -50.0, 50.0
-    drawn = _anywhere(head, 400, fixed, 10)
+    drawn = _anywhere(head, 400, fixed, 10)[0]
     assert bool((drawn.sum(-1) == 10).all())
     assert bool(drawn[:, :4].all())
     assert not bool(drawn[:, 36:].any())

@@ -135,3 +135,21 @@ def test_memory_ends_where_it_is_told():
         with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
             torch.zeros(101, dtype=torch.float64, device="cuda")
         torch.zeros(101)  # the CPU's is another
+
+
+def test_a_graph_computes_when_it_is_replayed():
+    with pretend_cuda() as counts:
+        x, y = X.to("cuda"), torch.zeros(3, device="cuda", dtype=X.dtype)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            made = x.mul_(2).sum(-1)
+            y.copy_(made)
+        assert torch.equal(x.cpu(), X)
+        assert y.tolist() == [0, 0, 0]
+        assert bool(made.isnan().all())
+        counts.clear()
+        graph.replay()
+        graph.replay()
+        assert total(counts) == (2, 0, 0)
+        assert torch.equal(x.cpu(), 4 * X)
+        assert y.tolist() == made.tolist() == [4, 20, 36]

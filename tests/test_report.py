@@ -1,6 +1,5 @@
 """The report: what its rows say, checks that fail it, and pages that follow the results exactly."""
 
-import json
 import math
 import re
 from dataclasses import replace
@@ -22,13 +21,14 @@ from attention_coresets.analysis.report.claims_page import remark
 from attention_coresets.analysis.report.decided import decided
 from attention_coresets.analysis.report.first_page import first_page
 from attention_coresets.analysis.report.paper_repro import paper_repro
+from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.report.tables_page import tables_page
 from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, QUESTIONS, SECTIONS
 from attention_coresets.analysis.topics.language_model import tables as language_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script
-from synthetic_results import synthetic_results, synthetic_table, write_fits, write_results
+from synthetic_results import synthetic_results, write_fits, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ["error", "sigma", "radius", "heldout_mean", "heldout_p99", "loss", "kl"]
@@ -213,17 +213,6 @@ def test_check_catches_a_number_changed_inside_a_line(root, capsys):
     path.write_text(before)
 
 
-def test_check_catches_changed_results(root, tmp_path):
-    for name in ("README.md", "paper_repro.md"):
-        (tmp_path / name).write_text((root / name).read_text())
-    folder = tmp_path / "results" / "quick"
-    folder.mkdir(parents=True)
-    rows = synthetic_table()
-    rows.assign(error=rows["error"] * 1.5).to_parquet(folder / "table.parquet")
-    write_fits(folder, json.loads((root / "results" / "quick" / "fits.json").read_text())["fits"])
-    assert run(tmp_path, "--check") == 1
-
-
 @pytest.mark.parametrize(
     ("low", "high", "block", "words"),
     [
@@ -276,25 +265,42 @@ def test_claims_stand_in_the_table_of_their_block(page):
     assert re.findall(r"^- `(\w+)`", checks, re.MULTILINE) == [check.id for check in CHECKS]
 
 
-def test_a_violated_check_fails_the_report(tmp_path, capsys):
-    (tmp_path / "README.md").write_text(README)
-    folder = write_results(tmp_path / "results")
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> Path:
+    """A repository whose results violate a check of the code."""
+    root = tmp_path_factory.mktemp("broken")
+    (root / "README.md").write_text(README)
+    folder = write_results(root / "results")
     table = pd.read_parquet(folder / "table.parquet")
     hit = table.index[(table["experiment"] == "small_caches") & (table["d"] == 2)][0]
     table.loc[hit, "branch_upper"] = 0.9 * table.loc[hit, "error"]
+    table.loc[table["experiment"] == "epsilon_rate", "error"] *= 1.5
     table.to_parquet(folder / "table.parquet")
     write_fits(folder, synthetic_results().fits)
-    assert run(tmp_path) == 1
+    return root
+
+
+def test_a_violated_check_fails_the_report(broken, capsys):
+    assert run(broken) == 1
     assert "check certificate is violated at tier quick" in capsys.readouterr().err
-    assert "**violated**" in (tmp_path / "paper_repro.md").read_text()
-    assert run(tmp_path, "--check") == 1
+    assert "**violated**" in (broken / "paper_repro.md").read_text()
+    assert run(broken, "--check") == 1
 
 
-def test_the_page_that_counts_claims_names_a_violated_check(results):
-    assert page_blocks([results])["found_verdicts"].endswith("checks of the code, none violated")
-    broken = results.table.assign(error=results.table["error"] / 10)
-    words = page_blocks([Results("quick", broken, results.fits, results.heads)])["found_verdicts"]
-    assert "`floor`" in words
+def test_check_catches_changed_results(broken, root, capsys):
+    """The pages of other results."""
+    for name in ("paper_repro.md", "results/quick/tables.md"):
+        (broken / name).write_text((root / name).read_text())
+    assert run(broken, "--check") == 1
+    said = capsys.readouterr().err
+    assert "paper_repro.md differs" in said
+    assert "quick/tables.md differs" in said
+
+
+def test_the_page_that_counts_claims_names_a_violated_check(results, broken):
+    assert FOUND["found_verdicts"](results).endswith("checks of the code, none violated")
+    words = FOUND["found_verdicts"](report_script.load(broken / "results" / "quick"))
+    assert words.endswith("checks of the code, `certificate` violated")
 
 
 def test_real_heads_are_named(tables):

@@ -162,7 +162,6 @@ def test_single_cell_prints_its_rows_and_is_kept(shell: Shell) -> None:
 # sweeps ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.rounding
 def test_sweep_resumes_and_collects(shell: Shell) -> None:
     first = shell.probe()
     assert first.code == 0
@@ -185,7 +184,6 @@ def test_sweep_resumes_and_collects(shell: Shell) -> None:
     assert sorted(table["error"]) == sorted(kept)
 
 
-@pytest.mark.rounding
 def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
     shell.probe()
     outcome = shell.probe("seed=1,2")

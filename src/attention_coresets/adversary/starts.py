@@ -1,5 +1,7 @@
 """Chooses where the ascent begins: at tokens, away from them, at random; on the sphere and inside it."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from attention_coresets.adversary.gradient import errors
 from attention_coresets.adversary.sides import Sides, two_sides
 from attention_coresets.attention import Cache, Coreset
+from attention_coresets.inputs import Generators
 
 RADII = (1.0, 0.6, 0.3)  # in units of rho: two groups often balance well inside the ball
 _SCREENED = 4096  # tokens whose own query is tried, dropped ones first
@@ -15,15 +18,13 @@ _AIMED = 64  # tokens aimed at by lottery, of those dropped and of those kept
 _RANDOM = 128
 
 
-def starts(
-    cache: Cache, coreset: Coreset, rho: float, count: int, generator: torch.Generator
-) -> Float[Tensor, "H count d"]:
+def starts(cache: Cache, coreset: Coreset, rho: float, count: int, generator: Generators) -> Float[Tensor, "H count d"]:
     """Chooses `count` starts a head from a pool: the better half by their error, the rest at random.
 
     The pool has directions +-k_i and +-(k_i - mean) of the tokens that hurt most when pointed at, and of others,
     dropped and kept, drawn by lottery; and random directions. Each comes at every radius of RADII, of which only the
-    best competes, so that the better half is not one query thrice. All heads share the random numbers, so that a head
-    starts alike whatever its batch.
+    best competes, so that the better half is not one query thrice. All heads share the random numbers of one generator,
+    or each has a generator of its own, so that a head starts alike whatever its batch.
     """
     sides = two_sides(cache, coreset, rho)
     aimed = _aimed(cache, coreset, sides, rho, generator)
@@ -33,18 +34,27 @@ def starts(
     found = errors(pool.flatten(-3, -2), sides).unflatten(-1, pool.shape[-3:-1])
     best, radius = found.max(dim=-1)  # [H, p]
     chosen = best.topk(min(count - count // 2, best.shape[-1]), dim=-1).indices
-    rest = torch.randint(best.shape[-1], (count - chosen.shape[-1],), generator=generator).to(best.device)
-    anywhere = torch.randint(len(RADII), rest.shape, generator=generator).to(best.device)
+    more = (count - chosen.shape[-1],)
+    rest, anywhere = (
+        _drawn(generator, lambda g, below=below: torch.randint(below, more, generator=g)).to(best.device)
+        for below in (best.shape[-1], len(RADII))
+    )
     rest, anywhere = (x.expand(len(best), -1) for x in (rest, anywhere))
     direction = torch.cat([chosen, rest], dim=-1)
     radius = torch.cat([radius.gather(-1, chosen), anywhere], dim=-1)
     return pool[torch.arange(len(pool), device=pool.device).unsqueeze(-1), direction, radius]
 
 
-def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: torch.Generator) -> Tensor:
+def _drawn(generator: Generators, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    """Draws on the CPU what all heads share ``[1, ...]``, or what each draws with its own generator ``[H, ...]``."""
+    each = [generator] if isinstance(generator, torch.Generator) else generator
+    return torch.stack([draw(g) for g in each])
+
+
+def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: Generators) -> Tensor:
     """Returns unit directions along and against keys and centred keys of the tokens aimed at ``[H, p, d]``."""
     kept = torch.zeros_like(cache.keys[..., 0], dtype=torch.float32).scatter_(-1, coreset.indices, 1.0)
-    lottery = torch.rand(cache.n, dtype=torch.float32, generator=generator).to(kept)
+    lottery = _drawn(generator, lambda g: torch.rand(cache.n, dtype=torch.float32, generator=g)).to(kept)
     # lottery - kept ranks every dropped token before every kept one, each group at random
     worst = _screen(cache, sides, rho, (lottery - kept).topk(min(_SCREENED, cache.n)).indices)
     count = min(_AIMED, cache.n)
@@ -64,9 +74,9 @@ def _screen(cache: Cache, sides: Sides, rho: float, tokens: Tensor) -> Tensor:
     return tokens.gather(-1, found.topk(min(_WORST, found.shape[-1])).indices)
 
 
-def _random(cache: Cache, generator: torch.Generator) -> Tensor:
-    """Returns random unit directions, the same for every head."""
-    x = torch.randn(_RANDOM, cache.d, generator=generator, dtype=torch.float64)
+def _random(cache: Cache, generator: Generators) -> Tensor:
+    """Returns random unit directions ``[H, p, d]``."""
+    x = _drawn(generator, lambda g: torch.randn(_RANDOM, cache.d, generator=g, dtype=torch.float64))
     return _unit(x).to(cache.keys).expand(len(cache.keys), -1, -1)
 
 

@@ -87,11 +87,11 @@ def _bound(series: Tensor, d: int, width: int, rho: float) -> Tensor:
         factor *= rho / j if j else 1.0
         # every unfolding bounds the form on the sphere from above, and which is least is not known before
         unfoldings = [tensor.reshape(d**a, -1) for a in range(j + 1)]
-        total = total + factor * torch.stack([_spectral_norm(m) for m in unfoldings]).min()
+        total = total + factor * torch.stack([spectral_norm(m) for m in unfoldings]).min()
     return total
 
 
-def _spectral_norm(matrix: Tensor) -> Tensor:
+def spectral_norm(matrix: Tensor) -> Tensor:
     """Returns the largest singular value, from the Gram matrix of the shorter side."""
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     return torch.linalg.eigvalsh(short @ short.mT)[-1].clamp_min(0).sqrt()

@@ -13,6 +13,7 @@ from attention_coresets.attention import Cache, Coreset, WeightedCache, base_wei
 from attention_coresets.checks import whole
 from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.randomness import draw
+from attention_coresets.coresets.shared import Shared
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
 from attention_coresets.inputs import (
     Array,
@@ -55,6 +56,8 @@ class Request:
         As given to the call. Where `needs_queries` is set they are there, in the cache's dtype and on its device.
     positions : Int[Tensor, "*heads n"], optional
         As given to the call.
+    shared : Shared, optional
+        As given to the call.
     """
 
     cache: Cache
@@ -63,6 +66,7 @@ class Request:
     generator: Generators
     queries: Float[Tensor, "*heads group b d"] | None = None
     positions: Int[Tensor, "*heads n"] | None = None
+    shared: Shared | None = None
 
     @property
     def heads(self) -> int:
@@ -143,6 +147,7 @@ class Construction(ABC):
         generator: Seeds = None,
         queries: Float[Array, "*heads group b d"] | None = None,
         positions: Int[Array, "*heads n"] | None = None,
+        shared: Shared | None = None,
     ) -> Coreset:
         """Picks a coreset of exactly `size` tokens a head, for queries of norm at most rho; all tokens if size >= n.
 
@@ -161,6 +166,8 @@ class Construction(ABC):
         queries, positions : Tensor, optional
             See the flags of the class. Constructions that do not need them ignore them. Without positions the tokens
             are taken to be in the order of the text.
+        shared : Shared, optional
+            Passed again for each of several sizes: what they have in common is found once, and tokens stay the same.
 
         Returns
         -------
@@ -172,12 +179,14 @@ class Construction(ABC):
         ------
         ValueError
             For a size that is no whole number, below 1 or not above the construction's sinks, rho that is not positive,
-            generators that do not fit the heads, queries that are missing or do not fit, or a WeightedCache whose
-            weights would be ignored. Also where `choose` returns no Coreset of the size asked, or log-weights in the
-            model "unweighted".
+            generators that do not fit the heads, queries that are missing or do not fit, a WeightedCache whose weights
+            would be ignored, or `shared` of another cache, rho or construction. Also where `choose` returns no Coreset
+            of the size asked, or log-weights in the model "unweighted".
         """
         rho, size, generators = check_rho(rho), check_size(size), generators_of(generator)
         check_generators(generators, cache)
+        if shared is not None:
+            shared.check(self, cache, rho)
         warn_if_slow(cache.keys.device)
         if not self.takes_weights:
             check_plain(cache)
@@ -189,7 +198,7 @@ class Construction(ABC):
         if self.needs_queries:
             asked = fitting(asked, given, type(self).__name__)
         places = None if positions is None else whole_numbers("positions", positions)
-        request = Request(given, size, rho, generators, asked, places)
+        request = Request(given, size, rho, generators, asked, places, shared)
         if self.needs_positions:
             _ = request.rank  # refuses positions that do not fit
         heads = f"{type(self).__name__} on {cache.heads.numel()} heads of {cache.n} tokens"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.adversary.running import RunningMoments
 from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
@@ -15,7 +16,7 @@ from attention_coresets.coresets.two_stage import TwoStage
 from attention_coresets.inputs import Array, Generators, Seeds, generators_of, least_float32, tensor
 from attention_coresets.theory import check_rho
 
-_LEAST = 4  # memory in units of size: a buffer of two and two buckets to merge
+_LEAST = 4  # memory in units of width: a buffer of two and two buckets to merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +56,33 @@ class _Bucket:
 class Stream:
     """Reads tokens in blocks of any length and holds at most `memory` of them a head, whatever the blocks.
 
-    Every 2 * size tokens read become a bucket of `size` weighted ones. The two last buckets are merged and halved as
+    Let width be `size`, or keep * size for a TwoStage. Every 2 * width tokens read become a bucket of `width` weighted
+    ones. The two last buckets are merged and halved as
     soon as the older one stands for no more tokens than the other, or when one bucket more would not fit. So there are
-    never more than log2(n / size) buckets, nor more than memory // size - 2.
+    never more than log2(n / width) buckets, nor more than memory // width - 2.
 
-    `construct` does each reduction, on weighted tokens. A tilted one tilts the tokens it is given, so weights stay
+    `construct` does each reduction, on weighted tokens; a TwoStage does them by its first stage, and what they leave
+    goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so weights stay
     unbiased although p* of the whole stream is not known. An unweighted one keeps tokens in proportion to their
     weights, and the last weights are equal. Where the error of one reduction falls like 1 / size, that of the stream is
     about sqrt(2) times the last reduction's.
 
-    Cost: n / size reductions of 2 * size tokens. Beyond the tokens held, the memory of one reduction.
+    Cost: n / width reductions of 2 * width tokens. Beyond the tokens held, the memory of one reduction.
 
     Parameters
     ----------
     construct : Construction or str
-        One with `takes_weights`, or its name: tilted or unweighted, and without refinement.
+        One with `takes_weights`, or its name: tilted or unweighted, and without refinement but in a second stage.
     size : int
         Tokens of the coreset.
     rho : float
         The largest norm of a query that the coreset is to answer.
     memory : int, optional
-        Tokens held a head, at least 4 * size. None: 8 * size.
+        Tokens held a head, at least 4 * width. None: 8 * width.
     generator : torch.Generator or int, or a sequence of them, optional
         One for all heads, or one a head. An int is a seed. None: seed 0.
+    certify : bool
+        Keep the sums that `ceiling` needs: about d^2 dv numbers a head, and 2 d^2 dv flops a token.
 
     Raises
     ------
@@ -92,18 +97,24 @@ class Stream:
         rho: float,
         memory: int | None = None,
         generator: Seeds = None,
+        certify: bool = False,
     ) -> None:
         size, rho = check_size(size), check_rho(rho)
         self.construct = make_coreset(construct) if isinstance(construct, str) else construct
-        _check_reducer(self.construct)
-        self.memory = 2 * _LEAST * size if memory is None else whole("memory", memory)
-        if self.memory < _LEAST * size:
-            raise ValueError(f"memory must be at least {_LEAST} * size = {_LEAST * size} tokens, got {memory}")
-        self.size, self.rho = size, rho
+        stages = self.construct if isinstance(self.construct, TwoStage) else None
+        self._reducer = self.construct if stages is None else stages.thinning
+        _check_reducer(self._reducer)
+        width = size if stages is None else stages.keep * size
+        self.memory = 2 * _LEAST * width if memory is None else whole("memory", memory)
+        if self.memory < _LEAST * width:
+            of = "size" if stages is None else "keep * size"
+            raise ValueError(f"memory must be at least {_LEAST} * {of} = {_LEAST * width} tokens, got {memory}")
+        self.size, self.rho, self._width = size, rho, width
         self.generator = generators_of(0 if generator is None else generator)
-        self.n = 0  # tokens read
+        self.n, self.certify = 0, certify  # tokens read
+        self._moments: RunningMoments | None = None
         self._buckets: list[_Bucket] = []
-        self._keys: Tensor | None = None  # [*heads, 2 * size, d], of which the first self._filled are the last read
+        self._keys: Tensor | None = None  # [*heads, 2 * width, d], of which the first self._filled are the last read
         self._values: Tensor | None = None
         self._filled = 0
 
@@ -126,17 +137,20 @@ class Stream:
         block = Cache(keys, values)
         if self._keys is None or self._values is None:
             self._keys, self._values = (
-                t.new_empty(*t.shape[:-2], 2 * self.size, t.shape[-1]) for t in (block.keys, block.values)
+                t.new_empty(*t.shape[:-2], 2 * self._width, t.shape[-1]) for t in (block.keys, block.values)
             )
         _check_like(block.keys, self._keys, "keys")
         _check_like(block.values, self._values, "values")
+        if self.certify:
+            self._moments = self._moments or RunningMoments.about(block.flat())
+            self._moments.add(block.flat())
         start = 0
         while start < block.n:
-            stop = min(block.n, start + 2 * self.size - self._filled)
+            stop = min(block.n, start + 2 * self._width - self._filled)
             for buffer, part in ((self._keys, block.keys), (self._values, block.values)):
                 buffer[..., self._filled : self._filled + stop - start, :] = part[..., start:stop, :]
             self.n, self._filled, start = self.n + stop - start, self._filled + stop - start, stop
-            if self._filled == 2 * self.size:
+            if self._filled == 2 * self._width:
                 self._buckets.append(self._reduced(self._buffered(), self.generator))
                 self._filled = 0
                 self._settle()
@@ -152,12 +166,31 @@ class Stream:
         generator = _copied(self.generator)
         parts = [*self._buckets, self._buffered()] if self._filled else list(self._buckets)
         rest = parts.pop()
-        while parts or rest.places.shape[-1] > self.size:
-            large = rest.places.shape[-1] > self.size
+        while parts or rest.places.shape[-1] > self._width:
+            large = rest.places.shape[-1] > self._width
             rest = self._reduced(rest, generator) if large else parts.pop().joined(rest)
+        if rest.places.shape[-1] > self.size:
+            assert isinstance(self.construct, TwoStage), "others are of this width already"
+            rest = self._by(self.construct.second, self.size, rest, generator)
         plain = self.n <= self.size or self.construct.model == "unweighted"
         weights = None if plain else rest.cache.log_weights.to(least_float32(rest.cache.keys.dtype))
         return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
+
+    def ceiling(self, coreset: HeldCoreset) -> Float[Tensor, "*heads"]:
+        """Returns for each head a number that the error exceeds at no query |q| <= rho, proven: of all tokens so far.
+
+        The error is |Attn - Attn_coreset|, float64, in the unit of the values. `RunningMoments.ceiling` has the proof:
+        it knows the sums over the stream up to degree 2 exactly, and the rest by how far keys spread along their widest
+        direction. So it is near the error where rho is small, and far above it where a few directions hold the keys.
+
+        Raises ValueError for a stream without `certify`, or one that has read no token.
+        """
+        if self._moments is None:
+            raise ValueError("the stream has kept no sums; make it with certify=True and add a block")
+        log_weights = torch.zeros_like(coreset.indices) if coreset.log_weights is None else coreset.log_weights
+        weights = log_weights.to(torch.float64).softmax(dim=-1).reshape(-1, coreset.size)
+        kept = Cache(coreset.keys, coreset.values).flat()
+        return self._moments.ceiling(kept, weights, self.rho).reshape(coreset.indices.shape[:-1])
 
     def _buffered(self) -> _Bucket:
         assert self._keys is not None, "a block was read"
@@ -168,7 +201,7 @@ class Stream:
 
     def _settle(self) -> None:
         """Merges the last buckets until each stands for fewer tokens than the one before, and one more would fit."""
-        fit = self.memory // self.size - 2
+        fit = self.memory // self._width - 2
         while len(self._buckets) > 1:
             older, last = self._buckets[-2:]
             if older.read > last.read and len(self._buckets) <= fit:
@@ -176,7 +209,10 @@ class Stream:
             self._buckets[-2:] = [self._reduced(older.joined(last), self.generator)]
 
     def _reduced(self, bucket: _Bucket, generator: Generators) -> _Bucket:
-        coreset = self.construct(bucket.cache, self.size, self.rho, generator)
+        return self._by(self._reducer, self._width, bucket, generator)
+
+    def _by(self, construct: Construction, size: int, bucket: _Bucket, generator: Generators) -> _Bucket:
+        coreset = construct(bucket.cache, size, self.rho, generator)
         assert coreset.log_weights is not None, "a coreset of weighted tokens carries weights"
         cache = WeightedCache(*bucket.cache.take(coreset.indices), coreset.log_weights)
         return _Bucket(cache, bucket.places.gather(-1, coreset.indices), bucket.read)
@@ -187,8 +223,7 @@ def _check_reducer(construct: object) -> None:
     if not isinstance(construct, Construction) or not construct.takes_weights:
         known = ", ".join(name for name, kind in CORESETS.items() if kind.takes_weights)
         raise ValueError(f"{construct!r} does not count weighted tokens; a stream takes one of {known}")
-    last = construct.second if isinstance(construct, TwoStage) else construct
-    if last.model == "free" or (isinstance(last, Balancing) and last.refinement != "none"):
+    if construct.model == "free" or (isinstance(construct, Balancing) and construct.refinement != "none"):
         raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
 
 

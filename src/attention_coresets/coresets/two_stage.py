@@ -62,12 +62,17 @@ class TwoStage(Construction):
         arm = ARMS[self.last]
         return _LAST[arm.construction](**arm.parameters)
 
+    @cached_property
+    def thinning(self) -> Construction:
+        """Returns the first stage."""
+        return _FIRST[self.first](recursion="buckets")
+
     def cost(self, n: int, size: int, d: int) -> Cost:
         """Adds the flops of the two stages; they hold what the larger one holds."""
         left = min(n, self.keep * size)
         costs = [self.second.cost(left, size, d)]
         if left < n:
-            costs.append(_FIRST[self.first](recursion="buckets").cost(n, left, d))
+            costs.append(self.thinning.cost(n, left, d))
         return Cost(max(cost.numbers for cost in costs), sum(cost.flops for cost in costs))
 
     def choose(self, request: Request) -> Coreset:
@@ -75,7 +80,7 @@ class TwoStage(Construction):
         if self.keep * request.size >= cache.n:
             return self.second(cache, request.size, rho, request.generator)
         one, other = draw(request.generator, request.heads, 2).unbind(-1)  # a stage's numbers, whatever the batch
-        thin = _FIRST[self.first](recursion="buckets")(cache, self.keep * request.size, rho, seeded(one))
+        thin = self.thinning(cache, self.keep * request.size, rho, seeded(one))
         assert thin.log_weights is not None, "the tilted model has weights"
         left = WeightedCache(*cache.take(thin.indices), thin.log_weights)
         chosen = self.second(left, request.size, rho, seeded(other))

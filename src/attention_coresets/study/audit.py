@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -60,21 +61,23 @@ class Audited:
 def sample(table: pd.DataFrame, rows: int, seed: int, longest: float) -> tuple[pd.DataFrame, int]:
     """That many rows at random, and of how many: those of cells that took at most `longest` seconds."""
     cells = table.drop_duplicates(["cell", "size", "head"])
-    seconds = cells["seconds_construct"].fillna(0.0) + cells["seconds_adversary"].fillna(0.0)
-    fit = cells.loc[seconds.groupby(cells["cell"]).transform("sum") <= longest]
+    seconds = np.nan_to_num(cells[["seconds_construct", "seconds_adversary"]].to_numpy(dtype=float)).sum(axis=1)
+    _, number = np.unique(cells["cell"].to_numpy(dtype=str), return_inverse=True)
+    fit = cells.loc[np.bincount(number, weights=seconds)[number] <= longest]
     return fit.sample(min(rows, len(fit)), random_state=seed), len(fit)
 
 
-def planned(experiment: str, tier: str) -> Iterator[Cell]:
-    """The whole grid of an experiment, as a sweep lays it out."""
+def laid_out(arguments: Sequence[str]) -> Iterator[Cell]:
+    """The cells that `scripts/sweep.py ARGUMENTS` asks for, checked; nothing is computed or kept."""
     register()
     GlobalHydra.instance().clear()
+    own = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     try:
         hydra = Hydra.create_main_hydra2("sweep", create_config_search_path(str(REPOSITORY / "conf")))
-        arguments = [f"experiment={experiment}", f"tier={tier}"]
-        config = hydra.compose_config("config", arguments, RunMode.MULTIRUN, with_log_configuration=False)
+        mode = RunMode.RUN if len(own) == len(arguments) else RunMode.MULTIRUN
+        config = hydra.compose_config("config", own, mode, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-        grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()] + arguments
+        grid = [f"{key}={value}" for key, value in config.hydra.sweeper.get("params", {}).items()] + own
         yield from plan(grid, config, context)
     finally:
         GlobalHydra.instance().clear()
@@ -101,7 +104,8 @@ def audit(sampled: pd.DataFrame, tier: str, processes: int) -> Iterator[list[Aud
 
 
 def _configurations(experiment: str, tier: str, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    found = {cell.name: cell.config for cell in planned(experiment, tier) if cell.name in wanted}
+    cells = laid_out(["-m", f"experiment={experiment}", f"tier={tier}"])
+    found = {cell.name: cell.config for cell in cells if cell.name in wanted}
     if missing := sorted(wanted - found.keys()):
         raise StudyError(f"{experiment}: cell {missing[0]} of the table is in no grid of tier {tier}")
     return found

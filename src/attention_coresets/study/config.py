@@ -37,6 +37,7 @@ class Adversary:
     polish: int = _key("steps of Newton's method from the best")
     certify: bool = _key("add proven ceilings of the error", False)
     gap: float = _key("branch and bound ends at this relative gap, up to d = 4", 1e-4)
+    racing: bool = _key("give up climbs that fall behind", False)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from attention_coresets.adversary.ascent import Effort
 from attention_coresets.coresets.base import Construction, Cost
 from attention_coresets.study.store import StudyError
 
@@ -37,7 +38,9 @@ def cell_cost(config: Mapping[str, Any], construct: Construction) -> Cost:
     n, d, heads = tokens(config["cache"]), config["cache"].get("d") or 64, config["heads"]
     sizes, adversary = [min(size, n) for size in config["sizes"]], config["adversary"]
     costs = [construct.cost(n, size, d) for size in sizes]
-    climbs = 4 * (adversary["restarts"] * adversary["steps"] + adversary["restarts"] * adversary["polish"] / 8)
+    counts = adversary["restarts"], adversary["steps"], adversary["polish"]
+    effort = Effort(*counts, racing=adversary.get("racing", False))
+    climbs = 4 * (sum(count * steps for count, steps in effort.rounds) + effort.finalists * effort.polish)
     searched = sum(2 * d * (n + size) * (climbs + 2 * (2700 + min(n, 4096))) for size in sizes) / _FAST
     certified = 3 * n**2 * d * len(sizes) if adversary["certify"] else 0
     flops = heads * (sum(cost.flops for cost in costs) + searched + certified)

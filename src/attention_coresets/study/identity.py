@@ -25,8 +25,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("sources"):  # of cells whose cache or construction is of the user's own
         numbers["sources"] = config["sources"]
     numbers |= {part: without_later(part, config[part]) for part in _LATER}
-    if not config["adversary"]["certify"]:  # the gap is the certificates' own
-        numbers["adversary"] = {key: value for key, value in config["adversary"].items() if key != "gap"}
+    # the gap is the certificates' own, and racing came later
+    unused = {"gap": not config["adversary"]["certify"], "racing": not config["adversary"].get("racing", False)}
+    numbers["adversary"] = {key: value for key, value in config["adversary"].items() if not unused.get(key, False)}
     return {"format": version, "dtype": config["compute"]["dtype"], **numbers}
 
 

@@ -12,7 +12,8 @@ from attention_coresets.analysis.report.claims_page import value
 from attention_coresets.analysis.report.decided import decided, violated
 from attention_coresets.analysis.topics.contents import CHECKS
 
-LEAGUE = {f"league_{model}": model for model in ("unweighted", "tilted", "free")}  # claims on our own target
+# claims on our own target, each with our best arm of a model
+LEAGUE = {"league_portfolio_unweighted": "unweighted", "league_portfolio_tilted": "tilted", "league_free": "free"}
 
 
 def verdicts(results: Results) -> str:

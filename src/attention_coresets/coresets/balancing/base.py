@@ -15,6 +15,7 @@ from attention_coresets.coresets.balancing.refinement import check_refinement, r
 from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.randomness import seeded
+from attention_coresets.coresets.shared import Shared
 from attention_coresets.devices import at_once, in_parts
 from attention_coresets.registry import check_name
 
@@ -90,19 +91,37 @@ class Balancing(Construction):
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
         chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
+        # what parts of the heads leave would take the memory that they are cut for
+        shared = request.shared if len(keys) <= chunk else None
 
         def of_part(part: slice) -> Coreset:
             k, v, b, *u = (t[part] for t in (keys, values, base, *uniforms))
             heads = Cache(k, v) if own is None else WeightedCache(k, v, b)
-            return self._of_heads(heads, b, request.rho, steps, u)
+            return self._of_heads(heads, b, request.rho, steps, u, shared)
 
         return _joined(in_parts(of_part, len(keys), chunk), cache)
 
-    def _of_heads(self, heads: Cache, base: Tensor, rho: float, steps: list[Round], uniforms: list[Tensor]) -> Coreset:
+    def walk(self, n: int, shared: Shared | None) -> Walk:
+        """Returns the rule as rounds play it, on n tokens at first; `shared` may keep what other sizes need too."""
+        return Walk(self.signs, self.vectors)
+
+    def _of_heads(
+        self,
+        heads: Cache,
+        base: Tensor,
+        rho: float,
+        steps: list[Round],
+        uniforms: list[Tensor],
+        shared: Shared | None,
+    ) -> Coreset:
         """Picks the coresets of a flat batch of heads, in float64."""
         weighted = isinstance(heads, WeightedCache)
-        measure = law(heads.keys, rho, self.model, self.scale, base if weighted else None)
-        walk = Walk(self.signs, self.vectors)
+
+        def find() -> Law:
+            return law(heads.keys, rho, self.model, self.scale, base if weighted else None)
+
+        measure = find() if shared is None else shared.once("law", find)
+        walk = self.walk(heads.n, shared)
         indices, log_pi = run_rounds(Tokens(heads.keys, heads.values, measure), -base, steps, uniforms, walk)
         coreset = Coreset(indices, None if self.model == "unweighted" and not weighted else -log_pi)
         generators = seeded(uniforms[0][:, 0, 0])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,9 +10,12 @@ from torch import Tensor
 from attention_coresets.checks import positive
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.balancing.buckets import rounds
+from attention_coresets.coresets.balancing.recursion import Walk
+from attention_coresets.coresets.balancing.shared_inverse import SharedInverse
 from attention_coresets.coresets.base import Cost
 from attention_coresets.coresets.kernel.law import Law, balancing_gram
 from attention_coresets.coresets.randomness import seeded
+from attention_coresets.coresets.shared import Shared
 from attention_coresets.coresets.walks.feature_walk import feature_signs
 from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
 from attention_coresets.coresets.walks.walk import walk_signs
@@ -34,7 +38,8 @@ class GramSchmidtWalk(Balancing):
         (walks/features.py, walks/feature_walk.py).
     rank: features of the latter two.
 
-    Cost: O(n^3) a head and walk. On features O(n^2 rank + n rank^2), in n x rank memory.
+    Cost: O(n^3) a head and walk; with `shared` half of it from the second size on, and O(n^2) more memory. On features
+    O(n^2 rank + n rank^2), in n x rank memory.
 
     Source: Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang.
     """
@@ -70,7 +75,13 @@ class GramSchmidtWalk(Balancing):
     def signs(self, vectors: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
         if self.form != "gram":
             return self._feature_signs(vectors, x, uniforms)
-        return walk_signs(vectors, x, uniforms[:, 0].contiguous(), self.ridge, place=_places(uniforms))
+        return self._walk_signs(vectors, x, uniforms)
+
+    def walk(self, n: int, shared: Shared | None) -> Walk:
+        if shared is None or self.form != "gram":
+            return super().walk(n, shared)
+        on_inverse = partial(self._walk_signs, inverted=True)
+        return SharedInverse(self.signs, self.vectors, n, self.ridge, shared, on_inverse)
 
     def vectors(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
         """Makes the Gram matrix ``[H, n, n]``, or features of it, ``[H, n, rank]`` or fewer.
@@ -81,6 +92,10 @@ class GramSchmidtWalk(Balancing):
             return balancing_gram(keys, values, log_weights, law)
         make = self._pivoted if self.form == "pivoted_cholesky" else self._random
         return make(keys, values, log_weights, law, uniforms)
+
+    def _walk_signs(self, gram: Tensor, x: Tensor, uniforms: Tensor, inverted: bool = False) -> Tensor:
+        place, numbers = _places(uniforms), uniforms[:, 0].contiguous()
+        return walk_signs(gram, x, numbers, self.ridge, place=place, inverted=inverted)
 
     def _feature_signs(self, features: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
         alive = x.abs() < 1 - 1e-10

@@ -27,46 +27,48 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
     matrix = gram / level[:, None, None] + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     size = target.abs().amax(-1).clamp_min(1e-300)
     aim = target / size[:, None]  # the problem in units of the matrix's level and the target's size
-    u = torch.ones_like(aim) / matrix.abs().sum(-1).amax(-1, keepdim=True)
-    z = torch.ones_like(aim)
+    # u and its multipliers z in one array: a GPU then takes half of the launches
+    x = torch.stack([torch.ones_like(aim) / matrix.abs().sum(-1).amax(-1, keepdim=True), torch.ones_like(aim)])
     done, failed = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.int32)
     for _ in range(_STEPS):
-        dual = _product(matrix, u) - aim - z
-        done = done | (torch.maximum(dual.abs(), u * z).amax(-1) <= _TOLERANCE)
+        u, z = x
+        dual, products = _product(matrix, u) - aim - z, u * z
+        done = done | (torch.maximum(dual.abs(), products).amax(-1) <= _TOLERANCE)
         # both answers at once: for each the host would wait for the device
         finished, refused = torch.stack([done.all(), failed.any()]).tolist()
         if refused:
             raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
         if finished:
             return u * (size / level)[:, None]
-        du, dz, failed = _direction(matrix, u, z, dual)
-        length = torch.where(done, 0.0, (_SHORT * torch.minimum(_reach(u, du), _reach(z, dz))).clamp_max(1.0))
-        u, z = u + length[:, None] * du, z + length[:, None] * dz
+        step, failed = _direction(matrix, x, products, dual)
+        length = (_SHORT * _reach(x, step)).clamp_max(1.0).masked_fill(done, 0.0)
+        x = torch.addcmul(x, length[:, None], step)
     raise RuntimeError(f"non-negative least squares did not converge in {_STEPS} steps")
 
 
-def _direction(matrix: Tensor, u: Tensor, z: Tensor, dual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Finds the Newton step for G u - target = z, u z = mu, and which heads have no such step.
+def _direction(matrix: Tensor, x: Tensor, products: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds the Newton step for G u - target = z, u z = mu, and which heads have no such step; products are u z.
 
     It is tried with mu = 0 first, which says what mu to take and mends the error of the second order.
     """
+    u, z = x
     factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
 
-    def solve(products: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the steps after which u z changes by `products`, to first order."""
-        du = torch.cholesky_solve((products / u - dual).unsqueeze(-1), factor).squeeze(-1)
-        return du, (products - z * du) / u
+    def solve(change: Tensor) -> Tensor:
+        """Returns the step ``[2, H, m]`` after which u z has changed by `change`, to first order."""
+        du = torch.cholesky_solve((change / u - dual).unsqueeze(-1), factor).squeeze(-1)
+        return torch.stack([du, torch.addcmul(change, z, du, value=-1) / u])
 
-    du, dz = solve(-u * z)
-    length = torch.minimum(_reach(u, du), _reach(z, dz)).clamp_max(1.0).unsqueeze(-1)
-    mean = (u * z).mean(-1, keepdim=True)
-    ahead = ((u + length * du) * (z + length * dz)).mean(-1, keepdim=True)
-    return *solve((ahead / mean) ** 3 * mean - u * z - du * dz), failed
+    step = solve(-products)
+    length = _reach(x, step).clamp_max(1.0)[:, None]
+    mean = products.mean(-1, keepdim=True)
+    ahead = torch.addcmul(x, length, step).prod(0).mean(-1, keepdim=True)
+    return solve((ahead / mean) ** 3 * mean - products - step.prod(0)), failed
 
 
 def _reach(x: Tensor, step: Tensor) -> Tensor:
-    """Returns how many steps x > 0 can go before an entry is 0."""
-    return torch.where(step < 0, -x / step.clamp_max(-1e-300), torch.inf).amin(-1)
+    """Returns how many steps x > 0 ``[2, H, m]`` can go before an entry of a head is 0."""
+    return (step / x).amin((0, -1)).neg().clamp_min(1e-300).reciprocal()
 
 
 def _product(gram: Tensor, u: Tensor) -> Tensor:

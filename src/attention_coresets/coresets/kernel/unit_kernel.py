@@ -51,8 +51,7 @@ class UnitKernel:
         Cost: O(c n (d + dv)) a head.
         """
         width = max(1, _BLOCK // self.log_norms.numel())
-        blocks = tokens.split(width, dim=-1)
-        return torch.cat([(self.rows(t) @ weights.unsqueeze(-1)).squeeze(-1) for t in blocks], dim=-1)
+        return torch.cat([self._sums(t, weights) for t in tokens.split(width, dim=-1)], dim=-1)
 
     def everywhere(self, weights: Float[Tensor, "H n"]) -> Float[Tensor, "H n"]:
         """Returns sum_j weights_j <psi_i, psi_j> for every i.
@@ -62,6 +61,14 @@ class UnitKernel:
         if self.matrix is not None:
             return (self.matrix @ weights.unsqueeze(-1)).squeeze(-1)
         return self.sums(weights, torch.arange(weights.shape[-1], device=weights.device).expand_as(weights))
+
+    def _sums(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        if self.matrix is not None:
+            return (self.rows(tokens) @ weights.unsqueeze(-1)).squeeze(-1)
+        # as attention does: exponentials times weighted values, so that products of values with values are never made
+        x, half_x, v = self._at(tokens)
+        sums = _exponentials((x, half_x), (self.keys, self.halves)) @ (self.values * weights.unsqueeze(-1))
+        return (sums * v).sum(-1)
 
     def _at(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys, values = (
@@ -86,6 +93,10 @@ def unit_kernel(
 
 
 def _kernel(one: tuple[Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    (x, half_x, v), (y, half_y, u) = one, other
+    return _exponentials(one[:2], other[:2]).mul_(one[2] @ other[2].mT)
+
+
+def _exponentials(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    (x, half_x), (y, half_y) = one, other
     logits = (x @ y.mT).sub_(half_x.unsqueeze(-1)).sub_(half_y.unsqueeze(-2))
-    return logits.clamp_max_(0).exp_().mul_(v @ u.mT)
+    return logits.clamp_max_(0).exp_()

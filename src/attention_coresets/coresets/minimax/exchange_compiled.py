@@ -1,4 +1,4 @@
-"""Finds the best exchange of `exchange.py`, compiled: one pass over the table in place of a dozen.
+"""Makes the best exchange of `exchange.py` in one head, compiled: a few passes over the table in place of dozens.
 
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """
@@ -7,6 +7,63 @@ from typing import no_type_check
 
 import numpy as np
 from numba import njit
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def swap(gram, diagonal, tokens, used, inside, P, M, w, r, s, least_room, least, most):
+    """Does what `Supports.swap` does in one head, whose arrays it changes; returns whether an exchange gains `least`.
+
+    Looks at no more than `most` exchanges, best first.
+    """
+    i, j = best_pair(P, M, w, r, diagonal - s, used, inside, least_room, least, most)
+    if i < 0:
+        return False
+    if used[i]:
+        _remove(P, M, w, r, s, i)
+        inside[tokens[i]] = False
+    _insert(gram, tokens, P, M, w, r, s, diagonal[j] - s[j], i, j)
+    tokens[i], used[i], inside[j] = j, True, True
+    return True
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _remove(P, M, w, r, s, i):
+    spread, step = P[i, i], w[i] / P[i, i]
+    p, row = P[:, i].copy(), M[i].copy()
+    share = p / spread
+    for k in range(p.size):
+        _add(M[k], -share[k], row)
+        _add(P[k], -p[k], share)
+    _add(w, -step, p)
+    _add(r, step, row)
+    _add(s, -1.0, row * row / spread)
+    P[i], P[:, i], M[i], w[i] = 0.0, 0.0, 0.0, 0.0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _insert(gram, tokens, P, M, w, r, s, room, i, j):
+    u, row, step = M[:, j].copy(), -gram[j], r[j] / room
+    for k in range(u.size):
+        _add(row, u[k], gram[tokens[k]])
+    # with -1 at its own slot one rank-one update also fills the new row and column
+    u[i] = -1.0
+    share = u / room
+    for k in range(u.size):
+        _add(M[k], share[k], row)
+        _add(P[k], u[k], share)
+    _add(w, -step, u)
+    _add(r, step, row)
+    _add(s, 1.0, row * row / room)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add(x, scale, y):
+    for k in range(x.size):
+        x[k] += scale * y[k]
 
 
 @njit(cache=True, nogil=True)

@@ -10,14 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, base_weights
-from attention_coresets.coresets.base import MODELS
+from attention_coresets.coresets.base import MODELS, kept_tokens
 from attention_coresets.coresets.minimax.exchange import exchange
-from attention_coresets.coresets.minimax.head import Head, Minimax
+from attention_coresets.coresets.minimax.heads import Heads, Minimax
+from attention_coresets.coresets.minimax.in_step import chosen
 from attention_coresets.coresets.minimax.portfolio import best_start
 from attention_coresets.coresets.minimax.query_bank import second_moment
 from attention_coresets.coresets.minimax.swaps import minimax_swaps
 from attention_coresets.coresets.minimax.weights import minimax_weights
 from attention_coresets.coresets.randomness import Generators, draw, seeded
+from attention_coresets.devices import at_once, in_parts
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
@@ -42,7 +44,7 @@ def minimax(
 
     Of all coresets that an ascent judged, the start among them, the one of least error is returned. (Without ascents,
     the last one.) A coreset of every token is returned as it is. A head's result depends on its cache and random
-    numbers alone, whatever the batch.
+    numbers alone, whatever the batch. Heads go one by one on the CPU, and on a GPU as many in step as its memory holds.
 
     Cost: a round and head takes 6 steps restarts + 4000 queries in the ascent, of n (d + dv) multiply-adds each, and a
     pass of `minimax_swaps` or `minimax_weights`. The exchange, once, takes 2 random n^2 multiply-adds and holds n x n
@@ -86,87 +88,95 @@ def minimax(
     flat = cache.flat().to(torch.float64)
     heads, m = len(flat.keys), coreset.size
     # one number a head seeds all that it draws: how much that is depends on what it finds
-    own = seeded(draw(generator, heads, 1).squeeze(-1))
+    numbers = draw(generator, heads, 1).squeeze(-1)
     fixed = torch.zeros_like(flat.keys[..., 0])
     if log_weights is not None:
         fixed = log_weights.reshape(heads, -1).to(torch.float64)
     start = coreset.log_weights
     start = fixed.new_zeros(heads, m) if start is None else start.reshape(heads, m).to(torch.float64)
     tokens = coreset.indices.reshape(heads, m)
-    refine = _free if model == "free" else _fixed
-    found = []
-    for h in range(heads):
-        head = Head(flat[h : h + 1], rho, own[h], settings)
-        kept, weights = refine(head, tokens[h : h + 1], start[h : h + 1], fixed[h : h + 1])
-        found.append((kept, _absolute(head, kept, weights) if model == "free" else weights))
+
+    def work(part: slice) -> tuple[Tensor, Tensor]:
+        some = Heads(flat[part], rho, seeded(numbers[part]), settings)
+        given, equal = (tokens[part], start[part]), some.equal.tolist()
+        found = given
+        if not all(equal):
+            found = _free(some, *given) if model == "free" else _fixed(some, *given, fixed[part])
+        if not any(equal):
+            return found
+        weights = _absolute(some, *given) if model == "free" else given[1]
+        return chosen(some.equal, given[0], found[0]), chosen(some.equal, weights, found[1])
+
+    # on the CPU one by one, which is as fast and takes less memory
+    largest = max(flat.n, settings.random, settings.bank + 2 * settings.restarts) * flat.n
+    found = in_parts(work, heads, at_once(largest, flat.keys.device, on_cpu=1))
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
     equal = model == "unweighted" and base_weights(cache) is None
     return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
 
 
-def _free(head: Head, tokens: Tensor, log_weights: Tensor, _unused: Tensor) -> tuple[Tensor, Tensor]:
-    s, start = head.settings, (tokens, log_weights)
-    if head.equal:
-        return start
-    queries = _WIDER * head.bank.queries  # the random ones: nothing else is in the bank yet
-    if s.ascents and s.weights:
-        head.ascend(*start)
+def _free(heads: Heads, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    s, start = heads.settings, (tokens, log_weights)
+    queries = _WIDER * heads.bank.queries  # the random ones: nothing else is in the bank yet
+    before = heads.ascend(*start) if s.ascents and s.weights else None
     if s.exchange:
         # no query counts more than another: the mean square only chooses tokens, rounds see to the maximum
         even = torch.full_like(queries[..., 0], 1 / queries.shape[-2])
-        base = base_weights(head.cache)
-        moment = second_moment(head.cache.keys, head.cache.values, queries, even, base)
+        base = base_weights(heads.cache)
+        moment = second_moment(heads.cache.keys, heads.cache.values, queries, even, base)
         tokens, weights = exchange(*moment, tokens)
         log_weights = weights.log() if base is None else weights.log() + base.gather(-1, tokens)
     if not s.weights:
-        return tokens, log_weights
-    found = _weigh(head, tokens, log_weights)
-    # at large rho the mean square can mislead: then the start's own tokens
-    return _weigh(head, *start) if s.exchange and found[0] is start[0] else found
+        return tokens, _absolute(heads, tokens, log_weights)
+    tokens, log_weights = _weigh(heads, tokens, log_weights)
+    if s.exchange and before is not None and heads.best is not None:
+        # at large rho the mean square can mislead: then the start's own tokens
+        misled = (heads.best.error == before.error).nonzero().squeeze(-1).tolist()
+        if misled:
+            tokens[misled], log_weights[misled] = _weigh(heads.only(misled), *(x[misled] for x in start))
+    return tokens, log_weights
 
 
-def _weigh(head: Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    for _ in range(head.settings.rounds):
-        if head.settings.ascents:
-            head.ascend(tokens, log_weights)
-        log_weights = minimax_weights(head.cache, head.bank, tokens, log_weights)
-    return _last(head, tokens, log_weights)
+def _weigh(heads: Heads, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    for _ in range(heads.settings.rounds):
+        if heads.settings.ascents:
+            heads.ascend(tokens, log_weights)
+        log_weights = minimax_weights(heads.cache, heads.bank, tokens, log_weights)
+    tokens, log_weights = _last(heads, tokens, log_weights)
+    return tokens, _absolute(heads, tokens, log_weights)
 
 
-def _fixed(head: Head, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-    if head.equal:
-        return tokens, log_weights
-    if head.settings.portfolio:
-        tokens = best_start(head, tokens, fixed)
+def _fixed(heads: Heads, tokens: Tensor, log_weights: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    if heads.settings.portfolio:
+        tokens = best_start(heads, tokens, fixed)
         log_weights = fixed.gather(-1, tokens)
-    for _ in range(head.settings.rounds):
-        if head.settings.ascents:
-            head.ascend(tokens, log_weights)
-            tokens = head.best[1]  # a pass that did no good is not built on
+    for _ in range(heads.settings.rounds):
+        if heads.settings.ascents:
+            tokens = heads.ascend(tokens, log_weights).tokens  # a pass that did no good is not built on
         kept = torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True)
         # drawn on the CPU: the same numbers on every device
-        uniforms = torch.rand(fixed.shape, dtype=torch.float64, generator=head.generator).to(fixed.device)
-        kept = minimax_swaps(head.cache, head.bank, kept, fixed, uniforms)
-        tokens = kept.nonzero()[:, 1].reshape(tokens.shape)
+        uniforms = draw(heads.generators, len(fixed), fixed.shape[-1]).to(fixed.device)
+        kept = minimax_swaps(heads.cache, heads.bank, kept, fixed, uniforms)
+        tokens = kept_tokens(kept, tokens.shape[-1])
         log_weights = fixed.gather(-1, tokens)
-    return _last(head, tokens, log_weights)
+    return _last(heads, tokens, log_weights)
 
 
-def _absolute(head: Head, tokens: Tensor, log_weights: Tensor) -> Tensor:
+def _absolute(heads: Heads, tokens: Tensor, log_weights: Tensor) -> Tensor:
     """Rescales weights: the kept tokens' softmax denominator over the cache's becomes 1 in the mean over the bank.
 
     No error changes, and other tokens may join with weights of their own.
     """
-    queries, base = head.bank.queries, base_weights(head.cache)
-    whole = queries @ head.cache.keys.mT
-    kept = queries @ head.cache.take(tokens)[0].mT + log_weights.unsqueeze(-2)
+    queries, base = heads.bank.queries, base_weights(heads.cache)
+    whole = queries @ heads.cache.keys.mT
+    kept = queries @ heads.cache.take(tokens)[0].mT + log_weights.unsqueeze(-2)
     ratio = kept.logsumexp(-1) - (whole if base is None else whole + base.unsqueeze(-2)).logsumexp(-1)
     return log_weights - (ratio.logsumexp(-1, keepdim=True) - math.log(ratio.shape[-1]))
 
 
-def _last(head: Head, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the best coreset that ascents saw, this last one included; this one where there were none."""
-    if not head.settings.ascents:
+def _last(heads: Heads, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the best coresets that ascents saw, these last ones included; these where there were none."""
+    if not heads.settings.ascents:
         return tokens, log_weights
-    head.ascend(tokens, log_weights)
-    return head.best[1:]
+    best = heads.ascend(tokens, log_weights)
+    return best.tokens, best.log_weights

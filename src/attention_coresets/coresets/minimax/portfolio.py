@@ -3,7 +3,7 @@
 Part of this project's own construction for fixed weights (docs/minimax.md).
 """
 
-import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -14,9 +14,11 @@ from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.starts import starts
 from attention_coresets.attention import Coreset, base_weights
 from attention_coresets.coresets.base import kept_tokens
-from attention_coresets.coresets.minimax.head import Head
+from attention_coresets.coresets.minimax.heads import Heads, along
+from attention_coresets.coresets.minimax.in_step import lower_of
 from attention_coresets.coresets.minimax.query_bank import second_moment
 from attention_coresets.coresets.minimax.tabu import tabu_search
+from attention_coresets.coresets.randomness import draw
 
 RADII = (1.25, 1.75, 2.5, 3.5, 5.0)  # of the mean square's queries, in units of rho
 _FEW, _MORE = 4, 16  # searches at each radius, then at the best of them
@@ -28,15 +30,22 @@ _SHARE = 0.1  # of the trace that the worst queries get in the first of these
 
 
 class _Judged(NamedTuple):
-    """A subset ``[n]``, the largest error found for it, and where ascents ended: queries ``[b, d]``, errors ``[b]``."""
+    """The largest error found for a subset of each head, the subset, and where ascents ended."""
 
-    error: float
-    kept: Tensor
-    queries: Tensor
-    errors: Tensor
+    error: Float[Tensor, "H"]
+    kept: Bool[Tensor, "H n"]
+    queries: Float[Tensor, "H b d"]
+    errors: Float[Tensor, "H b"]
 
 
-def best_start(head: Head, tokens: Int[Tensor, "1 m"], fixed: Float[Tensor, "1 n"]) -> Int[Tensor, "1 m"]:
+class _Radius(NamedTuple):
+    """The sum of the errors of what was found at a radius, and the kernel of that radius."""
+
+    error: Float[Tensor, "H"]
+    kernel: Float[Tensor, "H n n"]
+
+
+def best_start(heads: Heads, tokens: Int[Tensor, "H m"], fixed: Float[Tensor, "H n"]) -> Int[Tensor, "H m"]:
     """Finds tokens of small largest error, for the minimax swaps to begin with: `tokens` or better by ascents.
 
     Every token has its fixed log-weight. The mean squared error over random queries of norm r is close to a quadratic
@@ -49,72 +58,79 @@ def best_start(head: Head, tokens: Int[Tensor, "1 m"], fixed: Float[Tensor, "1 n
     3. From the best subset, short searches in which that subset's own worst queries count too, for a share of the
        kernel that halves whenever nothing better is found.
 
-    Cost: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 2 m to 8 m moves, O(n)
-    each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
+    Cost a head: for each radius 2 b n^2 multiply-adds, b the bank's random queries; 50 searches of 2 m to 8 m moves,
+    O(n) each; as many ascents of 64 climbs and 24 steps; and n x n matrices.
     """
     size = tokens.shape[-1]
-    given = torch.zeros_like(fixed[0], dtype=torch.bool).scatter_(-1, tokens[0], True)
-    judged, best = [_judge(head, given, fixed)], (math.inf, torch.empty(0))
+    best, chosen = (
+        _judge(heads, torch.zeros_like(fixed, dtype=torch.bool).scatter_(-1, tokens, True), fixed, size),
+        None,
+    )
     for radius in RADII:
-        kernel = _kernel(head, radius * head.bank.queries, fixed)
-        found = [_judge(head, kept, fixed) for kept in _search(head, kernel, _anywhere(head, _FEW, fixed, size))]
-        best = min(best, (sum(one.error for one in found), kernel), key=lambda pair: pair[0])
-        judged += found
-    kernel = best[1]
-    judged += [_judge(head, kept, fixed) for kept in _search(head, kernel, _anywhere(head, _MORE, fixed, size))]
-    start = _near(head, min(judged, key=lambda one: one.error), kernel, fixed)
-    return kept_tokens(start.kept[None], size)
+        kernel = _kernel(heads, radius * heads.bank.queries, fixed)
+        found = _judged(heads, _search(heads, kernel, _anywhere(heads, _FEW, fixed, size), size), fixed, size)
+        now = _Radius(torch.stack([one.error for one in found]).sum(0), kernel)
+        chosen = now if chosen is None else lower_of(chosen, now)
+        best = reduce(lower_of, found, best)
+    assert chosen is not None, "there are radii"
+    found = _search(heads, chosen.kernel, _anywhere(heads, _MORE, fixed, size), size)
+    best = reduce(lower_of, _judged(heads, found, fixed, size), best)
+    return kept_tokens(_near(heads, best, chosen.kernel, fixed, size).kept, size)
 
 
-def _near(head: Head, best: _Judged, kernel: Tensor, fixed: Tensor) -> _Judged:
+def _near(heads: Heads, best: _Judged, kernel: Tensor, fixed: Tensor, size: int) -> _Judged:
     """Searches about the best subset, its worst queries weighed up; returns the best subset judged."""
-    share = _SHARE
+    share = torch.full_like(best.error, _SHARE, dtype=kernel.dtype)
     kernel = kernel / _trace(kernel)
     for _ in range(_ROUNDS):
-        order = best.errors.argsort(descending=True, stable=True)[:_CLIMBS]
-        y = (best.errors[order] / best.error).square().square()
-        worst = _kernel(head, best.queries[order][None].to(kernel), fixed, (y / y.sum())[None].to(kernel))
-        found = _search(head, kernel + share / _trace(worst) * worst, best.kept.repeat(_NEAR, 1), _LOCAL)
-        now = min((_judge(head, kept, fixed) for kept in found), key=lambda one: one.error)
-        if now.error < best.error:
-            best = now
-        else:
-            share /= 2
+        order = best.errors.argsort(dim=-1, descending=True, stable=True)[:, :_CLIMBS]
+        y = (best.errors.gather(-1, order) / best.errors.amax(-1, keepdim=True)).square().square()
+        y = (y / y.sum(-1, keepdim=True)).to(kernel)
+        worst = _kernel(heads, along(best.queries, order).to(kernel), fixed, y)
+        mixed = kernel + share[:, None, None] / _trace(worst) * worst
+        near = best.kept.unsqueeze(-2).repeat(1, _NEAR, 1)
+        now = reduce(lower_of, _judged(heads, _search(heads, mixed, near, size, _LOCAL), fixed, size))
+        share = torch.where(now.error < best.error, share, share / 2)
+        best = lower_of(best, now)
     return best
 
 
-def _kernel(head: Head, queries: Tensor, fixed: Tensor, y: Tensor | None = None) -> Float[Tensor, "n n"]:
+def _kernel(heads: Heads, queries: Tensor, fixed: Tensor, y: Tensor | None = None) -> Float[Tensor, "H n n"]:
     """Computes w_i w_j G_ij, up to a factor: the mean squared error's form in the subset, linearised; y are weights."""
-    base = base_weights(head.cache)
+    base = base_weights(heads.cache)
     y = torch.full_like(queries[..., 0], 1 / queries.shape[-2]) if y is None else y
-    gram, _ = second_moment(head.cache.keys, head.cache.values, queries, y, base)
-    weight = (fixed if base is None else fixed - base)[0]
-    weight = (weight - weight.max()).exp()
-    return gram[0].mul_(weight).mul_(weight[:, None])
+    gram, _ = second_moment(heads.cache.keys, heads.cache.values, queries, y, base)
+    weight = fixed if base is None else fixed - base
+    weight = (weight - weight.amax(-1, keepdim=True)).exp()
+    return gram.mul_(weight.unsqueeze(-2)).mul_(weight.unsqueeze(-1))
 
 
-def _trace(kernel: Tensor) -> Tensor:
-    return kernel.diagonal().sum().clamp_min(1e-300)
+def _trace(kernel: Tensor) -> Float[Tensor, "H 1 1"]:
+    return kernel.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-300)[:, None, None]
 
 
-def _anywhere(head: Head, count: int, fixed: Tensor, size: int) -> Bool[Tensor, "S n"]:
+def _anywhere(heads: Heads, count: int, fixed: Tensor, size: int) -> Bool[Tensor, "H S n"]:
     """Draws subsets, each token the more often the less it weighs, which is how the models' marginals are."""
-    base = base_weights(head.cache)
-    uniforms = torch.rand(count, fixed.shape[-1], dtype=torch.float64, generator=head.generator).to(fixed.device)
-    clocks = (-uniforms.clamp_min(1e-300).log()).log() + (fixed if base is None else fixed - base)
+    base, uniforms = base_weights(heads.cache), draw(heads.generators, len(fixed), count, fixed.shape[-1])
+    clocks = (-uniforms.to(fixed.device).clamp_min(1e-300).log()).log()
+    clocks = clocks + (fixed if base is None else fixed - base).unsqueeze(-2)
     first = clocks.topk(size, dim=-1, largest=False).indices
     return torch.zeros_like(clocks, dtype=torch.bool).scatter_(-1, first, True)
 
 
-def _search(head: Head, kernel: Tensor, kept: Tensor, each: int = _MOVES) -> Bool[Tensor, "S n"]:
-    moves = each * max(_LEAST, int(kept[0].sum()))
-    uniforms = torch.rand(len(kept), 2, moves, dtype=torch.float64, generator=head.generator).to(kernel.device)
+def _search(heads: Heads, kernel: Tensor, kept: Tensor, size: int, each: int = _MOVES) -> Bool[Tensor, "H S n"]:
+    moves = each * max(_LEAST, size)
+    uniforms = draw(heads.generators, len(kept), kept.shape[1], 2, moves).to(kernel.device)
     return tabu_search(kernel, kept, moves, uniforms)[0]
 
 
-def _judge(head: Head, kept: Bool[Tensor, "n"], fixed: Tensor) -> _Judged:
-    tokens = kept_tokens(kept[None], int(kept.sum()))
+def _judged(heads: Heads, kept: Bool[Tensor, "H S n"], fixed: Tensor, size: int) -> list[_Judged]:
+    return [_judge(heads, each, fixed, size) for each in kept.unbind(1)]
+
+
+def _judge(heads: Heads, kept: Bool[Tensor, "H n"], fixed: Tensor, size: int) -> _Judged:
+    tokens = kept_tokens(kept, size)
     core = Coreset(tokens, fixed.gather(-1, tokens).to(torch.float32))
-    first = starts(head.fast, core, head.rho, _CLIMBS, head.generator)
-    queries, errors = climb(head.fast, core, head.rho, first, _STEPS)
-    return _Judged(float(errors.max()), kept, queries[0], errors[0])
+    first = starts(heads.fast, core, heads.rho, _CLIMBS, heads.generators)
+    queries, errors = climb(heads.fast, core, heads.rho, first, _STEPS)
+    return _Judged(errors.amax(-1).to(torch.float64), kept, queries, errors)

@@ -13,6 +13,7 @@ from attention_coresets.coresets.agreement import Agreement
 from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.queries.calibration import Calibration, calibration, error_moment
+from attention_coresets.devices import at_once, in_parts
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class QueryExchange(Construction):
         (rotary positions moved on). False: as they were asked, and each sees what came before it.
 
     Cost: for one head, 2 b n^2 + n^2 dv multiply-adds for G and c, O(size^3 + size^2 n) for the first weights and
-    O(size n) a move. Memory 3 n^2 + 8 size n numbers, for one head at a time.
+    O(size n) a move. Memory 3 n^2 + 8 size n numbers a head: one head at a time on the CPU, and on a GPU as many as its
+    memory holds, in step.
 
     Source: this project's construction for a model's cache (docs/real_caches.md).
     """
@@ -54,16 +56,19 @@ class QueryExchange(Construction):
         return Cost(3 * n**2 + 8 * size * n, 4 * n**2 * d + size**2 * (size + n) + self.moves * size * n)
 
     def choose(self, request: Request) -> Coreset:
-        shape = (*request.cache.heads, request.size)
         found = calibration(request.cache, request.asked, None if self.moved else request.rank)
-        chosen = [
-            self._head(*error_moment(Calibration(weights[None], values[None])), request.size)
-            for weights, values in zip(*found, strict=True)  # one by one: the moments are n x n
-        ]
-        indices, log_weights = (torch.stack(part).reshape(shape) for part in zip(*chosen, strict=True))
+        (heads, rows, n), device = found.weights.shape, found.weights.device
+
+        def work(part: slice) -> tuple[Tensor, Tensor]:
+            return self._heads(*error_moment(Calibration(found.weights[part], found.values[part])), request.size)
+
+        # on the CPU one by one: the moments are n x n
+        chosen = in_parts(work, heads, at_once(max(n, rows) * n, device, on_cpu=1))
+        shape = (*request.cache.heads, request.size)
+        indices, log_weights = (torch.cat(part).reshape(shape) for part in zip(*chosen, strict=True))
         return Coreset(indices, log_weights)
 
-    def _head(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        start = gram[0].diagonal().sort(descending=True, stable=True).indices[:size].sort().values
-        tokens, weights = exchange(gram, total, start[None], moves=self.moves)
-        return tokens[0], weights[0].log() + math.log(total.shape[-1])
+    def _heads(self, gram: Tensor, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        largest = gram.diagonal(dim1=-2, dim2=-1).sort(dim=-1, descending=True, stable=True).indices
+        tokens, weights = exchange(gram, total, largest[:, :size].sort(dim=-1).values, moves=self.moves)
+        return tokens, weights.log() + math.log(total.shape[-1])

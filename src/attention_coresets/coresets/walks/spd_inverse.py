@@ -31,6 +31,18 @@ def invert_lower_(a: Float[Tensor, "n n"], tile: int | None = None) -> bool:
     return True
 
 
+def invert_regular_(gram: Float[Tensor, "n n"], ridge: float) -> None:
+    """Overwrites the lower triangle of a Gram matrix by that of the inverse of it plus ridge * its mean diagonal.
+
+    Raises RuntimeError where the sum is not positive definite.
+    """
+    diagonal = gram.diagonal()
+    level = float(diagonal.mean()) if len(diagonal) else 1.0
+    diagonal.add_(ridge * (level if level > 0 else 1.0))
+    if not invert_lower_(gram):
+        raise RuntimeError(f"the Gram matrix is not positive definite with ridge {ridge}; raise the ridge")
+
+
 def _factor_tile_(a: Tensor, start: int, stop: int) -> Tensor | None:
     """Factors one column tile and brings the rest of `a` up to date; returns the inverse of its diagonal block."""
     factor, failed = torch.linalg.cholesky_ex(a[start:stop, start:stop])

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
-from attention_coresets.coresets.walks.walk_loop import WalkLoop
+from attention_coresets.coresets.walks.spd_inverse import invert_regular_
+from attention_coresets.coresets.walks.walk_loop import WalkLoop, alive_inverse
 
 _fast = compiled_module("attention_coresets.coresets.walks.walk_blocked")
 # None without numba: the torch loop does the same, at a third of the speed
@@ -29,6 +30,7 @@ def walk_signs(
     exact: bool = True,
     block: int = BLOCK,
     place: Int[Tensor, "H n"] | None = None,
+    inverted: bool = False,
 ) -> Bool[Tensor, "H n"]:
     """Rounds fractional x in [-1, 1] to +-1 along directions of least discrepancy; True where x became +1.
 
@@ -48,25 +50,49 @@ def walk_signs(
         With `exact`, its sum is an integer of the parity of n, and never changes.
     uniforms : Float[Tensor, "H n"]
     ridge : float
+        Not used with `inverted`.
     exact : bool
     block : int
         Downdates that wait for one matrix product.
     place : Int[Tensor, "H n"], optional
         The pivot is the alive token of lowest place. A random place makes the pivots random. None: the tokens' order.
+    inverted : bool
+        `gram` is what `inverses` made of G, of which walks from several x may take copies. No x may be at +-1 then.
 
     Returns
     -------
     Bool[Tensor, "H n"]
     """
+    if inverted and not all_alive(x):
+        raise ValueError("a walk on an inverse needs every |x| below 1; give it the Gram matrix")
     if place is None:
         place = torch.arange(x.shape[-1], device=x.device).expand(x.shape)
+    how = (None if inverted else ridge, exact, block, FREEZE)
     if kernels := triton_kernels(_KERNELS, gram):
-        return kernels.walk(gram, x, uniforms, place, ridge, exact, block, FREEZE)
+        return kernels.walk(gram, x, uniforms, place, *how)
     if not runs_compiled(blocked_walk, gram):
-        return WalkLoop(gram, x, place, ridge, exact, block, FREEZE).run(uniforms)
-    return each_head(
-        blocked_walk, [(*head, ridge, exact, block, FREEZE) for head in zip(gram, x, uniforms, place, strict=True)]
-    )
+        return WalkLoop(gram, x, place, *how).run(uniforms)
+    return each_head(blocked_walk, [(*head, *how) for head in zip(gram, x, uniforms, place, strict=True)])
+
+
+def all_alive(x: Float[Tensor, "H n"]) -> bool:
+    """Tells whether no coordinate is at +-1, so that a walk from x may take the inverse of the whole matrix."""
+    return bool((x.abs() < 1 - FREEZE).all())
+
+
+def inverses(gram: Float[Tensor, "H n n"], ridge: float = 1e-4) -> Float[Tensor, "H n n"]:
+    """Inverts G + ridge * mean diagonal, which a walk does first: for walks from several x, each on a copy.
+
+    Overwrites `gram`. Cost: n^3 flops a head on the CPU, 2 n^3 on a GPU.
+    """
+    if gram.device.type != "cpu":
+        return alive_inverse(gram, torch.ones_like(gram[..., 0], dtype=torch.bool), ridge, partial=False)
+    return each_head(_inverse, [(head, ridge) for head in gram])
+
+
+def _inverse(gram: Tensor, ridge: float) -> Tensor:
+    invert_regular_(gram, ridge)
+    return gram.tril_().add_(gram.tril(-1).mT)
 
 
 def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from attention_coresets.coresets.walks.spd_inverse import invert_lower_
+from attention_coresets.coresets.walks.spd_inverse import invert_regular_
 from attention_coresets.coresets.walks.walk_compiled import add_rows, compact, steps
 
 _COMPACT = 0.8  # frozen columns are dropped once fewer than this share of the columns is alive
@@ -10,15 +10,26 @@ _TILE = 128  # rows of the lower triangle in one product of a downdate
 
 
 def blocked_walk(
-    gram: Tensor, x: Tensor, uniforms: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
+    gram: Tensor,
+    x: Tensor,
+    uniforms: Tensor,
+    place: Tensor,
+    ridge: float | None,
+    exact: bool,
+    block: int,
+    freeze: float,
 ) -> Tensor:
-    """Returns which of the n tokens of one head are kept, ``[n]``; arguments as in `walk_signs`."""
+    """Returns which of the n tokens of one head are kept, ``[n]``; arguments as in `walk_signs`.
+
+    ridge None: `gram` is the inverse already.
+    """
     token = (x.abs() < 1 - freeze).nonzero().squeeze(-1)
     result, left = x.sign(), len(token)
     # a copy where gram is not contiguous; else the walk works in the caller's memory
     inverse = _Triangle(gram.contiguous())
     inverse.keep(token)
-    inverse.invert(ridge)
+    if ridge is not None:
+        invert_regular_(inverse.matrix, ridge)
     rows = x.new_zeros(6, left)  # x, alive, row sums, the pivot's column, pivot place, sign once frozen
     rows[0], rows[1], rows[2], rows[4] = x[token], 1, inverse.row_sums(), place[token]
     pending, used, pivot, done = x.new_empty(block, left), 0, -1, 0
@@ -53,13 +64,6 @@ class _Triangle:
         if width < len(self.matrix):
             compact(self.flat.numpy(), len(self.matrix), columns.numpy(), width)
             self.matrix = self.flat[: width * width].view(width, width)
-
-    def invert(self, ridge: float) -> None:
-        diagonal = self.matrix.diagonal()
-        level = float(diagonal.mean()) if len(diagonal) else 1.0
-        diagonal.add_(ridge * (level if level > 0 else 1.0))
-        if not invert_lower_(self.matrix):
-            raise RuntimeError(f"the Gram matrix is not positive definite with ridge {ridge}; raise the ridge")
 
     def row_sums(self) -> Tensor:
         sums = self.flat.new_zeros(len(self.matrix))

@@ -14,10 +14,11 @@ class WalkLoop:
 
     Columns are those of the tokens not yet dropped. A dead one has alive = 0 and x = 0 until the next compaction. A
     head that has `left` tokens at the start is done after as many steps, and nothing that it holds later is read.
+    ridge None: `gram` is the inverse already.
     """
 
     def __init__(
-        self, gram: Tensor, x: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
+        self, gram: Tensor, x: Tensor, place: Tensor, ridge: float | None, exact: bool, block: int, freeze: float
     ) -> None:
         self.exact, self.block, self.used, self.freeze = exact, block, 0, freeze
         alive = x.abs() < 1 - freeze
@@ -30,7 +31,8 @@ class WalkLoop:
         self.moves = torch.zeros_like(self.heads)  # of each head so far: one uniform each
         self.free = torch.ones_like(self.heads, dtype=torch.bool)  # [H, 1], no frozen token waits to be dropped
         # u minimises u^T A u with u_p = 1 where u is along column p of A^-1: so the walk keeps an inverse, not A
-        self.inverse = alive_inverse(gram, alive, ridge, partial=fewest < x.shape[-1])
+        partial = fewest < x.shape[-1]
+        self.inverse = gram if ridge is None else alive_inverse(gram, alive, ridge, partial=partial)
         self.pending = x.new_zeros(x.shape[0], block, x.shape[-1])  # rows w: the inverse is less sum of w w^T
         self.place = place.masked_fill(~alive, _dead(place))
         self.pivot = self.place.argmin(-1, keepdim=True)

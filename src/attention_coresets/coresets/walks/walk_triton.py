@@ -25,12 +25,15 @@ _TILE, _PER_WARP = 2048, 128  # numbers read at a time by a program, and by each
 def walk(
     gram: Tensor, x: Tensor, uniforms: Tensor, place: Tensor, ridge: float, exact: bool, block: int, freeze: float
 ) -> Tensor:
-    """Returns which tokens are kept, ``[H, n]``; arguments as in `walk_signs`."""
+    """Returns which tokens are kept, ``[H, n]``; arguments as in `walk_signs`.
+
+    ridge None: `gram` is the inverse already.
+    """
     (heads, n), alive = x.shape, x.abs() < 1 - freeze
     left = alive.sum(-1)
     fewest, most = torch.stack(left.aminmax()).tolist()
     kept, uniforms = (x > 0).to(torch.int8), uniforms.contiguous()
-    inverse = alive_inverse(gram, alive, ridge, partial=fewest < n)
+    inverse = gram if ridge is None else alive_inverse(gram, alive, ridge, partial=fewest < n)
     sums = (inverse @ alive.to(x.dtype).unsqueeze(-1)).squeeze(-1)
     rows = torch.stack([x, torch.ones_like(x), sums, torch.zeros_like(x)], dim=1) * alive.unsqueeze(1)  # [H, 4, w]
     token, order = torch.arange(n, dtype=torch.int32, device=x.device).repeat(heads, 1), place.argsort(dim=-1).int()

@@ -1,0 +1,95 @@
+"""Long caches: 4096 to a million tokens by every rule whose time grows no faster than about n, in one thread.
+
+Of each: processor seconds, peak memory beyond the input, and the error of the worst query that 48 climbs find, which
+start alike for all. Beside them uniform draws, and slower rules up to where they end in time. Float32 input, d =
+64, rho = 2, family `clusters`. A row is one run.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from attention_coresets import Cache, Coreset, make_cache, make_coreset
+from attention_coresets.adversary import climb
+from benchmarks.records import OURS, Part, Target, single, timed_row
+from benchmarks.stream import RHO, Taken, read, taken
+
+D, KEEP = 64, 8
+SIZES = {
+    "smoke": ((512, 32), (1024, 32)),
+    "quick": ((4096, 64), (16_384, 128)),
+    "full": ((4096, 64), (16_384, 128), (65_536, 512), (262_144, 1024), (1_048_576, 4096)),
+}
+CLIMBS, STEPS = 48, 40
+TWO_STAGES, PLAIN = "stream, two_stage", "stream, kernel_halving"
+MOST = {"herding": 16_384, "kernel_halving, Compress++": 262_144, "two_stage": 65_536, PLAIN: 262_144}  # tokens
+SECONDS, MEGABYTES, ERROR = Target(180.0), Target(500.0), Target(0.7)
+
+
+def measure(tier: str, device: str) -> Part:
+    """Rows of every size, the targets at the largest, and the ratios of errors at each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        part = Part(notes=["seconds are those of the processor, in one thread"])
+        for rule in _rules().values():
+            rule(make_cache("clusters", n=1024, d=D, dtype=torch.float32, device=device), 32)  # compiles
+        for n, size in SIZES[tier]:
+            _one_size(part, n, size, device)
+    finally:
+        torch.set_num_threads(threads)
+    n, size = SIZES[tier][-1]
+    row = next(row for row in part.rows if (row.case, row.n) == (TWO_STAGES, n))
+    part.ratios[:0] = [
+        single(f"processor seconds of {TWO_STAGES}, {n} to {size}", row.seconds or 0.0, SECONDS),
+        single(f"MB beyond the input of {TWO_STAGES}, {n} to {size}", (row.memory or 0) / 1e6, MEGABYTES),
+    ]
+    return part
+
+
+def _rules() -> dict[str, Callable[[Cache, int], Taken]]:
+    def once(name: str, **parameters) -> Callable[[Cache, int], Taken]:
+        construct = make_coreset(name, **parameters)
+        return lambda cache, size: taken(lambda: construct(cache, size, RHO, 0))
+
+    def streamed(name: str, **parameters) -> Callable[[Cache, int], Taken]:
+        construct = make_coreset(name, **parameters)
+        return lambda cache, size: read(cache, construct, size)
+
+    return {
+        "uniform": once("uniform"),
+        "herding": once("herding"),
+        "kernel_halving, Compress++": once("kernel_halving", recursion="compress_pp"),
+        "two_stage": once("two_stage", keep=KEEP),
+        TWO_STAGES: streamed("two_stage", keep=KEEP),
+        PLAIN: streamed("kernel_halving"),
+    }
+
+
+def _one_size(part: Part, n: int, size: int, device: str) -> None:
+    cache = make_cache("clusters", n=n, d=D, dtype=torch.float32, device=device)
+    errors = {}
+    for name, rule in _rules().items():
+        if n > MOST.get(name, n):
+            continue
+        found = rule(cache, size)
+        errors[name] = _error(cache, found.coreset)
+        row = timed_row(name, OURS, [found.processor], n, m=size, d=D, memory=max(0, round(found.megabytes * 1e6)))
+        part.rows.append(replace(row, error=errors[name], error_kind=f"worst of {CLIMBS} climbs, ρ = {RHO:g}"))
+    for name in errors:
+        if name != "uniform":
+            part.ratios.append(single(f"error of {name} / uniform, {n} to {size}", errors[name] / errors["uniform"]))
+    if PLAIN in errors:
+        name = f"error of {TWO_STAGES} / {PLAIN}, {n} to {size}"
+        part.ratios.append(single(name, errors[TWO_STAGES] / errors[PLAIN], ERROR))
+
+
+def _error(cache: Cache, coreset: Coreset) -> float:
+    """Error of the worst query that climbs find: half of them begin at keys, half in random directions."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(cache.n, (CLIMBS // 2,), generator=generator)
+    centred = cache.keys[tokens] - cache.keys.mean(dim=0)
+    starts = torch.cat([centred, torch.randn(CLIMBS - len(tokens), D, generator=generator).to(centred)])
+    starts = RHO * starts / starts.norm(dim=-1, keepdim=True)
+    return float(climb(cache, coreset, RHO, starts, STEPS)[1].max())
