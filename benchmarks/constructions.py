@@ -68,7 +68,7 @@ def construct(name: str, parameters: dict[str, Any], n: int, m: int, d: int, dev
     build, cache = make_coreset(name, **parameters), make_cache(FAMILY, n=n, d=d, device=device)
     queries = torch.randn(1, 64, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(device)
     queries = RHO * queries / queries.norm(dim=-1, keepdim=True)
-    more = {"queries": queries} if build.needs_queries else {}
+    more: dict[str, Any] = {"queries": queries} if build.needs_queries else {}
     return Task(lambda _: build(cache, m, RHO, torch.Generator().manual_seed(0), **more))
 
 

@@ -147,6 +147,7 @@ class Construction(ABC):
         generator: Seeds = None,
         queries: Float[Array, "*heads group b d"] | None = None,
         positions: Int[Array, "*heads n"] | None = None,
+        *,
         shared: Shared | None = None,
     ) -> Coreset:
         """Picks a coreset of exactly `size` tokens a head, for queries of norm at most rho; all tokens if size >= n.

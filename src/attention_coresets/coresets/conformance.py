@@ -82,7 +82,7 @@ def check_construction(construct: Construction, n: int = _N, d: int = _D) -> Non
             raise ValueError(f"{name} takes_weights but returned no log-weights for a WeightedCache")
 
 
-def _example(n: int, d: int) -> tuple[Cache, dict[str, torch.Tensor]]:
+def _example(n: int, d: int) -> tuple[Cache, dict[str, Any]]:
     """Makes a batch of heads of unit norm, queries of the last positions and the positions of the tokens."""
     g = torch.Generator().manual_seed(0)
     keys, values = (torch.randn(_HEADS, n, d, dtype=torch.float64, generator=g) for _ in range(2))
@@ -95,7 +95,7 @@ def _generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
-def _runner(construct: Construction, text: dict[str, torch.Tensor]) -> Callable[[Cache, int], Coreset]:
+def _runner(construct: Construction, text: dict[str, Any]) -> Callable[[Cache, int], Coreset]:
     return lambda cache, size: construct(cache, size, _RHO, _generators(_HEADS), **text)
 
 
@@ -113,7 +113,7 @@ def _tried(name: str, where: str, run: Callable[[Cache, int], Coreset], cache: C
     return coreset
 
 
-def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[str, torch.Tensor], size: int) -> None:
+def _check_repeats(construct: Construction, name: str, cache: Cache, text: dict[str, Any], size: int) -> None:
     """Tries the same seeds again, and each head alone."""
     first, again = (construct(cache, size, _RHO, _generators(_HEADS), **text) for _ in range(2))
     if not torch.equal(first.indices, again.indices) or not _same_weights(first, again):

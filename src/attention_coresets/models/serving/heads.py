@@ -99,8 +99,8 @@ def _chosen(
         queries = None if queries is None else torch.nn.functional.pad(queries, (0, 1), value=1.0)
     if not construct.in_model_units:
         keys, values = normalised(keys)[0], normalised(values)[0]
-    extra = {} if queries is None else {"queries": queries.to(keys)}
-    coreset = construct(Cache(keys, values), size=size, rho=rho, generator=generator, **extra)
+    asked = None if queries is None else queries.to(keys)
+    coreset = construct(Cache(keys, values), size=size, rho=rho, generator=generator, queries=asked)
     weights = coreset.log_weights
     if weights is None and not construct.evicts:
         each = math.log(keys.shape[-2] / coreset.size)  # of equal weights, each kept token stands for so many
