@@ -35,7 +35,7 @@ def _matching(share: int) -> Claim:
     statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence over that of Attention Matching's subsets"
     measure = facts.divergence_ratios([share], facts.matched)
     refutes = "an interval above 1; undecided where 1 is in it"
-    return _claim(f"facts_matching_{share}", statement, measure, "below 1 under every budget", refutes, share)
+    return _claim(f"facts_matching_{share}", statement, measure, "below 1", refutes, share)
 
 
 CLAIMS: tuple[Claim, ...] = (
