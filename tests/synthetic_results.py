@@ -276,7 +276,14 @@ def _language(rng: np.random.Generator) -> list[dict]:
     return rows
 
 
-FACTS = {"replay_fit": (1.0, 0.95), "kvzip": (5.0, 0.6), "kvzip_plus": (4.0, 0.7), "snapkv": (6.0, 0.1)}
+FACTS = {
+    "replay_fit": (1.0, 0.95),
+    "kvzip": (5.0, 0.6),
+    "kvzip_plus": (4.0, 0.7),
+    "snapkv": (6.0, 0.1),
+    "attention_matching": (2.5, 0.5),
+}
+WEIGHTED = ("replay_fit", "attention_matching")
 
 
 def _facts(rng: np.random.Generator) -> list[dict]:
@@ -287,7 +294,7 @@ def _facts(rng: np.random.Generator) -> list[dict]:
         row = _row("real_tasks", "model", 2048, 64, 4.0, arm, 0, size, text=text, start=start)
         kl = 2 * factor / size * math.exp(0.02 * rng.standard_normal())
         share = (0.99 if (arm, size) == ("replay_fit", 512) else found) + 0.002 * rng.standard_normal()
-        row |= {"model": "free" if arm == "replay_fit" else "unweighted", "error": math.nan, "sigma": math.nan}
+        row |= {"model": "free" if arm in WEIGHTED else "unweighted", "error": math.nan, "sigma": math.nan}
         row |= {"loss": 2.5 + kl, "loss_full": 2.5, "kl": kl, "kl_p99": 5 * kl, "agreement": 0.9}
         rows.append(row | {"needle_found": 0.9 * share, "needle_found_full": 0.9})
     return rows

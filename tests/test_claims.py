@@ -160,6 +160,8 @@ KNOWN = {
     "facts_kl_8": (2 / 256, "target met"),
     "facts_kl_ratio": (1 / 4, "target met"),
     "facts_more": (0.25, "target met"),
+    "facts_matching_4": (0.4, "target met"),
+    "facts_matching_8": (0.4, "target met"),
     "ceiling_rho_1": (1.4, "not fitted"),  # alike on every cache
     "ceiling_rho_2": (1.4 * math.exp(0.5), "not fitted"),
     "optimum_walk": (2.0, "target met"),

@@ -69,7 +69,6 @@ def test_statistics_are_those_of_the_models_own_attention(found) -> None:
                 "largest_output": torch.stack([(t / h[:, None]).amax(0) * v.norm(dim=-1) for t, _, h, v in heads]).amax(
                     0
                 ),
-                "square": sum(t.square().mean(0) for t, *_ in heads),
                 "own": gram.diagonal(),
                 "target": gram.sum(-1),
             }
@@ -264,19 +263,37 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
     assert math.isfinite(found.reading.loss)
 
 
-def test_mass_weights_keep_the_sum_of_the_softmax(found) -> None:
-    construct = ReplayFit(first="rms", part=1.0, weights="mass")
-    coresets = construct.choose(found, 64)
-    eager, c = Eager(text(), torch.cat([REQUEST, text()[0]])), coresets[1][0]
-    rows = torch.cat([t for t, *_ in eager.head(1, 0)])  # of both query heads
-    w = c.log_weights.double().exp()
-    held = rows[:, c.indices] @ w - rows.sum(-1)
-    slope = rows[:, c.indices].T @ held
-    used = w > 1e-6
-    level = (rows[:, c.indices].T @ rows.sum(-1)).max()
-    assert float(slope[used].abs().max()) < 1e-4 * float(level)
-    assert float(slope.min()) > -1e-4 * float(level)
-    assert construct.model == "free"
+def test_dropkv_is_the_error_of_leaving_a_token_out(found) -> None:
+    eager = Eager(text(), torch.cat([REQUEST, text()[0]]))
+    for layer, kv in ((0, 1), (1, 0)):
+        values = eager.out.past_key_values.layers[layer].values[0, kv]
+        expected = torch.zeros(eager.n, dtype=torch.float64)
+        for head in (2 * kv, 2 * kv + 1):
+            shares = eager.out.attentions[layer][0, head, eager.n :]
+            for token in range(eager.n):
+                left = shares.clone()
+                left[:, token] = 0
+                moved = (left / left.sum(-1, keepdim=True) - shares) @ values
+                expected[token] += moved.square().sum()
+        torch.testing.assert_close(found.sums("dropped")[layer, kv], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_leverage_is_that_of_keys_without_positions(model, found) -> None:
+    plain = []
+    hooks = [
+        layer.self_attn.k_proj.register_forward_hook(lambda *a: plain.append(a[2][0])) for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model(text())
+    for hook in hooks:
+        hook.remove()
+    for index, keys in enumerate(plain):
+        heads = keys.double().unflatten(-1, (2, -1)).transpose(0, 1)  # [kv, n, d]
+        q, _ = torch.linalg.qr(heads - heads.mean(1, keepdim=True))
+        expected = q.square().sum(-1)
+        torch.testing.assert_close(found.reading.layers[index].leverage, expected, rtol=1e-3, atol=1e-5)
+        standard = (expected - expected.mean()) / expected.std()
+        torch.testing.assert_close(scores("leverage", found, 1.0, 10)[index], standard, rtol=1e-2, atol=1e-3)
 
 
 def test_kvzip_keeps_the_tokens_that_kvpress_keeps(found) -> None:

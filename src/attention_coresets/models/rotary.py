@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _FIXED = ("default", "linear", "llama3", "yarn", "longrope")  # kinds whose angles do not follow the text's length
@@ -33,8 +33,10 @@ def _rotation(decoder) -> Any:
     return getattr(sys.modules[type(decoder).__module__], "apply_rotary_pos_emb", None)
 
 
-def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> Float[Tensor, "*heads c d"]:
-    """Moves the queries of a layer of a transformers decoder `by` positions on; any factor on them stays.
+def move(
+    decoder, queries: Float[Tensor, "*heads c d"], by: int | Int[Tensor, "c"], layer: int
+) -> Float[Tensor, "*heads c d"]:
+    """Moves the queries of a layer of a transformers decoder `by` positions on, or each its own; any factor stays.
 
     Dimensions that the model does not turn (partial rotary embedding) stay as they are. Angles are those that the model
     used last: longrope has others for texts beyond its first length.
@@ -47,7 +49,7 @@ def move(decoder, queries: Float[Tensor, "*heads c d"], by: int, layer: int) -> 
     kind = decoder.config.layer_types[layer] if by_layer else None
     scale = getattr(embedding, f"{kind}_attention_scaling" if by_layer else "attention_scaling")
     flat = queries.reshape(1, -1, *queries.shape[-2:])
-    places = torch.full((1, queries.shape[-2]), by, device=queries.device)
+    places = torch.as_tensor(by, device=queries.device).expand(1, queries.shape[-2])
     angles = inspect.unwrap(type(embedding).forward)  # the decorated one picks angles by the largest place it is given
     with torch.no_grad():
         cos, sin = (x / scale for x in angles(embedding, flat, places, *([kind] if by_layer else [])))

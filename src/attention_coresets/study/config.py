@@ -161,8 +161,8 @@ def register() -> None:
         defaults = [{"override /coreset": arm.construction}]
         node = {"defaults": defaults, "arm": arm.label, "coreset": dict(arm.parameters)}
         store.store(group="arm", name=arm.label, node=node, package="_global_")
-    for label, parameters in WHOLE_ARMS.items():
-        node = {"defaults": [{"override /coreset": "replay_fit"}], "arm": label, "coreset": dict(parameters)}
+    for label, (name, parameters) in WHOLE_ARMS.items():
+        node = {"defaults": [{"override /coreset": name}], "arm": label, "coreset": dict(parameters)}
         store.store(group="arm", name=label, node=node, package="_global_")
 
 

@@ -30,9 +30,10 @@ from attention_coresets.models.serving import (
 from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.needle import Needle, draw, encode, plant
 from attention_coresets.models.topics import FEW, TOPICS
+from attention_coresets.models.whole.arms import WHOLE
+from attention_coresets.models.whole.attention_matching import AttentionMatching
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read as replay
-from attention_coresets.models.whole.replay_fit import ReplayFit
 from attention_coresets.study.parts import construction_of, device_of, facts, named, timed
 from attention_coresets.study.provenance import fast_path
 from attention_coresets.study.table import UNKNOWN
@@ -55,7 +56,7 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     construct = construction_of(*named(config["coreset"]))
     for size in config["sizes"]:
         before = compiled_runs()
-        if isinstance(construct, ReplayFit):
+        if isinstance(construct, tuple(WHOLE.values())):
             cache, seconds = _of_a_replay(key, construct, size)
         else:
             cache, seconds = timed(lambda size=size: _of_each_head(config, read, construct, size))
@@ -70,13 +71,22 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
     return compress(read.prefilled, construct, size, config["keep_recent"], config["rho"], seed, dtype)
 
 
-def _of_a_replay(key: tuple, construct: ReplayFit, size: int) -> tuple[ModelCache, float]:
+def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    found, replay = _replayed(key, construct.wording, construct.chunk, construct.repeated)
-    chosen, seconds = timed(lambda: construct.choose(found, size * read.heads))
-    cache = keep(read.prefilled, {layer: [heads] for layer, heads in chosen.items()})
-    return cache, seconds + replay * construct.replays
+    asked = key, construct.wording, construct.chunk, construct.repeated
+    found, replay = _replayed(*asked)
+    replay += _summed(*asked) if construct.sums else 0.0
+    (chosen, values), seconds = timed(lambda: _chosen(construct, found, size * read.heads))
+    coresets, values = ({layer: [heads] for layer, heads in each.items()} for each in (chosen, values))
+    return keep(read.prefilled, coresets, values), seconds + replay * construct.replays
+
+
+def _chosen(construct: Any, found: Measured, count: int) -> tuple[dict, dict]:
+    """What a construct keeps of a model's cache, and the values that stand in place of the tokens' own."""
+    chosen = construct.choose(found, count)
+    refit = isinstance(construct, AttentionMatching) and construct.refit
+    return chosen, construct.values(found, chosen) if refit else {}
 
 
 @dataclass(frozen=True)
@@ -118,16 +128,17 @@ def _mean(answers) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def _replayed(key: tuple, wording: str, chunk: int, repeated: float) -> tuple[Measured, float]:
-    """The replay of a text with all its sums, and the seconds they took."""
+    """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
+    return timed(lambda: Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated)))
 
-    def measure() -> Measured:
-        found = Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated))
-        found.sums("own")
-        return found
 
-    return timed(measure)
+@lru_cache(maxsize=1)
+def _summed(key: tuple, wording: str, chunk: int, repeated: float) -> float:
+    """The seconds that all sums of a replay take; they are kept with it."""
+    found, _ = _replayed(key, wording, chunk, repeated)
+    return timed(lambda: found.sums("own"))[1]
 
 
 @lru_cache(maxsize=4)

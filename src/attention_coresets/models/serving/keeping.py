@@ -1,8 +1,11 @@
 """Makes a cache of coresets that were chosen elsewhere, each KV head with its own number of tokens."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.models.serving.caches import ModelCache, branch
@@ -12,7 +15,11 @@ from attention_coresets.models.serving.ragged import Ragged
 
 
 @torch.no_grad()
-def keep(prefilled: Prefilled, coresets: Mapping[int, Sequence[Sequence[Coreset]]]) -> ModelCache:
+def keep(
+    prefilled: Prefilled,
+    coresets: Mapping[int, Sequence[Sequence[Coreset]]],
+    values: Mapping[int, Sequence[Sequence[Float[Tensor, "_ dv"]]]] | None = None,
+) -> ModelCache:
     """Replaces the cache of these layers by coresets of any sizes, for each sample and KV head.
 
     Later tokens join with log-weight 0: weights are to be absolute, those of the tokens that a token stands for.
@@ -24,6 +31,8 @@ def keep(prefilled: Prefilled, coresets: Mapping[int, Sequence[Sequence[Coreset]
     coresets : Mapping[int, Sequence[Sequence[Coreset]]]
         ``coresets[layer][sample][head]``, without axes of heads. Indices count a sample's own tokens, not its padding.
         Layers with full attention that are left out keep everything.
+    values : Mapping[int, Sequence[Sequence[Float[Tensor, "_ dv"]]]], optional
+        Likewise, what stands in place of the kept tokens' own values in some of these layers.
 
     Returns
     -------
@@ -45,6 +54,9 @@ def keep(prefilled: Prefilled, coresets: Mapping[int, Sequence[Sequence[Coreset]
             raise ValueError(f"layer {index}: coresets of {len(given)} samples for a batch of {layer.samples}")
         samples = [_whole(h) for h in held] if given is None else given
         cores = [Ragged.of(h.keys[0], h.values[0], heads) for h, heads in zip(held, samples, strict=True)]
+        if values is not None and index in values:
+            flat = [torch.cat(list(heads)).to(layer.values.dtype) for heads in values[index]]
+            cores = [replace(core, values=own) for core, own in zip(cores, flat, strict=True)]
         every = torch.ones(len(cores), dtype=torch.bool, device=layer.device)
         layer.replace(cores, every, every)
     return cache

@@ -3,9 +3,10 @@
 from typing import Any
 
 from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.models.whole.attention_matching import AttentionMatching
 from attention_coresets.models.whole.replay_fit import ReplayFit
 
-WHOLE: dict[str, type] = {"replay_fit": ReplayFit}
+WHOLE: dict[str, type] = {"replay_fit": ReplayFit, "attention_matching": AttentionMatching}
 REPEAT = "\n\nRepeat the previous context exactly.\n"  # KVzip's words
 
 
@@ -13,8 +14,8 @@ def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[st
     return {"first": name, "part": 1.0, "budget": budget, "weights": weights}
 
 
-# parameters that differ from those of ReplayFit
-WHOLE_ARMS: dict[str, dict[str, Any]] = {
+# of ReplayFit, parameters that differ from its own
+_REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit": {},
     # published, budgets over the whole model, as kvpress pools them; their own wording asks for the repetition
     "kvzip_asked": _scored("kvzip") | {"wording": REPEAT},
@@ -24,9 +25,13 @@ WHOLE_ARMS: dict[str, dict[str, Any]] = {
     "kvzip_plus": _scored("kvzip_plus"),
     "kvzip_fitted": _scored("kvzip", weights="fitted"),
     "kvzip_plus_fitted": _scored("kvzip_plus", weights="fitted"),
-    # Attention Matching with the tokens' own values, under one pooled budget and an even one
-    "attention_matching": _scored("rms", weights="mass"),
-    "attention_matching_even": _scored("rms", "even", weights="mass"),
+    # DropKV's score of the same replay
+    "dropkv": _scored("dropkv"),
+    "dropkv_fitted": _scored("dropkv", weights="fitted"),
+    # leverage of keys, which asks for no queries, under AdaKV's budgets and one pooled budget
+    "leverage_layer": _scored("leverage", "layer"),
+    "leverage_pooled": _scored("leverage"),
+    "leverage_layer_fitted": _scored("leverage", "layer", "fitted"),
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},
@@ -37,6 +42,7 @@ WHOLE_ARMS: dict[str, dict[str, Any]] = {
     "replay_fit_recent": {"recent": 32},
     "replay_fit_asked": {"wording": REPEAT},
     "replay_fit_half": {"repeated": 0.5},
+    "replay_fit_whole": {"chunk": 2048},
     # the eviction heuristics under AdaKV's budgets and one pooled budget, without weights and with
     **{
         f"{name}_{budget}{end}": _scored(name, budget, weights)
@@ -44,4 +50,22 @@ WHOLE_ARMS: dict[str, dict[str, Any]] = {
         for budget in ("layer", "pooled")
         for end, weights in (("", "none"), ("_fitted", "fitted"))
     },
+}
+
+# of AttentionMatching: with the tokens' own values, and refitted ones, under each kind of budget
+_MATCHED: dict[str, dict[str, Any]] = {
+    f"attention_matching{budget}{end}": {"refit": refit} | parameters
+    for budget, parameters in {
+        "": {},
+        "_even": {"budget": "even"},
+        "_shares": {"budget": "shares", "shares": "smollm2-135m"},
+    }.items()
+    for end, refit in (("", False), ("_refitted", True))
+}
+
+# construction and parameters
+WHOLE_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    label: (name, parameters)
+    for name, arms in (("replay_fit", _REPLAY_FIT), ("attention_matching", _MATCHED))
+    for label, parameters in arms.items()
 }

@@ -45,6 +45,40 @@ def spend(
     return _largest(rank.reshape(1, -1), [count]).view(rank.shape)
 
 
+def by_shares(
+    scores: Float[Tensor, "layers kv n"],
+    count: int,
+    kept: Bool[Tensor, "layers kv n"],
+    shares: Float[Tensor, "_ _"],
+) -> Bool[Tensor, "layers kv n"]:
+    """Returns which tokens are kept where each head has a share of the budget: `count` in all.
+
+    A head keeps the tokens of `kept` and one more at least, and all of its own at most: the others share what that
+    leaves, in proportion. Which of a head's tokens are kept is told by score.
+
+    Raises ValueError for shares of other heads than there are.
+    """
+    if shares.shape != scores.shape[:2] or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
+        raise ValueError(
+            f"shares must be {list(scores.shape[:2])} numbers of at least 0, got {list(shares.shape)}; "
+            "measure them for this model"
+        )
+    n = scores.shape[-1]
+    least = (kept.flatten(0, 1).sum(-1) + 1).clamp_max(n).double().cpu()
+    part = shares.double().flatten() / shares.sum() + 1e-9  # heads of share 0 come last, and may be needed
+    low, high = 0.0, n / float(part.min())
+    for _ in range(100):
+        level = (low + high) / 2
+        few = float((level * part).clamp(least, torch.full_like(part, n)).sum()) < count
+        low, high = (level, high) if few else (low, level)
+    exact = (low * part).clamp(least, torch.full_like(part, n))
+    sizes = exact.floor().long()
+    more = torch.where(sizes < n, exact - sizes, -1.0).sort(descending=True, stable=True).indices
+    sizes[more[: count - int(sizes.sum())]] += 1
+    rank = scores.double().masked_fill(kept, torch.inf).flatten(0, 1)
+    return _largest(rank, sizes.tolist()).view(scores.shape)
+
+
 def _parts(count: int, parts: int) -> list[int]:
     return [count // parts + (i < count % parts) for i in range(parts)]
 

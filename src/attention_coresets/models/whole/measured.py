@@ -49,11 +49,5 @@ class Measured:
             return gram, target
         return gram + share * found.moment("moved", tokens), target + share * found.sums["moved"].target[tokens]
 
-    def masses(
-        self, layer: int, head: int, tokens: Int[Tensor, "k"]
-    ) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k"]]:
-        """Returns `Head.masses` on these tokens."""
-        return self._at(layer, head).masses(tokens)
-
     def _at(self, layer: int, head: int) -> Head:
         return self._heads[list(self.reading.layers).index(layer)][head]

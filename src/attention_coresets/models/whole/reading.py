@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-CHUNK = 2048  # tokens of the context that one forward repeats
+CHUNK = 256  # tokens of the context that one forward repeats
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class LayerReading:
         One a chunk of the context.
     asked : Float[Tensor, "kv group c d"]
         Queries of the context's last positions, times the scaling, as the model asked them.
+    leverage : Float[Tensor, "kv n"]
+        Of each key among the head's keys as they were before they got positions, about their mean.
     moved, held_out : Lookback
         The same as if they were asked right after the context; of every 32 positions the last 8 are held out, to tell
         the error at queries that nothing was fitted to.
@@ -53,6 +55,7 @@ class LayerReading:
     factors: Float[Tensor, "kv group dv dv"]
     replays: Sequence[Lookback]
     asked: Float[Tensor, "kv group c d"]
+    leverage: Float[Tensor, "kv n"]
     moved: Lookback
     held_out: Lookback
 

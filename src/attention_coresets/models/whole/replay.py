@@ -118,4 +118,14 @@ def _layer(prefilled: Prefilled, index: int, replays: list[Lookback]) -> LayerRe
     nothing, held = (keys[:, :0], values[:, :0]), torch.arange(moved.shape[-2], device=moved.device) % 32 >= 24
     split = [moved[..., each, :] for each in (~held, held)]
     ahead, held_out = (Lookback(part, *nothing, typical.expand(part.shape[-2])) for part in split)
-    return LayerReading(keys, values, factors, replays, queries, ahead, held_out)
+    plain = move(prefilled.decoder, keys, -torch.arange(keys.shape[-2]), index)  # each key back at position 0
+    return LayerReading(keys, values, factors, replays, queries, leverage(plain), ahead, held_out)
+
+
+def leverage(keys: Float[Tensor, "kv n d"]) -> Float[Tensor, "kv n"]:
+    """Returns x_i^T (X^T X)^-1 x_i of each key about its head's mean, in float64: how far it lies from the others."""
+    x = keys.double() - keys.double().mean(-2, keepdim=True)
+    gram = x.mT @ x
+    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    gram = gram + 1e-10 * level * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return (x * torch.linalg.solve(gram, x.mT).mT).sum(-1)

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
-from attention_coresets.coresets.eviction import EVICTION
-from attention_coresets.coresets.kernel.nnls import nnls
 from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK
-from attention_coresets.models.whole.scores import SCORES, scores
+from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
 
-WEIGHTS = ("fitted", "mass", "none")
+WEIGHTS = ("fitted", "none")
 LARGEST = 20.0  # of a log-weight
 
 
@@ -36,8 +34,7 @@ class ReplayFit:
 
     first, second: one of SCORES. part: the first's share of the budget.
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
-    weights: "fitted"; "none", as heuristics have it; or "mass", those that keep the softmax's sum in the mean square
-        over replayed queries, non-negative, as Attention Matching has them (arXiv 2602.16284).
+    weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
@@ -88,7 +85,12 @@ class ReplayFit:
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
         used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
-        return self.weights != "none" or any(name not in EVICTION for name in used)
+        return self.weights != "none" or any(name not in UNASKED for name in used)
+
+    @property
+    def sums(self) -> bool:
+        """Tells whether the replay's sums are needed."""
+        return self.replays
 
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
@@ -118,9 +120,5 @@ class ReplayFit:
             return None
         if len(tokens) == found.reading.n:  # the fit would find the same, up to rounding
             return torch.zeros(len(tokens), device=tokens.device)
-        if self.weights == "mass":
-            gram, target = found.masses(layer, head, tokens)
-            weights = nnls(gram[None], target[None])[0]
-        else:
-            weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
+        weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
         return weights.log().clamp(-LARGEST, LARGEST).float()

@@ -12,18 +12,21 @@ from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import LayerReading
 
-# of a reading's statistics, and how much moved queries count
+# of a reading, and how much moved queries count
 _REPLAYED: dict[str, Callable[[Measured, float], Tensor]] = {
     # KVzip (arXiv 2505.23416): the largest softmax weight that the replay gives the token
     "kvzip": lambda found, _: found.sums("largest"),
     # KVzip+ (kvpress): that weight times the size of the token's share in the residual stream
     "kvzip_plus": lambda found, _: found.sums("largest_output"),
-    # root mean square of the weight: the tokens of Attention Matching (arXiv 2602.16284)
-    "rms": lambda found, _: found.sums("square").sqrt(),
+    # DropKV: the exact squared error of the head's output where the token is left out alone, without a projection
+    "dropkv": lambda found, _: found.sums("dropped"),
+    # Compactor (arXiv 2507.08143): the key's leverage, standardized in each layer; exact where the source sketches it
+    "leverage": lambda found, _: torch.stack([_standard(layer.leverage) for layer in found.reading.layers.values()]),
     # the squared error of leaving the token out alone, in the residual stream
     "own_error": lambda found, moved: found.mixed("own", moved),
 }
 SCORES = (*_REPLAYED, *EVICTION)
+UNASKED = ("leverage", *EVICTION)  # do without a replay
 
 
 def scores(name: str, found: Measured, moved: float, size: int) -> Float[Tensor, "layers kv n"]:
@@ -31,6 +34,10 @@ def scores(name: str, found: Measured, moved: float, size: int) -> Float[Tensor,
     if name in _REPLAYED:
         return _REPLAYED[name](found, moved)
     return torch.stack([_heuristic(name, layer, size) for layer in found.reading.layers.values()])
+
+
+def _standard(scores: Float[Tensor, "kv n"]) -> Float[Tensor, "kv n"]:
+    return (scores - scores.mean()) / scores.std().clamp_min(1e-6)
 
 
 def _heuristic(name: str, layer: LayerReading, size: int) -> Float[Tensor, "kv n"]:

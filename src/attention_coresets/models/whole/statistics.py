@@ -33,7 +33,7 @@ class HeadStatistics:
 
     largest: max_q T_i(q), over the query heads of the group too.
     largest_output: max_q T_i(q) |v_i W| / |h|.
-    square: mean_q T_i(q)^2, summed over the group.
+    dropped: sum_q (T_i / (1 - T_i))^2 |v_i - A(q)|^2, which is DropKV's score, over the group too.
     own: G_ii, the squared error of leaving out token i alone.
     target: G 1.
 
@@ -44,7 +44,7 @@ class HeadStatistics:
 
     largest: Float[Tensor, "n"]
     largest_output: Float[Tensor, "n"]
-    square: Float[Tensor, "n"]
+    dropped: Float[Tensor, "n"]
     own: Float[Tensor, "n"]
     target: Float[Tensor, "n"]
 
@@ -82,6 +82,7 @@ class Head:
                     rest = weights @ self.values - masses[-1][:, None] * out
                     c = self.factors[g]
                     sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
+                    sums.add_dropped(weights, self.values, out)
                     log_sums.append(log_sum)
                     outputs.append(out)
                 seen.append((queries, torch.cat(log_sums), torch.cat(outputs), torch.cat(masses), look.norms))
@@ -124,29 +125,13 @@ class Head:
                     total += (products * (left.mT @ weights) - cross - cross.mT).double()
         return total / count
 
-    def masses(self, tokens: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k"]]:
-        """Computes mean_q T_i T_j on these tokens and mean_q T_i (sum_j T_j), j over the cache; replayed queries.
-
-        Weights on the tokens change the softmax's sum by the factor 1 + sum_S w_i T_i - sum_j T_j: with these two that
-        is least in the mean square.
-        """
-        gram = torch.zeros(len(tokens), len(tokens), dtype=torch.float64, device=self.keys.device)
-        target, keys, count = gram[0].clone(), self.keys[tokens], 0
-        for seen in self._looks["replay"]:
-            count += len(seen[0][0])
-            for queries, log_sum, _, mass, _ in seen:
-                weights = (queries @ keys.mT - log_sum[:, None]).exp()
-                gram += (weights.mT @ weights).double()
-                target += (weights.mT @ mass).double()
-        return gram / count, target / count
-
 
 class _Sums:
     """`HeadStatistics` while they are summed."""
 
     def __init__(self, n: int, device: torch.device) -> None:
         self.largest, self.largest_output = torch.zeros(2, n, device=device)
-        self.square, self.own, self.target = torch.zeros(3, n, dtype=torch.float64, device=device)
+        self.dropped, self.own, self.target = torch.zeros(3, n, dtype=torch.float64, device=device)
 
     def add(
         self,
@@ -161,7 +146,6 @@ class _Sums:
         """Adds a block of queries of one query head: v, a and whole = sum_j f_j(q) |h| are times C; size is |v_i W|."""
         y = norms.square().reciprocal()
         self.largest = torch.maximum(self.largest, weights.amax(0))
-        self.square += weights.norm(dim=0).square().double()
         # sums over q of y T_i <v_i - a, whole>, without an array [q, n]
         sides = torch.cat([whole, (whole * a).sum(-1, keepdim=True), torch.ones_like(y)[:, None]], dim=-1)
         summed = weights.mT @ (sides * y[:, None])
@@ -177,9 +161,17 @@ class _Sums:
             self.own += mass * squared[:, -1].double()
             self.target += mass * summed[:, -1].double()  # T sums to 1
 
+    def add_dropped(self, weights: Float[Tensor, "q n"], v: Float[Tensor, "n dv"], out: Float[Tensor, "q dv"]) -> None:
+        """Adds what a block of queries of one query head loses with each token; v and `out` have no projection."""
+        odds = (weights / (1 - weights + 1e-6)).square_()
+        sides = torch.cat([out, out.square().sum(-1, keepdim=True), torch.ones_like(out[:, :1])], dim=-1)
+        summed = odds.mT @ sides
+        lost = summed[:, -1] * v.square().sum(-1) - 2 * (summed[:, :-2] * v).sum(-1) + summed[:, -2]
+        self.dropped += lost.clamp_min(0).double()
+
     def over(self, count: int) -> HeadStatistics:
         own = self.own.clamp_min(0)
-        return HeadStatistics(self.largest, self.largest_output, self.square / count, own / count, self.target / count)
+        return HeadStatistics(self.largest, self.largest_output, self.dropped, own / count, self.target / count)
 
 
 def _of(look: Lookback, head: int) -> Lookback:

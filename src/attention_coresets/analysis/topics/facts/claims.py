@@ -31,6 +31,13 @@ def _divergence(share: int, most: str) -> Claim:
     return _claim(f"facts_kl_{share}", statement, measure, f"at most {most} nats", "an interval above that", share)
 
 
+def _matching(share: int) -> Claim:
+    statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence over that of Attention Matching's subsets"
+    measure = facts.divergence_ratios([share], facts.matched)
+    refutes = "an interval above 1; undecided where 1 is in it"
+    return _claim(f"facts_matching_{share}", statement, measure, "below 1", refutes, share)
+
+
 CLAIMS: tuple[Claim, ...] = (
     _found(4, "97 %"),
     _found(8, "90 %"),
@@ -52,4 +59,6 @@ CLAIMS: tuple[Claim, ...] = (
         "a rival that finds more; undecided where 0 is in the interval",
         8,
     ),
+    _matching(4),
+    _matching(8),
 )

@@ -1,6 +1,6 @@
 """Measures on facts kept by a language model that runs on coresets: shares of the full cache's, divergences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_sha
 
 FACTS = "real_tasks"
 OURS = "replay_fit"
+MATCHING = "attention_matching"
 
 
 def told(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,14 +50,19 @@ def means_of(name: str, share: int) -> Measure:
     return measure
 
 
-def divergence_ratios(shares: Sequence[int]) -> Measure:
-    """The median over segments of our divergence over that of each arm without weights, a part each."""
+def matched(rows: pd.DataFrame) -> list[str]:
+    """The arms of Attention Matching of these rows whose tokens keep their own values."""
+    return [arm for arm in distinct(rows.loc[rows["model"] == "free"], "arm") if arm.startswith(MATCHING)]
+
+
+def divergence_ratios(shares: Sequence[int], among: Callable[[pd.DataFrame], list[str]] = unweighted) -> Measure:
+    """The median over segments of our divergence over that of each of some arms, a part each."""
 
     def measure(results: Results) -> list[Measured]:
         parts = []
         for share in shares:
             rows = _at(results, share)
-            rivals = unweighted(rows) if OURS in set(rows["arm"]) else []
+            rivals = among(rows) if OURS in set(rows["arm"]) else []
             ratios = {rival: paired_ratio(rows, OURS, rival, "kl", SEGMENT) for rival in rivals}
             parts += [Measured(f"over {name}, m = n/{share}", x, unit="segments") for name, x in ratios.items()]
         return parts

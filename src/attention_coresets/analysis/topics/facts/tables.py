@@ -1,7 +1,7 @@
 """Facts kept, as Markdown."""
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
-from attention_coresets.analysis.parts.markdown import interval, table
+from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.facts.measures import FACTS, mean, told
@@ -36,3 +36,23 @@ def facts(results: Results) -> str:
         f" of the full cache, which finds {full:.3g} of all; KL and loss in nats a token; 95 % intervals over segments."
     )
     return f"{about}\n\n{table([ARM, *heads], lines)}"
+
+
+def costs(results: Results) -> str:
+    """What each arm takes, by arm and share, means over segments: seconds of a KV head, and bytes over the least."""
+    rows = results.rows(FACTS)
+    if rows.empty:
+        return facts(results)
+    sizes = distinct(rows, "size")[::-1]
+    lines = []
+    for arm in distinct(rows, "arm"):
+        cells = []
+        for size in sizes:
+            here = rows.loc[rows["size"] == size]
+            own = here.loc[here["arm"] == arm]
+            more = column(own, "kept_bytes").mean() / column(here, "kept_bytes").min()
+            cells += [number(float(column(own, "seconds_construct").mean())), number(float(more))]
+        lines.append([model_of(rows, arm), *cells])
+    shares = [f"1/{rows['n'].max() / size:g}" for size in sizes]
+    heads = [f"{word}, {share}" for share in shares for word in ("seconds a KV head", "bytes")]
+    return table([ARM, *heads], lines)

@@ -27,5 +27,5 @@ TOPIC = Topic(
     ),
     figures={"real_tasks": (FACTS, figures.facts)},
     sentences={"real_tasks_kept": prose.kept},
-    tables={"real_tasks": tables.facts},
+    tables={"real_tasks": tables.facts, "real_tasks_costs": tables.costs},
 )

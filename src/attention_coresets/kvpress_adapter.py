@@ -1,0 +1,108 @@
+"""Reads a compressed prompt in kvpress: `with CoresetPress("prompt.safetensors")(model): ...`
+
+kvpress (0.5.5) wants transformers below 5.3, and compressing a prompt here wants a newer one: `save_prompt` writes the
+file in one environment, kvpress reads it in its own, where this package is installed without extras. Needs kvpress.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from kvpress import BasePress  # pyright: ignore[reportMissingImports]
+from safetensors import safe_open
+from torch import Tensor
+
+
+@dataclass
+class CoresetPress(BasePress):
+    """Has a model that has read a prompt inside the `with` block look at what a file keeps of it, from then on.
+
+    Its text is to be the file's. Like kvpress' own presses with budgets of heads it hides tokens, and frees no memory.
+
+    weighted: keys get the file's log-weights, by a bias on the logits that outlives the block, until `release` or the
+        next block. Otherwise the tokens alone, as `masked_key_indices`, which kvpress reads outside the block too.
+
+    Raises ValueError where the prompt that is read has another length than the file's, and for several samples.
+    """
+
+    path: str = ""
+    weighted: bool = True
+    hooks: list = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Returns the share of the cache that is hidden."""
+        biases = _read(self.path)
+        return 1 - sum(int(x.isfinite().sum()) for x in biases) / sum(x.numel() for x in biases)
+
+    @contextmanager
+    def __call__(self, model: Any) -> Iterator[None]:
+        self.release()
+        layers = (model.model.language_model if hasattr(model.model, "language_model") else model.model).layers
+        attentions, biases = [layer.self_attn for layer in layers], _read(self.path)
+        read: list[int] = []
+        watch = layers[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
+        try:
+            yield
+        finally:
+            watch.remove()
+        n = biases[0].shape[-1]
+        if sum(read) != n:
+            raise ValueError(f"{self.path} is of a prompt of {n} tokens, and the model has read {sum(read)}")
+        for attention, bias in zip(attentions, biases, strict=True):
+            if self.weighted:
+                hook = _Biased(bias)
+                self.hooks.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
+            else:
+                head, token = (~bias.isfinite()).nonzero().T
+                attention.masked_key_indices = (torch.zeros_like(head), head, token)
+
+    def release(self) -> None:
+        """Lets the model look at whole caches again."""
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks.clear()
+
+
+class _Biased:
+    """Adds a bias [kv, n] to the logits of the prompt's keys, by the mask that attention is given."""
+
+    def __init__(self, bias: Tensor) -> None:
+        self.bias = bias
+
+    def __call__(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        before = kwargs["past_key_values"].get_seq_length(module.layer_idx)
+        if before == 0:  # another prompt is read
+            return None
+        samples, new = hidden.shape[:2]
+        bias = self.bias.to(hidden).repeat_interleave(module.num_key_value_groups, 0)[:, None]  # [heads, 1, n]
+        ahead = torch.ones(new, before + new, dtype=torch.bool, device=hidden.device).triu(before + 1)
+        mask = torch.zeros(new, before + new, dtype=hidden.dtype, device=hidden.device).masked_fill(ahead, -torch.inf)
+        later = mask[:, bias.shape[-1] :].expand(len(bias), -1, -1)
+        whole = torch.cat([bias.expand(-1, new, -1), later], dim=-1)
+        return args, kwargs | {"attention_mask": whole.expand(samples, -1, -1, -1)}
+
+
+def _read(path: str) -> list[Tensor]:
+    """By layer, what is added to the logits of each KV head's keys [kv, n]: -inf where a token is not kept."""
+    with safe_open(Path(path), framework="pt") as file:
+        layers = json.loads(file.metadata()["prompt"])["layers"]
+        return [_bias(file, index, layer) for index, layer in enumerate(layers)]
+
+
+def _bias(file: Any, index: int, layer: dict) -> Tensor:
+    if len(layer.get("samples", ())) != 1:
+        raise ValueError(f"layer {index}: kvpress reads prompts of one sample, with full attention in every layer")
+    (sample,), names = layer["samples"], set(file.keys())
+    places = file.get_tensor(f"{index}.0.indices").long()
+    weighted = f"{index}.0.log_weights" in names
+    weights = file.get_tensor(f"{index}.0.log_weights") if weighted else torch.zeros(len(places))
+    bias = torch.full((len(sample["sizes"]), sample["context"]), -torch.inf)
+    head = torch.arange(len(sample["sizes"])).repeat_interleave(torch.tensor(sample["sizes"]))
+    bias[head, places] = weights.float()
+    return bias
