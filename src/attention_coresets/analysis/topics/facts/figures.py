@@ -24,7 +24,7 @@ _ENDS = {  # of an arm's label: what it changes
     "_pooled": "one budget",
     "_even": "even budgets",
     "_fitted": "weights fitted",
-    "_refitted": "weights refitted",
+    "_refitted": "values refitted",
     "_asked": "asked to repeat",
 }
 
