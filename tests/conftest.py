@@ -26,6 +26,7 @@ from pretend_cuda import pretend_cuda
 from rounding import OtherRounding, everywhere
 
 NEED_HYDRA = [
+    "test_api_page.py",
     "test_audit.py",
     "test_commands.py",
     "test_dashboards.py",

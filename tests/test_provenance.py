@@ -333,13 +333,13 @@ import torch
 warnings.simplefilter("always")
 from attention_coresets import make_cache, make_coreset
 from attention_coresets.adversary import steps
-from attention_coresets.coresets.minimax import exchange
+from attention_coresets.coresets.minimax import supports
 from attention_coresets.coresets.walks import feature_walk
 from attention_coresets.coresets.kernel import kernel_swaps
 from attention_coresets.coresets.walks import pairs
 from attention_coresets.coresets.walks import walk
 from attention_coresets.study.cell import run_cell
-loops = steps.compiled, exchange.compiled, feature_walk.feature_steps, kernel_swaps.swap, pairs.pairs_compiled
+loops = steps.compiled, supports.compiled, feature_walk.feature_steps, kernel_swaps.swap, pairs.pairs_compiled
 assert loops + (walk.blocked_walk,) == (None,) * 6
 print("imported", file=sys.stderr)
 rows = run_cell({config})
