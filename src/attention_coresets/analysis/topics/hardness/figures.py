@@ -30,12 +30,12 @@ def hardness(results: Results) -> Figure:
     rhos = distinct(rows, "rho")
     figure = new_figure(2.9 * len(rhos) + 1.6, 6.6)
     panels = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
-    kinds = ((OWN, r"e^{\rho\sigma}"), (RHO, r"e^{\rho}"))
-    for line, (objective, label) in zip(panels, kinds, strict=True):
+    kinds = ((OWN, r"e^{\rho\sigma}", "e^(ρσ)"), (RHO, r"e^{\rho}", "e^ρ"))
+    for line, (objective, label, name) in zip(panels, kinds, strict=True):
         for ax, rho in zip(line, rhos, strict=True):
             here = rows.loc[(rows["rho"] == rho) & (rows["objective"] == objective)]
             _panel(ax, here, distinct(rows, "d"))
-            ax.set(title=f"ρ = {rho:g}")
+            ax.set(title=f"over √d {name}, ρ = {rho:g}")
             ax.tick_params(labelbottom=True)
             plain_ticks(ax, "x", distinct(rows, "n"))
         line[0].set_ylabel(rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,{label})$ of the best subset")
@@ -60,7 +60,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, dimensions: list) -> None:
             ax.plot([], [], "o", color=GREY, markerfacecolor="none", label="open: the hardest start of the search")
     for place, d in enumerate(dimensions):
         ax.axhline(simplex_constant(int(d)), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
-    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½")
+    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½: once thought the largest")
     ax.plot([], [], ":", color=GREY, label="a simplex of values, ρσ → 0, in d's colour")
     ax.plot([], [], ".", color=GREY, label="dots: searches; lines: the hardest found")
 
