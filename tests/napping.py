@@ -1,5 +1,6 @@
 """Sweeps of cells that take a known time, in a folder of a test's own; and whether their table is what it has to be."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +53,8 @@ class Folder:
 
     def start(self, *more: str) -> subprocess.Popen:
         command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *self.arguments, *more]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.path)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.path, preexec_fn=hears_ctrl_c, **pipes)
 
     def on_slurm(self, *more: str) -> subprocess.Popen:
         return self.start("launcher=slurm", "hydra.launcher.mem_gb=0.1", "hydra.launcher.cells_per_job=1", *more)
@@ -79,6 +81,11 @@ class Folder:
             assert table is not None
             rows += table.to_pylist()
         return pd.DataFrame(rows)[KEPT].sort_values("seed", ignore_index=True)
+
+
+def hears_ctrl_c() -> None:
+    """A suite that runs in the background may have been told to ignore Ctrl-C, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(head: subprocess.Popen) -> tuple[int, str]:

@@ -15,17 +15,13 @@ from attention_coresets.study.plan import Sweep
 from attention_coresets.study.progress import Board
 from attention_coresets.study.store import Store
 from command_line import REPOSITORY, probe
+from napping import hears_ctrl_c
 
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *probe(directory), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a suite that runs in the background may have been told to ignore Ctrl-C, and its children with it
-    return subprocess.Popen(command, cwd=directory, preexec_fn=_hears_ctrl_c, **pipes)
-
-
-def _hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=directory, preexec_fn=hears_ctrl_c, **pipes)
 
 
 def boards(directory: Path) -> list[Board]:
