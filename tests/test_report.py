@@ -25,6 +25,7 @@ from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.report.tables_page import tables_page
 from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, QUESTIONS, SECTIONS
+from attention_coresets.analysis.topics.facts.tables import costs
 from attention_coresets.analysis.topics.language_model import tables as language_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script
@@ -158,6 +159,12 @@ def test_the_first_page_has_every_claim_in_one_question_and_says_why_one_was_mis
     first = page.partition("\n## A. ")[0]
     assert len(first.splitlines()) <= 80
     assert all(f"| {question.text} |" in first for question in QUESTIONS)
+    rows = r"^\| `(\w+)`.* \| ([^|]*?)(?: \([^|]*\))? \| \*\*[^|]*\|$"
+    numbers = dict(re.findall(rows, page, re.MULTILINE))
+    assert len(numbers) == sum(bool(outcome.parts) for outcome in decided(results).values()) > 70
+    for question in QUESTIONS:  # the numbers that the tables below have; a dash for claims without any
+        shown = {name: numbers.get(name, "–") for name in re.findall(r"{(\w+)}", question.answer)}
+        assert f"| {question.text} | {question.answer.format(**shown)} |" in first
     assert "Missed, and why" not in first  # made by the laws that the claims are held to
     outcomes = decided(results)
     for name in ("joint_alpha", "joint_gamma_draws", "league_free", "optimum_walk"):
@@ -319,6 +326,18 @@ def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results)
     assert language_tables.language(Results("full", twice, results.fits)) == page
     without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
     assert "– of the planted facts" in language_tables.language(Results("smoke", without, results.fits))
+
+
+def test_costs_of_keeping_facts_are_means_over_segments_and_bytes_over_the_least(results):
+    rows = results.table.loc[results.table["experiment"] == "real_tasks"]
+    ours, small = rows["arm"] == "replay_fit", rows["size"] == 256
+    seconds = np.where(ours, np.where(small, 2.0, 3.0), 0.5) + np.where(
+        rows["cache_params"].str.contains("code"), 0.25, -0.25
+    )
+    table = rows.assign(seconds_construct=seconds, kept_bytes=np.where(ours, 1.04, 1.0) * rows["size"] * 1000)
+    text = costs(Results("quick", table, []))
+    assert "| replay_fit (free) | 3 | 1.04 | 2 | 1.04 |" in text
+    assert "| kvzip (unweighted) | 0.5 | 1 | 0.5 | 1 |" in text
 
 
 def test_every_column_of_the_table_is_explained():
