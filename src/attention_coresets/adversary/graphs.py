@@ -51,11 +51,10 @@ def _taken(step: Callable[[State], State], state: State, count: int) -> State:
 
 def _replayed(step: Callable[[State], State], state: State, count: int) -> State:
     expected, graph = step(state), torch.cuda.CUDAGraph()
+    now = torch.cuda.stream(torch.cuda.current_stream())  # a capture that fails leaves its own stream the current one
     try:
         with (
-            torch.cuda.stream(
-                torch.cuda.current_stream()
-            ),  # a capture that fails leaves its own stream the current one
+            now,
             torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"),
         ):
             for x, y in zip(state, step(state), strict=True):

@@ -57,9 +57,9 @@ class Stream:
     """Reads tokens in blocks of any length and holds at most `memory` of them a head, whatever the blocks.
 
     Let width be `size`, or keep * size for a TwoStage. Every 2 * width tokens read become a bucket of `width` weighted
-    ones. The two last buckets are merged and halved as
-    soon as the older one stands for no more tokens than the other, or when one bucket more would not fit. So there are
-    never more than log2(n / width) buckets, nor more than memory // width - 2.
+    ones. The two last buckets are merged and halved as soon as the older one stands for no more tokens than the other,
+    or when one bucket more would not fit. So there are never more than log2(n / width) buckets, nor more than
+    memory // width - 2.
 
     `construct` does each reduction, on weighted tokens; a TwoStage does them by its first stage, and what they leave
     goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so weights stay

@@ -31,7 +31,6 @@ from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.needle import Needle, draw, encode, plant
 from attention_coresets.models.topics import FEW, TOPICS
 from attention_coresets.models.whole.arms import WHOLE
-from attention_coresets.models.whole.attention_matching import AttentionMatching
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read as replay
 from attention_coresets.study.parts import construction_of, device_of, facts, named, timed
@@ -77,16 +76,10 @@ def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, flo
     asked = key, construct.wording, construct.chunk, construct.repeated
     found, replay = _replayed(*asked)
     replay += _summed(*asked) if construct.sums else 0.0
-    (chosen, values), seconds = timed(lambda: _chosen(construct, found, size * read.heads))
+    chosen, choosing = timed(lambda: construct.choose(found, size * read.heads))
+    values, refitting = timed(lambda: construct.values(found, chosen))
     coresets, values = ({layer: [heads] for layer, heads in each.items()} for each in (chosen, values))
-    return keep(read.prefilled, coresets, values), seconds + replay * construct.replays
-
-
-def _chosen(construct: Any, found: Measured, count: int) -> tuple[dict, dict]:
-    """What a construct keeps of a model's cache, and the values that stand in place of the tokens' own."""
-    chosen = construct.choose(found, count)
-    refit = isinstance(construct, AttentionMatching) and construct.refit
-    return chosen, construct.values(found, chosen) if refit else {}
+    return keep(read.prefilled, coresets, values), choosing + refitting + replay * construct.replays
 
 
 @dataclass(frozen=True)

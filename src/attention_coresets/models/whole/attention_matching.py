@@ -110,7 +110,9 @@ class AttentionMatching:
     def values(
         self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]
     ) -> dict[int, list[Float[Tensor, "k dv"]]]:
-        """Returns the values of the kept tokens: refitted, and the sinks' own."""
+        """Returns the values of the kept tokens, refitted, and the sinks' own; none where tokens keep theirs."""
+        if not self.refit:
+            return {}
         layers, seen = found.reading.layers, _seen(found, self.sinks)
         return {
             i: [self._refitted(layers[i].values[h], seen[i][h], c) for h, c in enumerate(heads)]

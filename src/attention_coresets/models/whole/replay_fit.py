@@ -1,5 +1,6 @@
 """A coreset of a whole model's cache: one budget, spent by what a replay looks at, and weights fitted to it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,6 +92,10 @@ class ReplayFit:
     def sums(self) -> bool:
         """Tells whether the replay's sums are needed."""
         return self.replays
+
+    def values(self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]) -> dict[int, list[Tensor]]:
+        """Returns what stands in place of the kept tokens' own values: nothing."""
+        return {}
 
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
