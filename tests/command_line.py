@@ -87,6 +87,14 @@ class Shell:
     def restore(self, *arguments: str) -> Outcome:
         return self._run("restore", [*arguments, "--results", str(self.results)])
 
+    def script(self, name: str, *arguments: str) -> Outcome:
+        """Any script of the study, with those of its folders' options that it has."""
+        folders = {"results": self.results, "outputs": self.outputs, "figures": self.directory / "figures"}
+        folders |= {"root": self.directory}
+        text = (REPOSITORY / "scripts" / f"{name}.py").read_text(encoding="utf-8")
+        where = [word for key, path in folders.items() if f'"--{key}"' in text for word in (f"--{key}", str(path))]
+        return self._run(name, [*arguments, *(self.paths if name == "sweep" else where)])
+
     @property
     def paths(self) -> list[str]:
         return [f"paths.results={self.results}", f"paths.outputs={self.outputs}"]

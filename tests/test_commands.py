@@ -12,24 +12,11 @@ import pytest
 from attention_coresets.study.audit import laid_out
 from attention_coresets.study.config import REPOSITORY
 from command_line import script
+from printed import commands
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 ELSEWHERE = ("pip", "wandb", "source", "export")  # other people's programs, and the shell's own words
 TESTED = ("plugins=[my_module]", "tune=")  # run as printed by tests/test_pages.py and, tuned, by tests/test_sweep.py
 LONG = re.compile(r"experiment=(league|ablation|certified)")  # grids of many constructions, each checked
-
-
-def commands() -> list[str]:
-    """Lines of blocks of shell, and indented ones that begin with a program; joined, without comments, one by one."""
-    found: dict[str, None] = {}
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        blocks += re.findall(r"^    ((?:python|bash) .*)$", text, re.MULTILINE)
-        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-            bare = line.partition(" #")[0]
-            found |= dict.fromkeys(part.strip() for part in re.split(r"&&|;", bare) if part.strip())
-    return list(found)
 
 
 COMMANDS = commands()
