@@ -181,7 +181,7 @@ def test_arms_are_drawn_at_an_epsilon_of_their_own_fit(results):
     words = texts(draw("n_independence", results))
     for record in results.laws("n_independence"):
         epsilons = "|".join(re.escape(f"{epsilon:.2g}") for epsilon in record["epsilons"])
-        assert re.search(rf"fit: {len(record['epsilons'])} ε; drawn: ε = ({epsilons})(\n|$)", words)
+        assert re.search(rf"ε = ({epsilons}); fit over {len(record['epsilons'])} ε(\n|$)", words)
     rows = results.rows("n_independence")
     ax = draw("n_independence", Results("quick", rows.assign(error=1.9), [])).axes[0]
     assert not ax.texts
@@ -235,7 +235,7 @@ def test_censored_sizes_are_open_triangles(results):
     triangles = [line for line in ax.lines if line.get_marker() == "^" and len(line.get_xdata())]
     assert triangles
     assert all(line.get_markerfacecolor() == "none" for line in triangles)
-    assert {3.0} <= {x for line in triangles for x in line.get_xdata()}
+    assert 3 in {round(x) for line in triangles for x in line.get_xdata()}
     assert {float(SIZES[-1])} == {y for line in triangles for y in line.get_ydata()}
 
 
@@ -245,7 +245,7 @@ def test_models_are_set_apart_on_cap_outliers(results):
     at_two = {}
     for arm in ("walk_tilted", "walk_unweighted"):
         bars = next(c for c in ax.containers if c.get_label() == look(arm).label)
-        at_two[arm] = dict(zip(*bars[0].get_data(), strict=True))[2.0]
+        at_two[arm] = next(size for rho, size in zip(*bars[0].get_data(), strict=True) if abs(rho - 2) < 0.2)
     assert at_two["walk_unweighted"] / at_two["walk_tilted"] == pytest.approx(np.exp(2 * 0.85), rel=0.025)
 
 

@@ -63,7 +63,7 @@ _ROWS = (
     _arm("halving_tilted", "gram_schmidt_walk", "Gram–Schmidt halving (tilted)", "#56b4e9", "h",
          axis=RECURSION, recursion="halving"),
     _arm("uniform", "uniform", "uniform (unweighted)", "#d55e00", "X"),
-    _arm("tilted_draws", "tilted_draws", "p* draws (tilted)", "#cc78bc", "P"),
+    _arm("tilted_draws", "tilted_draws", "random draws (tilted)", "#cc78bc", "P"),
     _arm("sinks_uniform", "uniform", "sinks + uniform (reweighted)", FREE, "D", sinks=4),
     _arm("paired_coin", "paired_coin", "paired coin (unweighted)", "#949494", "X", model="unweighted"),
     _arm("self_balancing_tilted", "self_balancing_walk", "self-balancing walk (tilted)", "#56b4e9", "p"),

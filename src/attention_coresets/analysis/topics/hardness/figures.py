@@ -23,26 +23,25 @@ _TITLES = {"sphere": "from the sphere", "ragged_clusters": "from signed clusters
 
 
 def hardness(results: Results) -> Figure:
-    """The constant of the best tilted subset by n: a column for each rho, above with e^{rho sigma}, below with e^rho.
-    Dots are searches, lines their largest; below, open marks are the largest of the starts."""
+    """The constant of the best tilted subset by n: a row for each rho, left with e^{rho sigma}, right with e^rho.
+    Dots are searches, lines their largest; right, open marks are the largest of the starts."""
     rows = searches(results)
     rows = rows.loc[rows["arm"] == BEST]
     rhos = distinct(rows, "rho")
-    figure = new_figure(2.9 * len(rhos) + 1.6, 6.6)
-    panels = figure.subplots(2, len(rhos), squeeze=False, sharex=True, sharey=True)
+    figure = new_figure(9.0, 2.8 * len(rhos) + 1.4)
+    panels = figure.subplots(len(rhos), 2, squeeze=False, sharex=True, sharey=True)
     kinds = ((OWN, r"e^{\rho\sigma}", "e^(ρσ)"), (RHO, r"e^{\rho}", "e^ρ"))
-    for line, (objective, label, name) in zip(panels, kinds, strict=True):
+    for line, (objective, label, name) in zip(panels.T, kinds, strict=True):
         for ax, rho in zip(line, rhos, strict=True):
             here = rows.loc[(rows["rho"] == rho) & (rows["objective"] == objective)]
             _panel(ax, here, distinct(rows, "d"))
-            ax.set(title=f"over √d {name}, ρ = {rho:g}")
+            ax.set(title=f"divided by √d {name}, ρ = {rho:g}")
+            ax.set_ylabel(rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,{label})$")
             ax.tick_params(labelbottom=True)
             plain_ticks(ax, "x", distinct(rows, "n"))
-        line[0].set_ylabel(rf"$m\cdot\mathrm{{err}}\,/\,(\sqrt{{d}}\,{label})$ of the best subset")
-    for ax in panels[1]:
-        ax.set_xlabel("n, of which n/2 are kept")
+        line[-1].set_xlabel("n, of which n/2 are kept")
     panels[0][0].set_ylim(0, None)
-    headed(figure, "Caches sought to be hard: the error of the best subset, over the bound")
+    headed(figure, "Tiny caches made as hard as possible: size × error of the best subset, over the bound")
     shared_legend(figure, panels.flat)
     return figure
 
@@ -57,11 +56,11 @@ def _panel(ax: Axes, rows: pd.DataFrame, dimensions: list) -> None:
         ax.plot(n, best, marker=marker, color=color, label=label)
         if set(group["objective"]) == {RHO}:
             ax.plot(*_largest(group, "start_rho"), marker, color=color, markerfacecolor="none")
-            ax.plot([], [], "o", color=GREY, markerfacecolor="none", label="open: the hardest start of the search")
+            ax.plot([], [], "o", color=GREY, markerfacecolor="none", label="open: the hardest start")
     for place, d in enumerate(dimensions):
         ax.axhline(simplex_constant(int(d)), color=_COLORS[place % 2], linestyle=":", linewidth=1.1, zorder=0)
-    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½: once thought the largest")
-    ax.plot([], [], ":", color=GREY, label="a simplex of values, ρσ → 0, in d's colour")
+    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.1, zorder=0, label="½: our guess beforehand")
+    ax.plot([], [], ":", color=GREY, label="known: values at a simplex's corners")
     ax.plot([], [], ".", color=GREY, label="dots: searches; lines: the hardest found")
 
 

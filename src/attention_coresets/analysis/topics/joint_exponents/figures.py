@@ -46,8 +46,8 @@ def headline(results: Results) -> Figure:
     _exponents(axes[1], rows)
     headed(
         figure,
-        "How large a coreset has to be on hard caches (signed clusters): the floor that is proven, and how near"
-        " constructions come to it",
+        "Caches made to be hard (signed clusters): the error that no coreset can beat (black dashes), and what"
+        " constructions reach",
     )
     return figure
 
@@ -60,7 +60,7 @@ def sandwich(results: Results) -> Figure:
     axes = list(figure.subplots(1, 2).flat)
     _over_floor(axes[0], designed(results, EXPONENTS))
     _any_weights(axes[1], designed(results, WEIGHTS, half=False))
-    headed(figure, "Hard caches: error of the coresets found over the proven floor (at 1 nothing is left)")
+    headed(figure, "Hard caches: error over the proven floor, which no coreset can beat (at 1 nothing is left to gain)")
     return figure
 
 
@@ -76,12 +76,12 @@ def _sizes(ax: Axes, rows: pd.DataFrame, large: pd.DataFrame) -> None:
     everything = _medians(pd.concat([rows, large]), ["error"])
     order = np.argsort(_rate(everything, "iv"))
     x, y = _rate(everything, "iv")[order], column(everything, "size")[order]
-    ax.plot(x, y, "_", color="black", markersize=8, label="floor: the least error\n(equal cluster weights)")
+    ax.plot(x, y, "_", color="black", markersize=11, label="floor: no coreset errs less\n(equal cluster weights)")
     for arm in in_order(set(rows["arm"])):
         _points(ax, _medians(pd.concat([rows, large]).query("arm == @arm"), ["error"]), arm)
     log_axes(ax)
     ax.set(xlabel=r"$\sqrt{d}\,(e^{\rho}-1)\,/\,$error  (to the right: less error)", ylabel="size m = n/2, tokens")
-    ax.set_title("Error at each size, one mark an instance (d, ρ)")
+    ax.set_title("Half of the tokens kept; a mark for each d and ρ")
     ax.legend(loc="upper left", fontsize=7)
 
 
@@ -120,7 +120,7 @@ def _exponents(ax: Axes, rows: pd.DataFrame) -> None:
     name_lines(ax, [own_look(arm).label for arm in arms])
     ax.axvline(2, color=GREY, linewidth=1.0, linestyle=":", zorder=0)
     ax.text(1.98, len(arms) - 0.6, "γ of random\nsampling", fontsize=7, color="0.4", ha="right")
-    ax.set(xlabel="exponent α of d, β of $e^{\\rho}-1$, γ of 1/ε; 95 % intervals\ndashed: the floor's own (½, 1, 1)")
+    ax.set(xlabel="exponent α of d, β of $e^{\\rho}-1$, γ of 1/ε; 95 % intervals\ndashed: those of the floor itself (½, 1, 1)")
     ax.set_title("The three exponents, fitted together")
 
 
@@ -132,6 +132,6 @@ def _any_weights(ax: Axes, rows: pd.DataFrame) -> None:
         best = [min(column(medians(group, ["arm"], ["over_v"]), "over_v")) for _, group in by_instance]
         strip(ax, y, np.array(best), Look("", "0.2", "o"))
     ax.axvline(1, color="black", linewidth=1.1)
-    name_lines(ax, [f"m = {share:g} n" for share in shares])
+    name_lines(ax, [f"{share:.3g} of the tokens kept" for share in shares])
     ax.set(xlabel="error / floor for any weights ≥ 0")
-    ax.set_title("The best of all constructions, any weights")
+    ax.set_title("The best of all constructions")

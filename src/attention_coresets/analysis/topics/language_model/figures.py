@@ -44,7 +44,7 @@ def real_language(results: Results) -> Figure:
     axes[0].plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: single texts ({count})")
     headed(
         figure,
-        "A language model on coresets: what it loses (further left is better), and which facts it finds",
+        "A language model on coresets: loss and divergence added (further left is better), and planted facts found",
     )
     shared_legend(figure, axes)
     return figure

@@ -48,7 +48,7 @@ def league_errors(results: Results) -> Figure:
     for tick, place in zip(ax.get_yticklabels(), places, strict=True):
         tick.set(fontsize=7.5, fontweight="bold" if is_ours(place.arm) else "normal")
     ax.set_xlabel(f"worst-case error / that of the {look(league.REFERENCE).label}, mean over settings, 95 % intervals")
-    headed(figure, "The league: the error of every construction, the least first (bold: ours)")
+    headed(figure, "Every construction's error over that of the tilted walk, the least first (bold: ours)")
     model_legend(figure, set(models.values()))
     return figure
 
@@ -68,7 +68,7 @@ def league_map(results: Results) -> Figure:
     axes = list(figure.subplots(lines, 2, squeeze=False, sharey=True).flat)
     for ax in axes[len(found) :]:
         ax.set_axis_off()
-    headed(figure, "Our constructions' error over that of the best other one in each setting (blue: ours is smaller)")
+    headed(figure, "Our constructions' error over that of the best other one, setting by setting (blue: ours is smaller)")
     if not found:
         axes[0].text(0, 0.5, "none of our own arms has been run")
         return figure
@@ -78,7 +78,7 @@ def league_map(results: Results) -> Figure:
     bar = figure.colorbar(
         ScalarMappable(_NORM, _COLORS), ax=axes, orientation="horizontal", shrink=0.5, aspect=40, pad=0.02
     )
-    bar.set_label("our error / the best other's (numbers in the cells; grey: some coreset is as good as exact)")
+    bar.set_label("our error / the best other's (numbers in the cells; grey: some coreset is as good as exact; unseen: not looked at while ours was made)")
     bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["0.25", "0.5", "1", "2", "4"])
     bar.ax.minorticks_off()
     return figure

@@ -28,8 +28,8 @@ def upper_bound(results: Results) -> Figure:
         ax.plot(
             column(part, "d"), np.maximum(column(part, CONSTANT), _LEAST), ".", color=GREY, alpha=0.25, markersize=3
         )
-        _line(ax, part, "max", "o", "largest of all caches and sizes")
-        _line(ax, part, "median", "s", "their median; grey dots: each")
+        _line(ax, part, "max", "o", "largest at this d")
+        _line(ax, part, "median", "s", "median; grey dots: every coreset")
         limit = BANDS["constant_sigma"].high
         ax.axhline(limit, color="black", linestyle="--", linewidth=1.1, label=f"limit of the claim, {limit:g}")
         log_axes(ax)
@@ -38,7 +38,7 @@ def upper_bound(results: Results) -> Figure:
         ax.set(title=f"ρ = {rho:g}", xlabel="dimension d")
         ax.label_outer()
     axes[0].set_ylabel(r"$m\cdot\mathrm{err}\,/\,(\sqrt{d}\,e^{\rho\sigma})$")
-    headed(figure, "The bound's constant does not grow with the dimension: every coreset of the tilted walk")
+    headed(figure, "The tilted walk's size × error, over √d e^(ρσ), does not grow with the dimension d: the bound has the right √d")
     shared_legend(figure, axes)
     return figure
 

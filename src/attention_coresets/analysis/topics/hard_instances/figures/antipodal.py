@@ -54,7 +54,7 @@ def antipodal(results: Results) -> Figure:
     axes[0].set_ylabel("size m(ε), tokens")
     headed(
         figure,
-        "On the antipodal pair unweighted subsets need a size like e^(2ρ); a few tokens with weights will do",
+        "Keys in two opposite points: without weights a subset needs a size like e^(2ρ), with weights a few tokens do",
     )
     shared_legend(figure, axes)
     return figure

@@ -44,8 +44,8 @@ def controls(results: Results) -> Figure:
             ax.plot(x, middle, label=style.label, zorder=3, **how)
         sizes = column(panel, "size")
         sizes = np.array([sizes.min(), sizes.max()])
-        guide(ax, sizes, np.sqrt(names["d"]) / sizes, r"$\sqrt{d}/m$")
-        guide(ax, sizes, np.sqrt(1 / sizes - 1 / names["n"]), r"$\sqrt{1/m-1/n}$", ":")
+        guide(ax, sizes, np.sqrt(names["d"]) / sizes, r"$\sqrt{d}/m$: the bound for walks without $\rho$")
+        guide(ax, sizes, np.sqrt(1 / sizes - 1 / names["n"]), r"$\sqrt{1/m-1/n}$: random draws of equal keys", ":")
         name_bands(ax, CACHES_BAND)
         log_axes(ax)
         plain_ticks(ax, "x", distinct(panel, "size"))
@@ -54,7 +54,7 @@ def controls(results: Results) -> Figure:
         ax.label_outer()
     headed(
         figure,
-        "Controls: with equal keys the query radius ρ plays no part; on product caches the error grows with it",
+        "Controls: with equal keys the error does not depend on the query radius ρ; on product caches it grows with ρ",
     )
     shared_legend(figure, axes)
     return figure

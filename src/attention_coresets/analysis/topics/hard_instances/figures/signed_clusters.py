@@ -7,7 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_coresets.analysis.figures.lines import name_lines, strip
-from attention_coresets.analysis.figures.looks import in_order, look
+from attention_coresets.analysis.figures.looks import (
+    MODEL_COLORS,
+    MODEL_MARKERS,
+    Look,
+    in_order,
+    look,
+    model_legend,
+)
 from attention_coresets.analysis.figures.style import (
     GREY,
     headed,
@@ -31,18 +38,18 @@ def lower_bound(results: Results) -> Figure:
     figure = new_figure(3.0 * len(shares) + 1.6, 2 * (0.24 * len(arms) + 1.1))
     panels = figure.subplots(2, len(shares), squeeze=False, sharex="row", sharey=True)
     above, below = list(panels[0]), list(panels[1])
-    _shares(above, rows, "ratio", shares, arms, "error / floor A√(d/2)")
-    _shares(below, bounded, "excess", shares, arms, "error / strongest bound for its weights")
+    _shares(above, rows, "ratio", shares, arms, "error / floor for equal cluster weights")
+    _shares(below, bounded, "excess", shares, arms, "error / bound for its own weights")
     for ax, share in zip(above, shares, strict=True):
         if share <= 0.5:
-            _forbid(ax, "below the floor\n(equal cluster weights)")
+            _forbid(ax, "below the floor")
     for ax in below:
         _forbid(ax, "below the bound")
     headed(
         figure,
-        "Signed clusters: no coreset errs less than is proven (shaded). Above, the floor for equal cluster"
-        " weights, which holds up to m = n/2; below, the bounds for the weights that each coreset has",
+        "Hard caches (signed clusters): no coreset errs by less than is proven to be necessary (shaded)",
     )
+    model_legend(figure, rows["model"])
     return figure
 
 
@@ -52,10 +59,11 @@ def lower_bound_random(results: Results) -> Figure:
     shares, arms = distinct(rows, "fraction"), in_order(set(rows["arm"]))
     figure = new_figure(3.0 * len(shares) + 1.6, 0.28 * len(arms) + 1.6)
     axes = list(figure.subplots(1, len(shares), squeeze=False, sharex=True, sharey=True)[0])
-    _shares(axes, rows, "ratio", shares, arms, "worst-case error in units of A√(d/2)")
+    _shares(axes, rows, "ratio", shares, arms, "error in units of A√(d/2)")
     headed(
-        figure, "More clusters than dimensions, random centres: nothing is proven here, the same floor is the unit only"
+        figure, "More clusters than dimensions: nothing is proven here; 1 is the floor of the figure before, for scale"
     )
+    model_legend(figure, rows["model"])
     return figure
 
 
@@ -67,14 +75,16 @@ def _shares(
     low, high = min(0.7, values.min() / 1.2), values.max() * 1.2
     for ax, share in zip(axes, shares, strict=True):
         _arm_lines(ax, rows.loc[rows["fraction"] == share], name, arms)
-        ax.set(title=f"m = {share:g} n", xlabel=label, xlim=(low, high))
+        ax.set(title=f"{share:g} of the tokens kept", xlabel=label, xlim=(low, high))
         ax.axvline(1, color=GREY, linewidth=1.1, zorder=1)
         plain_ticks(ax, "x", [tick for tick in _TICKS if low <= tick <= high])
 
 
 def _arm_lines(ax: Axes, rows: pd.DataFrame, name: str, arms: list[str]) -> None:
     for y, arm in enumerate(arms):
-        strip(ax, y, column(rows.loc[rows["arm"] == arm], name), look(arm))
+        mine = rows.loc[rows["arm"] == arm]
+        model = str(mine["model"].iloc[0])
+        strip(ax, y, column(mine, name), Look("", MODEL_COLORS[model], MODEL_MARKERS[model]))
     log_axes(ax, y=False)
     name_lines(ax, [look(arm).label for arm in arms])
 

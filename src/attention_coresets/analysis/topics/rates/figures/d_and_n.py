@@ -31,10 +31,11 @@ from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.stats.sizes import INTERVAL
 from attention_coresets.analysis.topics.rates.figures.slopes import fitted, slope_text
 
+WALKS = ("walk_tilted", "walk_unweighted")
 _ASIDE = 1.04  # arms stand side by side
-_SQRT = r"$\propto\sqrt{d}$"
-_GROWTH = "How the size grows with the dimension d (the bound for walks: like √d)"
-_FLAT = "Does the size depend on the number of tokens n? (the bound: no)"
+_SQRT = r"$\propto\sqrt{d}$, the bound for walks"
+_GROWTH = "The size grows no faster with the dimension d than the bound for walks, like √d"
+_FLAT = "The size that a walk needs does not grow with the number of tokens n"
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ def _arm(ax: Axes, results: Results, variable: Variable, names: dict, rows: pd.D
     x, middle = column(inside, variable.x), column(inside, "middle")
     if len(inside) < 2:
         return None
-    level = np.exp(np.median(np.log(middle) - variable.power * np.log(x)))
-    guide(ax, x, level * x**variable.power, variable.theory)
+    if names["arm"] in WALKS:  # what the bound is of
+        level = np.exp(np.median(np.log(middle) - variable.power * np.log(x)))
+        guide(ax, x, level * x**variable.power, variable.theory)
     text = slope_text(results, variable.experiment, variable.symbol, variable.sign, **names)
-    text = f"{text}\nfit: {len(epsilons)} ε; drawn: ε = {epsilon:.2g}" if text else f"ε = {epsilon:.2g}"
+    drawn = f"ε = {epsilon:.2g}"
+    text = f"{text}\n{drawn}; fit over {len(epsilons)} ε" if text else drawn
     return End(x[-1], middle[-1], text, look(names["arm"]).color)

@@ -50,7 +50,7 @@ def error_vs_size(results: Results) -> Figure:
         )
         ax.label_outer()
         label_ends(ax, ends)
-    headed(figure, "A walk's error falls like 1/m, that of random draws like 1/√m only (γ: size grows like 1/ε^γ)")
+    headed(figure, "A walk's error falls like 1/m, that of random draws only like 1/√m (γ: the size is like 1/ε^γ)")
     shared_legend(figure, axes)
     return figure
 

@@ -28,6 +28,7 @@ BOUNDS = {
     "walk_tilted": (r"$\propto e^{\rho\sigma}$ (tilted bound)", "--"),
     "walk_unweighted": (r"$\propto e^{\rho R}$ (unweighted bound)", ":"),
 }
+_ASIDE = 0.05  # in rho: arms stand side by side
 FAMILY_MARKERS = ("o", "s", "D", "P", "X", "*", "p")
 
 
@@ -39,7 +40,7 @@ def rho_rate(results: Results) -> Figure:
     for ax, (names, panel) in zip(axes[:-1], panels, strict=True):
         _family(ax, results, names, panel)
     _collapse(axes[-1], panels)
-    headed(figure, "How the size grows with the query radius ρ, family by family (β: the fitted rate, 1 by the bounds)")
+    headed(figure, "No family of caches needs more than the bounds' growth in the query radius ρ (β at most 1)")
     shared_legend(figure, axes[:-1])
     return figure
 
@@ -49,9 +50,9 @@ def _family(ax: Axes, results: Results, names: dict, panel: pd.DataFrame) -> Non
     sizes = sizes_at(panel, ["rho"], [epsilon])
     name_marks(ax, sizes)
     ends = []
-    for arm in in_order(set(panel["arm"])):
+    for place, arm in enumerate(in_order(set(panel["arm"]))):
         mine = sizes.loc[sizes["arm"] == arm]
-        draw_sizes(ax, mine, "rho", look(arm))
+        draw_sizes(ax, mine.assign(rho=mine["rho"] + _ASIDE * place), "rho", look(arm))
         if arm in BOUNDS:
             _bound(ax, mine, medians(panel.loc[panel["arm"] == arm], ["rho"], ["exponent"]), arm)
         text = slope_text(results, "rho_rate", "beta", "β", arm=arm, **names)
@@ -95,8 +96,8 @@ def _collapse(ax: Axes, panels: list[tuple[dict, pd.DataFrame]]) -> None:
     x = np.linspace(max(0.0, low), high, 20)
     guide(ax, x, np.exp(x), "$e^x$: bound with constant 1")
     ax.set(
-        title="both walks, every family",
-        xlabel="own exponent x: ρσ (tilted), ρR (unweighted)",
+        title="both walks, every family: below the bound",
+        xlabel="exponent x of the bound: ρσ (tilted), ρR (unweighted)",
     )
     ax.set(ylabel=r"$m(\varepsilon)\,\varepsilon\,/\sqrt{d}$", ylim=(None, 5 * np.exp(high)))
     ax.legend(fontsize=7, loc="upper left", ncols=2, handletextpad=0.3, columnspacing=0.8)
