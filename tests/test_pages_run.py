@@ -1,7 +1,7 @@
 """What pages print for a reader to run does run: all of their Python, and each command that takes seconds.
 
 Where a page loads SmolLM2 the tiny random model stands in for it, and sizes are cut as `SMALLER` and `SECONDS` say.
-README's Python is run as it is printed, by test_pages.py; the arguments of all commands are checked by test_commands.py.
+test_pages.py runs README's Python as it is printed; test_commands.py checks the arguments of all commands.
 """
 
 import importlib.util
@@ -51,7 +51,12 @@ SECONDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 MAKE = {
     "own": {"results/own/mine/index.html", "results/own/mine/table.parquet"},
-    "study": {"results/smoke/table.parquet", "results/smoke/fits.json", "figures/smoke/antipodal.png", "paper_repro.md"},
+    "study": {
+        "results/smoke/table.parquet",
+        "results/smoke/fits.json",
+        "figures/smoke/antipodal.png",
+        "paper_repro.md",
+    },
     "files": {"cache.coreset.safetensors", "mine.coreset.safetensors"},
 }
 # slower, at tier smoke too

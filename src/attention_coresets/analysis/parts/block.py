@@ -26,34 +26,34 @@ UPPER = Block(
     "A",
     "The upper bound",
     "Theorem says",
-    "One-sided, and held to the maximum over all rows where the theorem speaks of all caches. The best word is *held*:"
-    " that it is so on everything tried proves nothing of the next cache, and one row on the other side would refute"
-    " it.",
+    "The claims are one-sided. Where the theorem speaks of all caches, the maximum over all rows is judged. The"
+    " best verdict is *held*: what is true of everything tried may fail on the next cache, and one row on the"
+    " other side would refute it.",
     best="held",
     theorem=True,
 )
 LOWER = Block(
     "B",
-    "The lower bound, where it binds",
+    "The lower bound, on hard caches",
     "Theorem says",
-    "Instances on which the bound is tight: exponents, and the factor between the floor and the best coreset found."
-    " That no coreset lies below a floor is a check of the code, below the tables.",
+    "Caches on which the bound is tight: exponents, and the factor between the floor and the best coreset found."
+    " That no coreset lies below a floor is a check of the code, at the end of this page.",
     theorem=True,
 )
 BENIGN = Block(
     "C",
     "Rates on benign families: descriptive",
     "Theorem says",
-    "The theorem bounds these rates from one side and predicts none of them, so there is no verdict, whatever the"
-    " number: *easier than the bound* where the whole interval is, *descriptive* otherwise. An exponent above the"
-    " bound's over a finite range contradicts nothing, since constants are free; it is marked *above*.",
+    "The theorem bounds these rates from one side and predicts none of them. So there is no verdict, whatever the"
+    " number: *easier than the bound* if the whole interval lies below the bound, else *descriptive*. An exponent"
+    " above the bound's over a finite range contradicts nothing, since constants are free; it is marked *above*.",
     descriptive=True,
 )
 OWN = Block(
     "D",
     "Our own constructions, and real heads",
     "We aimed at",
-    "Targets and expectations of this project; no theorem stands behind them.",
+    "Targets and expectations of this project. No theorem stands behind them.",
     best="target met",
     worst="target missed",
 )

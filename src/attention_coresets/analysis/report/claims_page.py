@@ -105,7 +105,7 @@ def checks(results: Results) -> str:
     """The checks of the code as a list, each with the number it rests on."""
     lines = [_check(check, results) for check in CHECKS]
     notes = _notes("† {}: set after a run, {}.", {check.id: check.expected.after for check in CHECKS})
-    about = "Theorems on single coresets and identities: a violation means an error in the code or in a proof."
+    about = "Consequences of theorems, and identities. A violation means an error in the code or in a proof."
     return "\n\n".join([f"## Checks of the code\n\n{about}", "\n".join(lines), *notes])
 
 
@@ -113,4 +113,4 @@ def _check(check: Check, results: Results) -> str:
     parts = measured(check, results)
     numbers = "; ".join(f"{value(part)} ({part.setting})" for part in parts) or "–"
     word, expected = checked(check, results), check.expected.marked
-    return f"- `{check.id}` {check.statement}: {numbers}, has to be {expected}: **{word}** (`{check.experiment}`)"
+    return f"- `{check.id}` {check.statement}: {numbers}, must be {expected}: **{word}** (`{check.experiment}`)"

@@ -163,11 +163,11 @@ def _all(lines: Sequence[Line], results: Results) -> str:
     certified = _certified(results)
     where = certified["experiment"].iloc[0] if len(certified) else "none"
     about = (
-        f"Error and certificate: over {REFERENCE}'s on the same caches, geometric means, 95 % intervals;"
-        f" certificates of `experiment={where}`. Time a head: median of the league, three heads together. Growth and"
-        " memory: `benchmarks/run.py --full`, with memory at n = 4096, m = 256, d = 16; a dash where this very"
-        " setting was not measured. Proven beforehand: a bound of the error with its constant, in docs/theory.md;"
-        " every coreset can be certified afterwards, `worst_query(..., certify=True)`."
+        f"Error and certificate are divided by those of {REFERENCE} on the same caches: geometric means with 95 %"
+        f" intervals. Certificates are those of `experiment={where}`. Time a head: median of the league, three"
+        " heads together. Growth and memory are from `benchmarks/run.py --full`, memory at n = 4096, m = 256, d ="
+        " 16; a dash: not measured at this setting. Proven beforehand: docs/theory.md bounds the error with its"
+        " constant. Every coreset can be certified afterwards: `worst_query(..., certify=True)`."
     )
     return f"{table(head, body)}\n\n{about}"
 

@@ -8,13 +8,13 @@ from attention_coresets.analysis.topics.ablation.tolerances import BANDS
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "ablation",
-        "The tilted Gram–Schmidt walk is within 1.25 of the best rule on every family: ratio of errors",
+        "The tilted Gram–Schmidt walk errs by at most 1.25 times the error of the best rule, on every family",
         "tilted, unweighted",
         "ablation",
         BANDS["ablation"],
         comparisons.against_best("walk_tilted"),
         OWN,
-        "the walk is as good as any rule, give or take a quarter",
+        "the walk is as good as any rule, up to a quarter",
         "a family on which some rule errs by less than 1/1.25 of the walk",
     ),
 )

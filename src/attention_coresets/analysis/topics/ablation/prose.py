@@ -17,6 +17,6 @@ def wider_kernel(results: Results) -> str:
         return ""
     return (
         "A smaller kernel scale (a wider kernel), a² = 1/√d in place of ρ/σ, makes the tilted walk better on"
-        f" {better} of the ablation's {len(ratios)} families, its error {extremes(ratios)} times as large: the scale"
-        " from the proof is not the best in practice."
+        f" {better} of the ablation's {len(ratios)} families, its error {extremes(ratios)} times as large. The"
+        " scale from the proof is not the best in practice."
     )

@@ -6,9 +6,8 @@ from attention_coresets.analysis.topics.ablation import claims, figures, prose, 
 SECTIONS: tuple[Section, ...] = (
     Section(
         "ablation",
-        "Balancing rules × recursion × refinement × kernel scale × model",
-        "Every arm on the same caches. At n = 1024 the rounds of Compress++ are those of Compress(3): four buckets,"
-        " then one.",
+        "Variants of the walk: rule, recursion, refinement, kernel scale, model",
+        "All arms on the same caches. At n = 1024 Compress++ halves as Compress(3) does: four buckets, then one.",
         tables.ablation,
     ),
 )
@@ -20,10 +19,9 @@ TOPIC = Topic(
     questions=(
         Question(
             "Is the Gram–Schmidt walk as good as any balancing rule?",
-            "{ablation} times the error of the best",
+            "it errs by {ablation} times the error of the best",
             ("ablation",),
-            "a wider kernel than the proof's makes the same walk better on every family: the scale from the proof is"
-            " not the best in practice.",
+            "the same walk errs less with a wider kernel than the one in the proof.",
         ),
     ),
     figures={

@@ -29,15 +29,15 @@ def _control(name: str, statement: str, arm: str, cache: str, symbol: str, band:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "floor_factor",
-        "Signed clusters: the best arm is within a factor 3 of A√(d/2), the floor for equal cluster weights, at m ="
-        " n/2, for every d, clusters and ρ (the arm picked on these rows)",
+        "Signed clusters, m = n/2: at every d, number of clusters and ρ the best construction errs by at most 3 ×"
+        " A√(d/2), the floor for equal cluster weights (the best is picked on these rows)",
         "tilted, unweighted, free",
         hard.ORTHONORMAL,
         BANDS["floor_factor"],
         hard.best_over_floor(),
         LOWER,
-        "the error is at least 1 × A√(d/2), and a constant × it can be had; 3 is ours",
-        "an instance where no arm is within 3, or where the factor grows with d or ρ",
+        "the error is at least A√(d/2), and some constant times that is possible; 3 is ours",
+        "an instance where no construction is within 3, or a factor that grows with d or ρ",
         hard.at_half,
     ),
     Claim(
@@ -48,8 +48,8 @@ CLAIMS: tuple[Claim, ...] = (
         BANDS["antipodal_rate"],
         pair.antipodal_rate("walk_unweighted"),
         LOWER,
-        "our proposition: an unweighted subset has at least e^(2ρ)(1−ε)/(1+ε) tokens, and about as many suffice",
-        "an exponent below 1.8, or one that the tilted model has too (1)",
+        "our proposition: an unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens; about as many are enough",
+        "an exponent below 1.8, or an exponent of 1, which the tilted model has",
         rows_of(pair.ANTIPODAL, arm=["walk_unweighted"]),
     ),
     Claim(
@@ -61,7 +61,7 @@ CLAIMS: tuple[Claim, ...] = (
         pair.antipodal_rate("walk_tilted"),
         UPPER,
         "at most 1, where unweighted subsets have 2",
-        "an exponent above 1.1 that stays so as ρ grows",
+        "an exponent that stays above 1.1 as ρ grows",
         rows_of(pair.ANTIPODAL, arm=["walk_tilted"]),
     ),
     _control(
@@ -80,7 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
         "equal_keys",
         "decay",
         "decay_uniform",
-        "not of draws; their own error falls as 1/√m",
+        "nothing on random draws; their own error falls as 1/√m",
     ),
     _control(
         "product_rho",
@@ -96,24 +96,24 @@ CLAIMS: tuple[Claim, ...] = (
 CHECKS: tuple[Check, ...] = (
     Check(
         "floor",
-        "Signed clusters: no coreset, of any size and weights, errs by less than max(i, ii, iv, v), the bounds for"
-        " its own weights; smallest error over them",
+        "Signed clusters: no coreset errs by less than the largest of the bounds (i), (ii), (iv), (v) for its own"
+        " weights; smallest ratio of error to bound",
         hard.ORTHONORMAL,
         BANDS["floor"],
         hard.smallest_over_bounds(),
     ),
     Check(
         "floor_equal",
-        "Signed clusters: no arm errs by less than A√(d/2), proven for equal cluster weights only, with m ≤ n/2;"
-        " smallest error over it",
+        "Signed clusters, m ≤ n/2: no arm errs by less than A√(d/2), which is proven for equal cluster weights;"
+        " smallest ratio of error to floor",
         hard.ORTHONORMAL,
         BANDS["floor_equal"],
         hard.smallest_over_floor(),
     ),
     Check(
         "antipodal_floor",
-        "Antipodal pair: no unweighted subset is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the rounded number"
-        " of keys at +u, at its error ε; smallest m over it",
+        "Antipodal pair: no unweighted subset of error ε is smaller than e^(2ρ)(1−ε)/(1+ε), corrected for the"
+        " rounded number of keys at +u; smallest ratio of m to that",
         pair.ANTIPODAL,
         BANDS["antipodal_floor"],
         pair.smallest_over_antipodal_floor(),

@@ -15,8 +15,8 @@ def floor(results: Results) -> str:
         return ""
     rules = distinct_rules(over_floor(results))
     return (
-        f"**Lower bound** (signed clusters): none of {rules} distinct rules errs by less than"
-        f" {number(least[0].estimate.value)} × the bound proven for its own weights, nor, with m ≤ n/2, by less than"
-        f" {number(equal[0].estimate.value)} × A√(d/2), the bound for equal cluster weights; the best arm at m = n/2,"
-        f" picked on these rows, over A√(d/2): {span(best)}."
+        f"**Lower bound** (signed clusters): the least error of {rules} distinct constructions is"
+        f" {number(least[0].estimate.value)} times the bound proven for their own weights and, for m ≤ n/2,"
+        f" {number(equal[0].estimate.value)} times A√(d/2), the bound for equal cluster weights. At m = n/2 the"
+        f" best arm, picked on these rows, errs by {span(best)} times A√(d/2)."
     )

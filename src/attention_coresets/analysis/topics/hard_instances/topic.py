@@ -12,28 +12,29 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         hard.ORTHONORMAL,
         "Lower bound: signed clusters",
-        "Orthonormal centres (clusters ≤ d). docs/lower_bound.md proves, for any weights, that no coreset errs by less"
-        " than max(i, ii, iv, v); where all clusters have equal weight and m ≤ n/2 that is at least A√(d/2).",
+        "The centres are orthonormal, so there are at most d clusters. docs/lower_bound.md proves bounds (i),"
+        " (ii), (iv) and (v) on the error of every coreset, for its own weights. Where all clusters have equal"
+        " weight and m ≤ n/2, the largest of them is at least A√(d/2).",
         tables.lower_bound,
     ),
     Section(
         hard.RANDOM,
         "Signed clusters with random centres: descriptive",
-        "More clusters than dimensions. **Nothing is proven here**: attention at ρc_j is not A s_j, and A√(d/2) is a"
-        " unit, not a floor.",
+        "More clusters than dimensions, in random directions. **Nothing is proven here.** Errors are divided by"
+        " A√(d/2) only to compare them with the orthonormal case.",
         tables.random_centres,
     ),
     Section(
         pair.ANTIPODAL,
         "Antipodal pair: e^(2ρ) for unweighted subsets",
-        "An unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens; tilted weights repair it.",
+        "An unweighted subset needs e^(2ρ)(1−ε)/(1+ε) tokens. With tilted weights a few tokens are enough.",
         tables.antipodal,
     ),
     Section(
         "lower_bound_controls",
         "Controls: equal keys and product",
-        "Equal keys: attention is the mean of the values, the rate √d/ε without ρ. Product: 8 distinct keys, each"
-        " with n/8 random values, between that and √d e^ρ/ε.",
+        "Equal keys: attention is the mean of the values, and the size is like √d/ε at every ρ. Product: 8"
+        " distinct keys, each with n/8 random values; the size lies between √d/ε and √d e^ρ/ε.",
         tables.controls,
     ),
 )
@@ -45,7 +46,7 @@ TOPIC = Topic(
     questions=(
         Question(
             "Antipodal keys: e^(2ρ) tokens without weights, e^ρ with them?",
-            "exponents of ρ: {antipodal_rate} without, {antipodal_rate_tilted} with",
+            "exponent of ρ: {antipodal_rate} without weights, {antipodal_rate_tilted} with them",
             ("antipodal_rate", "antipodal_rate_tilted"),
         ),
     ),

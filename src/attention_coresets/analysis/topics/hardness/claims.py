@@ -9,8 +9,8 @@ from attention_coresets.analysis.topics.hardness.tolerances import BANDS
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "hardness_ceiling",
-        "No cache is found whose best tilted subset has m·err/(√d e^(ρσ)) above that of a simplex of values as ρσ → 0,"
-        " ½√(d/(d−1)): the largest over that",
+        "No search finds a cache whose best tilted subset has m·err/(√d e^(ρσ)) above ½√(d/(d−1)), the value for"
+        " a simplex of values as ρσ → 0: the largest over that",
         "tilted",
         hardness.EXPERIMENT,
         BANDS["hardness_ceiling"],
@@ -22,8 +22,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "hardness_found",
-        "Caches far harder than signed clusters are found: the best tilted subset, all looked at, has m·err/(√d e^ρ)"
-        " ≥ 0.38 at n = 16, d = 4, ρ = 1",
+        "A search finds caches far harder than signed clusters: at n = 16, d = 4, ρ = 1 the best of all tilted"
+        " subsets has m·err/(√d e^ρ) ≥ 0.38",
         "tilted",
         hardness.EXPERIMENT,
         BANDS["hardness_found"],

@@ -14,6 +14,7 @@ def largest(results: Results) -> str:
         return ""
     own, plain = (number(float(column(rows, f"constant_{name}").max())) for name in ("own", "rho"))
     return (
-        f"**Caches sought to be hard** (n ≤ {rows['n'].max()}, all subsets looked at): the best tilted subset has"
-        f" m·err/(√d e^(ρσ)) of at most {own}, and with e^ρ of at most {plain}, on the {len(rows)} found."
+        f"**The search for hard caches** (n ≤ {rows['n'].max()}, all subsets tried): on the {len(rows)} caches"
+        f" found the best tilted subset has m·err/(√d e^(ρσ)) of at most {own}; with e^ρ in place of e^(ρσ), of at"
+        f" most {plain}."
     )

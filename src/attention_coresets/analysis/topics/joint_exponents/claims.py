@@ -10,7 +10,7 @@ from attention_coresets.analysis.topics.joint_exponents.tolerances import BANDS
 NEAR = ("walk_tilted_kernel_swaps", "herding_tilted")
 WALK, DRAWS = ("walk_tilted",), ("uniform", "kernel_halving_tilted")
 _NAMES = {"α": ("alpha", "d^α, α = ½"), "β": ("beta", "(e^ρ − 1)^β, β = 1"), "γ": ("gamma", "ε^−γ, γ = 1")}
-_REFUTES = "an exponent that stays away from the floor's own as d and r grow: then floor and coresets part"
+_REFUTES = "an exponent that stays away from the floor's as d and r grow"
 
 
 def _joint(symbol: str, arms: tuple[str, ...], suffix: str, who: str) -> Claim:
@@ -33,13 +33,13 @@ def _coordinate(symbol: str) -> Claim:
     name, law = _NAMES[symbol]
     return Claim(
         id=f"coordinate_{name}",
-        statement=f"The same of the coordinate subset, which knows the instance, where r ≥ 16 (e^ρ − 1): size ∝ {law}",
+        statement=f"The coordinate subset, which is told the clusters, at r ≥ 16 (e^ρ − 1): size ∝ {law}",
         models="unweighted",
         experiment=LARGE,
         expected=BANDS[f"coordinate_{name}"],
         measure=measures.coordinate_exponent(symbol),
         block=LOWER,
-        says=f"size ∝ {law}, nearly algebra of floor (iv): it shows how far a sample of this design is from the limit",
+        says=f"size ∝ {law}; nearly algebra of floor (iv), it shows how far this design is from the limit",
         refutes="nothing by itself",
         rows=rows_of(LARGE),
     )
@@ -57,40 +57,41 @@ CLAIMS: tuple[Claim, ...] = (
     _joint("γ", DRAWS, "_draws", "uniform subsets and kernel halving"),
     _factor(
         "sandwich_factor",
-        "At m = n/2 the best construction that does not know the instance is within 1.5 × floor (iv), at every d, r and"
-        " ρ of the design",
+        "At m = n/2 the best construction that is not told the clusters errs by at most 1.5 × floor (iv), at"
+        " every d, r and ρ of the design",
         "tilted = unweighted",
         EXPONENTS,
         measures.sandwich(),
-        "a factor that d, ρ and ε do not move, but for e^o(ρ)",
+        "a factor that does not depend on d, ρ and ε, but for e^o(ρ)",
         "a factor that grows with d or ρ",
     ),
     _factor(
         "beyond_factor",
-        "At m = n/2 and n = 8192 and 16,384 herding, which does not know the instance, is within 1.6 × floor (iv)",
+        "At m = n/2, n = 8192 and 16,384 herding, which is not told the clusters, errs by at most 1.6 × floor (iv)",
         "tilted = unweighted",
         BEYOND,
         measures.beyond_over_iv(),
-        "a factor that d, ρ and ε do not move, but for e^o(ρ)",
+        "a factor that does not depend on d, ρ and ε, but for e^o(ρ)",
         "a factor that grows with n",
     ),
     _factor(
         "beyond_law",
-        "There, at ρ = ½, its error over (iv) is ρ (1 + √(r/d))/(e^ρ − 1), as of signs that look random: over that",
+        "There, at ρ = ½, error / floor (iv) is ρ (1 + √(r/d))/(e^ρ − 1), a heuristic for signs that look random:"
+        " ratio to that",
         "tilted = unweighted",
         BEYOND,
         measures.beyond_over_random_signs(),
-        "nothing; a heuristic for why α comes out below ½: r/d falls on the design as d grows",
+        "nothing; the heuristic explains an α below ½: r/d falls as d grows in the design",
         "nothing: the heuristic alone would be wrong",
     ),
     *(_coordinate(symbol) for symbol in _NAMES),
     _factor(
         "coordinate_factor",
-        f"At m = n/2 the coordinate subset ({KNOWS}), Hadamard pairs, is within 1.3 × floor (iv) everywhere",
+        f"At m = n/2 the coordinate subset ({KNOWS}), Hadamard pairs, errs by at most 1.3 × floor (iv) everywhere",
         "unweighted",
         LARGE,
         measures.coordinate_over_floor(),
-        "a factor that d, ρ and ε do not move: the floor is met up to a constant near 1",
+        "a factor that does not depend on d, ρ and ε: the floor is met up to a constant near 1",
         "a factor that grows with n",
     ),
     _factor(
@@ -104,12 +105,12 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _factor(
         "free_factor",
-        "Where γ = a/(r + a) ≤ 1/8 and m = n/2 the best coreset of any weights is within 1.4 × floor (v), which holds"
-        " for any weights",
+        "At m = n/2 and γ = a/(r + a) ≤ 1/8 the best coreset of any weights errs by at most 1.4 × floor (v),"
+        " which holds for any weights",
         "tilted, unweighted, free",
         WEIGHTS,
         measures.free_over_v(),
-        "for free weights a lower bound of the same form in this range of ε alone",
+        "for free weights, a lower bound of the same form in this range of ε only",
         "a coreset below (v)",
     ),
 )
@@ -117,7 +118,7 @@ CLAIMS: tuple[Claim, ...] = (
 CHECKS: tuple[Check, ...] = (
     Check(
         "floor_v",
-        "Signed clusters: no coreset of any weights ≥ 0 errs by less than floor (v); smallest error over it",
+        "Signed clusters: no coreset of any weights ≥ 0 errs by less than floor (v); smallest ratio of error to floor",
         EXPONENTS,
         BANDS["floor_v"],
         measures.least_over_v(),

@@ -120,7 +120,7 @@ def _exponents(ax: Axes, rows: pd.DataFrame) -> None:
     name_lines(ax, [own_look(arm).label for arm in arms])
     ax.axvline(2, color=GREY, linewidth=1.0, linestyle=":", zorder=0)
     ax.text(1.98, len(arms) - 0.6, "γ of random\nsampling", fontsize=7, color="0.4", ha="right")
-    ax.set(xlabel="exponent α of d, β of $e^{\\rho}-1$, γ of 1/ε; 95 % intervals\ndashed: those of the floor itself (½, 1, 1)")
+    ax.set(xlabel="exponent α of d, β of $e^{\\rho}-1$, γ of 1/ε; 95 % intervals\ndashed: the floor's (½, 1, 1)")
     ax.set_title("The three exponents, fitted together")
 
 
@@ -132,6 +132,6 @@ def _any_weights(ax: Axes, rows: pd.DataFrame) -> None:
         best = [min(column(medians(group, ["arm"], ["over_v"]), "over_v")) for _, group in by_instance]
         strip(ax, y, np.array(best), Look("", "0.2", "o"))
     ax.axvline(1, color="black", linewidth=1.1)
-    name_lines(ax, [f"{share:.3g} of the tokens kept" for share in shares])
+    name_lines(ax, [f"m = {share:g} n" for share in shares])
     ax.set(xlabel="error / floor for any weights ≥ 0")
     ax.set_title("The best of all constructions")

@@ -12,8 +12,8 @@ def where_it_binds(results: Results) -> str:
     if not exponents or not factor:
         return ""
     return (
-        f"**Where the bound binds** (signed clusters, m = n/2; α, β, γ fitted together): {exponents}; the law says ½,"
-        f" 1, 1. The best construction that does not know the instance errs by {factor} times the floor."
+        f"**Hard caches** (signed clusters, m = n/2; α, β, γ fitted together): {exponents}; the theorem has ½, 1,"
+        f" 1. The best construction that is not told the clusters errs by {factor} times the floor."
     )
 
 

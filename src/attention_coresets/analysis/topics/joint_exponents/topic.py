@@ -8,30 +8,31 @@ from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPO
 SECTIONS: tuple[Section, ...] = (
     Section(
         EXPONENTS,
-        "The theorem where it binds: d, ρ and ε together",
-        "Signed clusters with signs of Hadamard pairs, r ≥ 7 (e^ρ − 1), m = n/2. The constructions do not know the"
-        " instance, but for the coordinate subset. The control is floor (iv) itself on the same rows: it reads what a"
-        " finite design reads where the law is known.",
+        "Hard caches: the exponents of d, ρ and ε together",
+        "Signed clusters with signs from rows of Hadamard matrices, r ≥ 7 (e^ρ − 1) clusters, m = n/2. Only the"
+        " coordinate subset is told the clusters. The control fits floor (iv) itself on the same caches: its"
+        " exponents are what this design yields where the law is known.",
         tables.exponents,
     ),
     Section(
         BEYOND,
-        "Past n = 4096, without knowing the instance",
-        "Herding alone, at m = n/2: does its factor over floor (iv) grow with n at the same r/d and ρ? Random signs:"
-        " ρ (1 + √(r/d))/(e^ρ − 1), where it is above 1.",
+        "Hard caches above n = 4096",
+        "Herding alone, at m = n/2. Does its error over floor (iv) grow with n at equal r/d and ρ? Random signs:"
+        " the heuristic ρ (1 + √(r/d))/(e^ρ − 1), where it is above 1.",
         tables.beyond,
     ),
     Section(
         WEIGHTS,
-        "What free weights gain there",
+        "Hard caches: what free weights gain",
         "The same instances up to n = 1024 at m = n/8, n/4 and n/2, against floor (v), which holds for any weights.",
         tables.weights,
     ),
     Section(
         LARGE,
         "The coordinate subset, up to n = 262,144",
-        "The same coordinates in every cluster: balanced, and at the sharpened centres exactly at floor (iv). Errors"
-        " are suprema over r logits a query, not over n tokens (`structured_worst`).",
+        "The same coordinates are kept in every cluster. Then signs balance, and the error at the sharpened"
+        " centres is exactly floor (iv). Worst queries are sought over r logits, not over n tokens"
+        " (`structured_worst`).",
         tables.coordinate,
     ),
 )
@@ -43,26 +44,26 @@ TOPIC = Topic(
     sections=SECTIONS,
     questions=(
         Question(
-            "On hard instances, do d, e^ρ − 1 and 1/ε enter with exponents ½, 1 and 1?",
+            "On hard caches, does the size grow with d, e^ρ − 1 and 1/ε with the exponents ½, 1 and 1?",
             "{joint_alpha}, {joint_beta} and {joint_gamma}",
             tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_")),
-            "the factor between these coresets and the floor depends on clusters a dimension, of which the design has"
-            " fewer where d is large (the floor itself, on the same rows, reads ½, 1, 1). Kernel halving, put with the"
-            " draws, balances better than draws do.",
+            "the error of these constructions over the floor depends on the number of clusters per dimension, and"
+            " the design has fewer where d is large. The floor itself has ½, 1 and 1 on the same rows. Kernel"
+            " halving had been expected to behave like random draws; it balances better.",
         ),
         Question(
-            "How far above the proven floor is the best construction that does not know the instance?",
-            "at most {sandwich_factor} times, half of the tokens kept",
+            "How far above the proven floor is the best construction that is not told the clusters?",
+            "half of the tokens kept, its error is at most {sandwich_factor} times the floor",
             ("sandwich_factor", "beyond_factor", "beyond_law", "floor_factor"),
         ),
         Question(
             "Is the floor tight?",
-            "a coreset that knows the instance errs by {coordinate_median} times it, in the median",
+            "a coreset that is told the clusters errs by {coordinate_median} times the floor, in the median",
             tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("coordinate_")),
         ),
         Question(
-            "Do free weights get below it?",
-            "not below their own floor: at most {free_factor} times that",
+            "How near to the floor for any weights do coresets come?",
+            "the best errs by at most {free_factor} times that floor",
             ("free_factor",),
         ),
     ),

@@ -7,13 +7,13 @@ from attention_coresets.analysis.topics.language_model import measures as langua
 from attention_coresets.analysis.topics.language_model.tolerances import BANDS
 from attention_coresets.analysis.topics.real_heads import caches
 
-ADDED = "at tier reduced half of the segments, since the first half left the loss open against some heuristics"
+ADDED = "at tier reduced half of the segments: the first half left the loss undecided against some heuristics"
 
 
 def _loss(share: int) -> Claim:
     statement = (
-        f"A language model on coresets of 1/{share} of its cache loses less with {caches.OURS} than with every eviction"
-        " heuristic and with kept sinks and the rest reweighted: nats a token, arm less rival"
+        f"A language model on 1/{share} of its cache has less loss with {caches.OURS} than with every eviction"
+        " heuristic and than with kept sinks and the rest reweighted: difference, nats a token"
     )
     rows = rows_of(language.LANGUAGE, arm=[caches.OURS, *caches.RIVALS])
     measure = language.loses_less(caches.OURS, caches.RIVALS, share)

@@ -96,6 +96,6 @@ def headline(results: Results) -> str:
     if not found:
         return ""
     return (
-        "**A model on coresets** of 1/8 of its cache, loss in nats a token: ours less that of each eviction heuristic"
-        f" and of kept sinks, {span(found)}."
+        "**A language model on 1/8 of its cache**: its loss with ours less that with each eviction heuristic and"
+        f" with kept sinks, {span(found)} nats a token."
     )

@@ -8,7 +8,8 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         LANGUAGE,
         "A language model on coresets",
-        "SmolLM2-135M reads a text, its cache is replaced by coresets of every KV head, and it goes on from there.",
+        "SmolLM2-135M reads a text. Coresets then replace the cache of every KV head, and the model predicts the"
+        " tokens that follow.",
         tables.language,
     ),
 )
@@ -19,8 +20,8 @@ TOPIC = Topic(
     sections=SECTIONS,
     questions=(
         Question(
-            "Does a model on such coresets lose less?",
-            "{real_loss_8} nats a token against the best heuristic, at 1/8",
+            "Does a language model on such coresets predict better than with eviction heuristics?",
+            "its loss less that with the best heuristic, at 1/8 of the cache: {real_loss_8} nats a token",
             ("real_loss_4", "real_loss_8"),
         ),
     ),

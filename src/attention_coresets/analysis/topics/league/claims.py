@@ -8,20 +8,20 @@ from attention_coresets.analysis.topics.league import standings as league
 from attention_coresets.analysis.topics.league.tolerances import BANDS
 
 EXACT = (
-    "caches on which some coreset is as good as exact are told by its error, as in the league; at first they were told"
-    " by its certificate, which on antipodal caches is the rounding of its moments"
+    "the error decides which caches are as good as exact and left out, as in the league; at first the certificate"
+    " decided, which on antipodal caches is only the rounding of its moments"
 )
-ADDED = "the whole claim: the league's own caches of these families had left the free model open"
+ADDED = "the whole claim: the league's own caches of these families had left the free model undecided"
 
 
 def _league(model: str, ours: str) -> tuple[Claim, ...]:
     name = f"league_{model}" if ours == league.our_arm(model) else f"league_{ours}"
     unseen = {"cache": league.UNSEEN}
+    others = "of any model" if model == "free" else f"of the model {model}"
     statement = (
-        f"{ours} errs by at most 0.7 times what the best other"
-        f" {'construction of any model' if model == 'free' else f'{model} construction'} errs by, found cell by cell"
+        f"{ours} errs by at most 0.7 times the error of the best other construction {others}, picked cell by cell"
     )
-    new = f"The same of {ours} on families not used while it was developed"
+    new = f"{ours}, the same on families not used while it was developed"
     further = f"{new}, at more dimensions and another seed"
     every = measures.advantage(model, ours=ours)
     own = measures.advantage(model, league.UNSEEN, ours=ours)
@@ -56,34 +56,34 @@ CLAIMS: tuple[Claim, ...] = (
     *(claim for model in league.MODELS for ours in league.our_arms(model) for claim in _league(model, ours)),
     Claim(
         "minimax_ceiling",
-        "Our free construction is better by proven ceilings too, not only to the ascent that it is made against:"
-        " certificate over that of the walk with kernel swaps and refitted weights",
+        "Our free construction also has the smaller proven ceiling: its certificate over that of the walk with"
+        " kernel swaps and refitted weights",
         "free",
         "ablation",
         BANDS["minimax_ceiling"],
         measures.ceiling_ratio("minimax_free", "walk_free_kernel_swaps"),
         OWN,
-        "no larger certificate than that of refitted weights, a guess",
+        "a ratio of at most 1, a guess",
         "a family whose median ratio is above 1",
         rows_of("ablation", arm=["minimax_free", "walk_free_kernel_swaps"]),
     ),
     Claim(
         "certificate_below",
-        "Coresets made for the certificate have a smaller one than the best other arm's, found cache by cache, on each"
-        " family at each rho",
+        "Coresets made for a small certificate, on each family at each ρ: certificate over the best other arm's,"
+        " picked cache by cache",
         "free",
         certified.EXPERIMENT,
         BANDS["certificate_below"],
         certified.ratio(certified.CERTIFICATE, by=["cache", "rho"]),
         OWN,
         "a ratio below 1",
-        "a family and rho whose mean ratio is above 1",
+        "a family and ρ whose mean ratio is above 1",
         rows_of(certified.EXPERIMENT),
         EXACT,
     ),
     Claim(
         "certificate_mean",
-        "The same over all caches: at most 0.75 times the best other's",
+        "The same over all caches: at most 0.75",
         "free",
         certified.EXPERIMENT,
         BANDS["certificate_mean"],
@@ -96,7 +96,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "certificate_error",
-        "They err by at most 1.1 times what the coreset errs by that they begin from",
+        "The error of these coresets is at most 1.1 times that of the coreset they start from",
         "free",
         certified.EXPERIMENT,
         BANDS["certificate_error"],

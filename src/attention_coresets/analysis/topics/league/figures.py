@@ -68,7 +68,9 @@ def league_map(results: Results) -> Figure:
     axes = list(figure.subplots(lines, 2, squeeze=False, sharey=True).flat)
     for ax in axes[len(found) :]:
         ax.set_axis_off()
-    headed(figure, "Our constructions' error over that of the best other one, setting by setting (blue: ours is smaller)")
+    headed(
+        figure, "Our constructions' error over that of the best other one, setting by setting (blue: ours is smaller)"
+    )
     if not found:
         axes[0].text(0, 0.5, "none of our own arms has been run")
         return figure
@@ -78,7 +80,10 @@ def league_map(results: Results) -> Figure:
     bar = figure.colorbar(
         ScalarMappable(_NORM, _COLORS), ax=axes, orientation="horizontal", shrink=0.5, aspect=40, pad=0.02
     )
-    bar.set_label("our error / the best other's (numbers in the cells; grey: some coreset is as good as exact; unseen: not looked at while ours was made)")
+    bar.set_label(
+        "our error / the best other's; grey: some coreset is as good as exact; unseen: not looked at while ours"
+        " was made"
+    )
     bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["0.25", "0.5", "1", "2", "4"])
     bar.ax.minorticks_off()
     return figure

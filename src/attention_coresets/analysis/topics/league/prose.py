@@ -17,14 +17,14 @@ def ahead(results: Results) -> str:
             claimed(CLAIMS, results, f"league_{name}{part}") for part in ("", "_unseen", "_unseen_more")
         )
         if every:
-            own = f"; on families it had not met {span(unseen)}" if unseen else ""
+            own = f"; on unseen families {span(unseen)}" if unseen else ""
             own += f", at more dimensions {span(more)}" if more else ""
             words.append(f"{span(every)} ({name.replace('_', ', ')}{own})")
     if not words:
         return ""
     return (
-        "**League** of all constructions, fresh seed: error of our own over that of the best other of"
-        f" each cell: {', '.join(words)}."
+        "**League** of all constructions, on a fresh seed. Error of ours over that of the best other, picked cell"
+        f" by cell: {', '.join(words)}."
     )
 
 

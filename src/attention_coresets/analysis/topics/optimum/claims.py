@@ -9,7 +9,8 @@ from attention_coresets.analysis.topics.optimum.tolerances import BANDS
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "optimum_walk",
-        "On tiny caches the tilted walk errs by at most 4 times the best tilted subset of its size, median of a family",
+        "On tiny caches the tilted walk's error is at most 4 times that of the best tilted subset of its size, in"
+        " the median over a family",
         "tilted",
         optimum.EXPERIMENT,
         BANDS["optimum_walk"],
@@ -24,8 +25,8 @@ CLAIMS: tuple[Claim, ...] = (
 CHECKS: tuple[Check, ...] = (
     Check(
         "optimum_below",
-        "No construction errs by less than the proven optimum of its own coreset model at equal size, its tolerance of"
-        " 1 % granted; smallest ratio",
+        "No construction errs by less than the proven optimum of its own coreset model at equal size, up to the"
+        " optimum's tolerance of 1 %; smallest ratio",
         optimum.EXPERIMENT,
         BANDS["optimum_below"],
         optimum.never_below(),

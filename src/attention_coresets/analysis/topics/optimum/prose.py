@@ -13,8 +13,8 @@ def walk(results: Results) -> str:
     if not walk:
         return ""
     return (
-        "**Exact optimum** (tiny caches): the tilted walk errs by"
-        f" {span(walk)} times the best tilted subset of its size."
+        f"**Exact optimum** (tiny caches): the tilted walk's error is {span(walk)} times that of the best tilted"
+        " subset of its size."
     )
 
 

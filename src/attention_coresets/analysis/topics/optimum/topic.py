@@ -8,7 +8,7 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         EXPERIMENT,
         "Exact optima",
-        "The best possible subset of each size, by mixed-integer programming, its error enclosed by branch and bound.",
+        "Mixed-integer programming finds the best subset of each size; branch and bound encloses its error.",
         tables.sizes_table,
     ),
 )
@@ -20,7 +20,7 @@ TOPIC = Topic(
     questions=(
         Question(
             "How far is the walk from the best coreset of a tiny cache?",
-            "{optimum_walk} times its error",
+            "its error is {optimum_walk} times as large",
             ("optimum_walk",),
         ),
     ),

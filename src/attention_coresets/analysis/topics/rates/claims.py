@@ -12,7 +12,7 @@ from attention_coresets.analysis.topics.rates.tolerances import BANDS
 FAMILIES = ("sphere", "clusters", "low_rank", "cap_outliers", "antipodal")
 BOTH = "tilted, unweighted"
 NOTHING = "nothing: a bound, not a prediction"
-WALK, DRAWS = "m grows at most as", "not of draws; their own bound grows as"
+WALK, DRAWS = "m grows at most as", "nothing on random draws; their own bound grows as"
 
 
 def _law(
@@ -79,8 +79,8 @@ def _constant(caches: Sequence[str], sizes: Sequence[int], rhos: Sequence[float]
         BANDS["constant_issue"],
         rates.constant_at("walk_tilted", caches, sizes, rhos, n=2048, d=8),
         UPPER,
-        "m = O(√d e^(ρ+o(ρ))/ε), the constant not named; 0.7 is ours",
-        "a setting above 0.7: not the theorem, but that its constant is that small",
+        "m = O(√d e^(ρ+o(ρ))/ε), without a constant; 0.7 is ours",
+        "a setting above 0.7 would refute the constant 0.7, not the theorem",
         rows_of("constant", arm=["walk_tilted"], cache=caches, size=sizes, rho=rhos),
     )
 
@@ -89,14 +89,14 @@ CLAIMS: tuple[Claim, ...] = (
     _constant(("sphere", "cap_outliers"), (128, 512), (1.0, 2.0, 3.0)),
     Claim(
         "beta_bound",
-        "No family needs more than the bound's rate e^(ρσ): walk_tilted, β, of all families the largest",
+        "No family needs more than the bound's rate e^(ρσ): the largest β of walk_tilted over all families",
         "tilted",
         "rho_rate",
         BANDS["beta_bound"],
         exponents.law_everywhere("rho_rate", "beta", "walk_tilted"),
         UPPER,
-        "β at most 1, and 0.1 for √log(2+ρσ) over these ρ",
-        "an exponent above 1.1 that stays so as ρ grows; over ρ ≤ 3 alone it would only hint at it",
+        "β at most 1; 0.1 is added for the factor √log(2+ρσ) over these ρ",
+        "an exponent that stays above 1.1 as ρ grows; one above 1.1 for ρ ≤ 3 is only a hint",
         rows_of("rho_rate", arm=["walk_tilted"]),
     ),
     *(_gamma(arm) for arm in ("walk_tilted", "walk_unweighted", "uniform")),
@@ -106,17 +106,17 @@ CLAIMS: tuple[Claim, ...] = (
     *(_nu(arm, "sphere") for arm in ("walk_tilted", "uniform")),
     Claim(
         "models_apart",
-        "On cap_outliers and antipodal log(error of walk_unweighted / error of walk_tilted) at equal size grows with ρ:"
-        " its slope",
+        "On cap_outliers and antipodal the ratio of errors of walk_unweighted and walk_tilted at equal size grows"
+        " with ρ: slope of its logarithm",
         BOTH,
         "rho_rate",
         BANDS["models_apart"],
         rates.growth_of_ratio("walk_unweighted", "walk_tilted", ("cap_outliers", "antipodal")),
         BENIGN,
-        "the two models' bounds grow apart as e^(ρ(R−σ)); of the errors it says nothing",
+        "the bounds of the two models grow apart as e^(ρ(R−σ)); nothing on the errors",
         NOTHING,
         rows_of("rho_rate", arm=["walk_tilted", "walk_unweighted"], cache=["cap_outliers", "antipodal"]),
     ),
     _antipodal_error("antipodal_tilted_error", "walk_tilted", "tilted", "at most a constant × √d e^(ρσ)/m"),
-    _antipodal_error("antipodal_uniform_error", "uniform", "unweighted", "of draws nothing"),
+    _antipodal_error("antipodal_uniform_error", "uniform", "unweighted", "nothing on random draws"),
 )

@@ -14,8 +14,8 @@ def rate(results: Results) -> str:
     if not walk or not uniform:
         return ""
     return (
-        f"**Rate in ε** (clusters): a size m ∝ ε^−γ with γ = {span(walk)} for the tilted Gram–Schmidt walk (tilted"
-        f" model) and {span(uniform)} for uniform subsets (unweighted); theory says 1 and 2."
+        f"**Rate in ε** (clusters): the size is like ε^−γ with γ = {span(walk)} for the tilted Gram–Schmidt walk"
+        f" (tilted model) and {span(uniform)} for uniform subsets (unweighted); theory says 1 and 2."
     )
 
 
@@ -39,8 +39,8 @@ def below_the_rate(results: Results) -> str:
     if not below:
         return ""
     return (
-        f"On {code(below)} the tilted walk's size grows more slowly than e^(ρσ), the 95 % interval of β below 1:"
-        f" {span([found[f][0] for f in below])}. The bound is a bound, and benign families sit below it."
+        f"On {code(below)} the tilted walk's size grows more slowly than e^(ρσ), with the 95 % interval of β below"
+        f" 1: {span([found[f][0] for f in below])}. The bound is for all caches; these are easier."
     )
 
 

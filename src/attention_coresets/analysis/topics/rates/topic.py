@@ -13,35 +13,41 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "epsilon_rate",
         "Rate in ε",
-        "How the size for an error ε grows as ε falls: 1/ε for balanced signs, 1/ε² for draws.",
+        "How the size for an error ε grows as ε falls. Theory: like 1/ε for walks, like 1/ε² for random draws.",
         tables.laws("epsilon_rate"),
     ),
     Section(
         "d_rate",
         "Rate in d",
-        "How the size for an error ε grows with d, over all d and between successive ones: on benign caches no theorem"
-        " says that it is a power law. Sizes from 8d to n/4.",
+        "How the size for an error ε grows with d, over all d and between neighbouring d. No theorem says that"
+        " this is a power law on benign caches. Sizes from 8d to n/4.",
         tables.laws("d_rate", "d_local"),
     ),
     Section(
         "rho_rate",
         "Rate in ρ",
-        "β is the slope in the arm's own exponent x, ρσ (tilted) or ρR (unweighted), where theory says 1; the slope in"
-        " plain ρ is descriptive, since σ depends on ρ. Over all ρ and in two halves. Sizes from 8d to n/4.",
+        "β is the slope in the exponent x of the bound for the arm's coreset model: ρσ (tilted) or ρR"
+        " (unweighted). The bound allows at most 1. The slope in ρ itself is descriptive, since σ depends on ρ."
+        " Over all ρ and in two halves. Sizes from 8d to n/4.",
         tables.laws("rho_rate", "rho_halves", "rho_rate_plain"),
     ),
-    Section("constant", "The constant", "The bound's constant over every family: medians.", tables.constant),
+    Section(
+        "constant",
+        "The constant",
+        "Medians of m·err/(√d e^(ρσ)), the bound's constant, family by family.",
+        tables.constant,
+    ),
     Section(
         "n_independence",
         "Independence of n",
-        "The size for an error ε does not grow with n.",
+        "By theory the size for an error ε does not grow with n.",
         tables.laws("n_independence"),
     ),
     Section(
         "luck",
         "Luck of the cache, luck of the construction",
-        "Several coresets of each cache: how much of the spread of log errors lies between caches, how much between"
-        " coresets of one cache.",
+        "Several coresets of each cache. The table splits the spread of log errors: one part lies between caches,"
+        " the other between coresets of one cache.",
         luck,
     ),
 )
@@ -53,12 +59,13 @@ TOPIC = Topic(
     questions=(
         Question(
             "Does any family need more than the bound's rate in ρ?",
-            "largest exponent of e^(ρσ): {beta_bound}; the bound has 1",
+            "largest β of e^(βρσ): {beta_bound}; the bound has 1",
             ("beta_bound", "constant_issue"),
         ),
         Question(
             "How do sizes grow on caches that are not made to be hard?",
-            "γ of the tilted walk {gamma_walk_tilted}, of uniform draws {gamma_uniform}: no theorem predicts them",
+            "like ε^−γ with γ = {gamma_walk_tilted} for the tilted walk and {gamma_uniform} for uniform draws; no"
+            " theorem predicts them",
             (
                 *(claim.id for claim in claims.CLAIMS if claim.block is BENIGN),
                 *("equal_keys_decay", "equal_keys_decay_uniform", "product_rho"),

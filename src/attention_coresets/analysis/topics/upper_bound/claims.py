@@ -8,14 +8,14 @@ from attention_coresets.analysis.topics.upper_bound.tolerances import BANDS
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="constant_sigma",
-        statement="m·err/(√d e^(ρσ)) is at most 1.3 on every synthetic row of all experiments: walk_tilted, largest",
+        statement="m·err/(√d e^(ρσ)) of walk_tilted is at most 1.3 on every synthetic row of all experiments: the largest",
         models="tilted",
         experiment=measures.EXPERIMENT,
         expected=BANDS["constant_sigma"],
         measure=measures.largest_of_all,
         block=UPPER,
         says="O(√log(2 + ρσ)); proven here for the mean over walks: at most 5.3 √log(2 + ρσ)",
-        refutes="the constant 1.3: one row above it; the theorem: rows that grow with n, d or ρ faster than that root",
+        refutes="one row above 1.3, this constant; growth with n, d or ρ faster than that root, the theorem",
         rows=measures.synthetic_walks,
     ),
 )
@@ -23,8 +23,8 @@ CLAIMS: tuple[Claim, ...] = (
 CHECKS: tuple[Check, ...] = (
     Check(
         "balancing_bound",
-        "Every synthetic row of walk_tilted errs by at most the bound proven for all of them at once with probability"
-        " 0.99 (docs/theory.md, Balancing); largest error over it",
+        "Every synthetic row of walk_tilted errs by at most the bound that docs/theory.md (Balancing) proves for"
+        " all rows together with probability 0.99; largest ratio of error to bound",
         measures.EXPERIMENT,
         BANDS["balancing_bound"],
         measures.largest_over_proven,

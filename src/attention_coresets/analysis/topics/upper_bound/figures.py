@@ -38,7 +38,10 @@ def upper_bound(results: Results) -> Figure:
         ax.set(title=f"ρ = {rho:g}", xlabel="dimension d")
         ax.label_outer()
     axes[0].set_ylabel(r"$m\cdot\mathrm{err}\,/\,(\sqrt{d}\,e^{\rho\sigma})$")
-    headed(figure, "The tilted walk's size × error, over √d e^(ρσ), does not grow with the dimension d: the bound has the right √d")
+    headed(
+        figure,
+        "The tilted walk's size × error, divided by √d e^(ρσ), does not grow with the dimension d",
+    )
     shared_legend(figure, axes)
     return figure
 

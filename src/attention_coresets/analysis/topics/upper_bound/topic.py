@@ -9,8 +9,8 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         EXPERIMENT,
         "The constant of every row",
-        "The upper bound at risk: the largest m·err/(√d e^(ρσ)) of the tilted walk over all rows, families off the"
-        " sphere and with biased logits among them.",
+        "A test that the upper bound could fail: the largest m·err/(√d e^(ρσ)) of the tilted walk over all rows,"
+        " also with keys off the sphere and with biased logits.",
         tables.numbers,
     ),
 )

@@ -12,13 +12,13 @@ FAMILIES = ("sphere", "cap_outliers")
 def _ceiling(rho: float, band: str) -> Claim:
     return Claim(
         f"ceiling_rho_{rho:g}",
-        f"Kernel certificate over ascent, n = 1024, d = 8, m = 256, tilted walk, ρ = {rho:g}",
+        f"Kernel certificate over the worst error found, n = 1024, d = 8, m = 256, tilted walk, ρ = {rho:g}",
         "tilted",
         worst.JUDGED,
         BANDS[band],
         worst.ceiling_factor(FAMILIES, "walk_tilted", n=1024, d=8, size=256, rho=rho),
         OWN,
-        "a proven ceiling this near to the worst query found; proven to be 1 at least",
+        "a proven ceiling this near to the worst error found; the ratio is at least 1",
         f"a family whose median is above {BANDS[band].high:g}",
         rows_of(worst.JUDGED, arm=["walk_tilted"], cache=FAMILIES, d=[8], rho=[rho], size=[256]),
     )
@@ -29,8 +29,8 @@ CLAIMS: tuple[Claim, ...] = tuple(_ceiling(rho, band) for rho, band in ((1.0, "c
 CHECKS: tuple[Check, ...] = (
     Check(
         "certificate",
-        "No ceiling is below a query found, and the ascent ends within the gap of branch and bound: coresets of which"
-        " that is not so, over all small caches",
+        "No ceiling lies below an error that was found, and the ascent ends within the gap of branch and bound:"
+        " number of coresets of small caches that violate this",
         worst.SMALL,
         BANDS["no_contradiction"],
         worst.contradictions([worst.SMALL]),

@@ -37,7 +37,9 @@ def ceilings(results: Results) -> Figure:
     for ax in axes[::3]:
         ax.set_ylabel("ceiling / worst error found")
     plain_ticks(axes[0], "y", [1, 1.5, 2, 3, 5, 10, 20, 50, 100])
-    headed(figure, "How far proven ceilings of the error lie above the worst error found (1: the search found the worst)")
+    headed(
+        figure, "How far proven ceilings of the error lie above the worst error found (1: the search found the worst)"
+    )
     shared_legend(figure, axes)
     return figure
 

@@ -12,7 +12,7 @@ def both_sides(results: Results) -> str:
     if not one or not two or not small:
         return ""
     return (
-        f"**Both sides**: the kernel certificate, a proven ceiling, is {span(one)} times the worst query found at"
-        f" ρ = 1 and {span(two)} times at ρ = 2 (n = 1024, d = 8, m = 256). On {small[0].setting}, where branch and"
-        f" bound encloses the supremum, {small[0].estimate.value:.0f} contradict it."
+        f"**Both sides**: the kernel certificate, a proven ceiling, is {span(one)} times the worst error found at"
+        f" ρ = 1 and {span(two)} times at ρ = 2 (n = 1024, d = 8, m = 256). On {small[0].setting}, branch and"
+        f" bound encloses the supremum, and {small[0].estimate.value:.0f} contradict it."
     )

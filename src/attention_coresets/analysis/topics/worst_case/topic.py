@@ -7,9 +7,9 @@ from attention_coresets.analysis.topics.worst_case.measures import JUDGED, SMALL
 SECTIONS: tuple[Section, ...] = (
     Section(
         JUDGED,
-        "The adversary judged",
-        "Ascent against branch and bound (d ≤ 4, a proven upper bound) and against the kernel certificate"
-        " (docs/certificates.md).",
+        "How good the search for the worst query is",
+        "Gradient ascent against branch and bound (d ≤ 4, a proven upper bound) and against the kernel"
+        " certificate (docs/certificates.md).",
         tables.judged,
     ),
     Section(
@@ -27,8 +27,8 @@ TOPIC = Topic(
     sections=SECTIONS,
     questions=(
         Question(
-            "How near is the worst query found to a proven ceiling?",
-            "the ceiling is {ceiling_rho_1} times as large at ρ = 1, {ceiling_rho_2} at ρ = 2",
+            "How near is the worst error found to a proven ceiling?",
+            "the ceiling is {ceiling_rho_1} times as large at ρ = 1, {ceiling_rho_2} times at ρ = 2",
             ("ceiling_rho_1", "ceiling_rho_2"),
         ),
     ),

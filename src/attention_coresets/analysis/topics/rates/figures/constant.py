@@ -37,7 +37,9 @@ def constant(results: Results) -> Figure:
             ax.set_title(f"ρ = {rho:g}", pad=14)
             ax.set(xlabel=label)
             ax.tick_params(labelbottom=True)
-    headed(figure, "The tilted walk needs fewer tokens than √d e^(ρσ)/ε on every family of caches (further left: fewer)")
+    headed(
+        figure, "The tilted walk needs fewer tokens than √d e^(ρσ)/ε on every family of caches (further left: fewer)"
+    )
     shared_legend(figure, axes.flat)
     return figure
 
