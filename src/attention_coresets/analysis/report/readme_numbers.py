@@ -48,7 +48,7 @@ def own_target(results: Results) -> str:
     words = [f"{interval(outcome.parts[0][0].estimate)} ({model})" for model, outcome in known.items()]
     met = [model for model, outcome in known.items() if outcome.status == OWN.best]
     where = f"met in the model {code(met)}" if met else "met in no model"
-    return f"{listed(words)}; the ratio set out for ({outcomes['league_free'].claim.expected}) is {where}"
+    return f"{listed(words)}; the target ({outcomes['league_free'].claim.expected}) is {where}"
 
 
 FOUND: dict[str, Words] = {
