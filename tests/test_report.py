@@ -130,7 +130,7 @@ def test_pages_round_trip(root):
     assert all(model in page for model in ("*unweighted*", "*tilted*", "*free*"))
     assert "python scripts/sweep.py experiment=NAME tier=quick" in page
     assert "between ρ of <!-- numbers:real_norms -->49.5<!-- /numbers:real_norms --> nats" in readme
-    assert "old" not in readme
+    assert "\nold\n" not in readme
     assert "walk_tilted (tilted)" in readme
 
 
