@@ -20,11 +20,18 @@ def lower_bound(results: Results) -> str:
     rows = hard.over_floor(results)
     arms, rules = rows["arm"].nunique(), hard.distinct_rules(rows)
     picked = (
-        f"{arms} arms, {rules} distinct rules: the others err as one of these does, row for row. floor_factor: best arm"
-        " picked on these rows; its interval is its own, without the luck of the pick, which favours the claim.\n\n"
+        f"{arms} arms, of which {rules} differ; each of the others errs exactly as one of these. floor_factor is"
+        " of the best arm, picked on these rows: its interval leaves out the luck of the pick, which favours the"
+        " claim.\n\n"
     )
-    unit = "Error over A√(d/2), median (smallest) over all instances; for equal cluster weights a floor at m ≤ n/2.\n\n"
-    own = "Error over max(i, ii, iv, v) of the coreset's own weights, median (smallest) over all instances.\n\n"
+    unit = (
+        "Error over A√(d/2), median (smallest) over all instances. This is a floor for equal cluster weights"
+        " and m ≤ n/2.\n\n"
+    )
+    own = (
+        "Error over the largest of bounds (i), (ii), (iv), (v) for the coreset's own weights, median (smallest)"
+        " over all instances.\n\n"
+    )
     return picked + unit + by_share(rows, "ratio") + "\n\n" + own + by_share(hard.over_bounds(results), "excess")
 
 

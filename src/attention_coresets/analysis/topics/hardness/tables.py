@@ -39,8 +39,8 @@ def _note(rows: pd.DataFrame) -> str:
     gap = 1 - column(exact, "proven") / column(exact, "error")
     count = len(rows.drop_duplicates(["cache", "seed", "head"]))
     return (
-        f"m·err/(√d e^x) at m = n/2, the largest of {count} searches a cell and, in brackets, their median; x is the"
-        " one that the searches raised. Of a best subset the error is within a share of"
-        f" {number(float(gap.max()))} of a lower bound proven over all subsets. Slopes are means over searches, which"
-        " look less well the more tokens there are.\n\n"
+        f"m·err/(√d e^x) at m = n/2: the largest of {count} searches a cell and, in brackets, their median. The"
+        " searches raised this constant, with this x. The error of a best subset lies within a share of"
+        f" {number(float(gap.max()))} of a lower bound proven over all subsets. Slopes are means over searches,"
+        " which search less thoroughly the more tokens there are.\n\n"
     )

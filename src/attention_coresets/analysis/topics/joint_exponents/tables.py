@@ -28,10 +28,10 @@ def exponents(results: Results) -> str:
     """The fits of every arm beside the control, by the law as it is stated and by its finite-size form."""
     rows = designed(results, EXPONENTS)
     note = (
-        "m = n/2. Exponent, 95 % over instances; in braces its ends as one d is left out. *Law*: log m = c + α log d +"
-        " β log(e^ρ − 1) + γ log(1/ε). *Finite size*: (iv)'s own form, m + d a/2 in place of m and a at the sharpened"
-        " query, where (iv) reads (½, 1, 1) exactly. Last column: β where ρ takes the place of log(e^ρ − 1),"
-        " descriptive: at finite ρ e^ρ − 1 grows faster than e^ρ.\n\n"
+        "m = n/2. Exponents with 95 % intervals over instances; in braces the range when one d is left out."
+        " *Law*: log m = c + α log d + β log(e^ρ − 1) + γ log(1/ε). *Finite size*: the form of (iv), with m + d"
+        " a/2 in place of m and the a of the sharpened query; in this form (iv) has exactly (½, 1, 1). Last"
+        " column: β if ρ replaces log(e^ρ − 1), descriptive, since at finite ρ e^ρ − 1 grows faster than e^ρ.\n\n"
     )
     lines = [line for arm in in_order(set(rows["arm"])) for line in _arm(rows.loc[rows["arm"] == arm], arm)]
     lines += _control(rows.loc[rows["arm"] == rows["arm"].iloc[0]], "this design")
@@ -49,12 +49,12 @@ def _by_ratio(rows: pd.DataFrame) -> str:
         words = [number(float(np.median(x))) if len(x) else "–" for x in cells]
         lines.append([model_of(rows, names["arm"]), number(names["ratio"]), *words])
     note = (
-        "Why the exponents of these arms differ from the control's (looked at after the run): their error over"
-        " (iv), median, depends on r/d and ρ. It tends to 1 as r/d falls and as ρ grows. A heuristic: at small ρ the"
-        " error is ρ times an operator norm, for signs that look random 1 + √(r/d) times the norm of a row, of which"
-        " (iv) is made; at large ρ the worst query singles out a centre. On this design large d have small r/d, so that"
-        " a factor between 1 and 1.5 reads as a smaller α and a larger γ; with m = rd/2 no further covariate tells the"
-        " two apart.\n\n"
+        "Why these exponents differ from the control's (a table made after the run): median error over (iv)"
+        " depends on r/d and ρ. It tends to 1 as r/d falls and as ρ grows. A heuristic: at small ρ the error is ρ"
+        " times an operator norm. For signs that look random this norm is 1 + √(r/d) times the norm of a row, and"
+        " (iv) is made of rows. At large ρ the worst query singles out one centre. In this design large d have"
+        " small r/d, so this factor makes α smaller and γ larger. As m = rd/2, no further covariate can separate"
+        " the two effects.\n\n"
     )
     return note + table([ARM, "r/d", *(f"ρ = {rho:g}" for rho in rhos)], lines)
 
@@ -95,7 +95,9 @@ def beyond(results: Results) -> str:
         words = [number(float(np.median(x))) if len(x) else "–" for x in cells]
         law = float(group["random"].iloc[0])
         lines.append([number(names["ratio"]), f"{names['rho']:g}", *words, number(law) if law > 1 else "–"])
-    note = "Error over (iv), median over instances; n = rd. Past n = 4096 from `lower_bound_beyond`.\n\n"
+    note = (
+        "Error over (iv), median over instances; n = rd. Caches above n = 4096 are those of `lower_bound_beyond`.\n\n"
+    )
     return note + table(["r/d", "ρ", *(f"d = {d}" for d in sizes), "random signs"], lines)
 
 
@@ -106,7 +108,7 @@ def _ends(pair: tuple[float, float]) -> str:
 def coordinate(results: Results) -> str:
     """The coordinate subset, which knows the instance: its exponents, and its error over (iv) by share and signs."""
     pairs = coordinate_rows(results)
-    note = "Exponents at m = n/2, Hadamard pairs; the law as it is stated.\n\n"
+    note = "Exponents at m = n/2, Hadamard pairs, by the law as it is stated.\n\n"
     lines = []
     for rows, where in ((pairs, "r ≥ 7 (e^ρ − 1)"), (far(pairs), "r ≥ 16 (e^ρ − 1)")):
         found = joint(rows)
@@ -121,8 +123,9 @@ def coordinate(results: Results) -> str:
 def _shares(results: Results) -> str:
     """Supremum over (iv), and what pooling the shares does to the fit."""
     note = (
-        "Its error over (iv), median (largest) over all rows, by share of tokens kept; and the exponents of (iv) itself"
-        " when the three shares are pooled, without and with the covariate log(√(m(n − m))/n).\n\n"
+        "The error of the coordinate subset over (iv), median (largest) over all rows, by share of tokens kept."
+        " Then the exponents of (iv) itself if the three shares are pooled, without and with the covariate"
+        " log(√(m(n − m))/n).\n\n"
     )
     lines = []
     for signs in ("hadamard", "random"):
@@ -142,8 +145,8 @@ def weights(results: Results) -> str:
     rows = designed(results, WEIGHTS, half=False)
     shares = sorted(distinct(rows, "share"), reverse=True)
     note = (
-        "Error over (v), the floor for any weights ≥ 0, median (smallest) over all rows with γ = a/(r + a) ≤ 1/8; then"
-        " over (iv), which weights of one's own may undercut.\n\n"
+        "Error over (v), the floor for any weights ≥ 0, median (smallest) over all rows with γ = a/(r + a) ≤ 1/8."
+        " Then error over (iv), which coresets with unequal cluster weights may beat.\n\n"
     )
     lines = []
     for arm in in_order(set(rows["arm"])):
@@ -185,7 +188,7 @@ def _below_equal_weights(results: Results) -> str:
     found = low["arm"].value_counts().to_dict()
     words = ", ".join(f"{arm} {count}" for arm, count in sorted(found.items())) or "none"
     return (
-        "Rows of all experiments on orthonormal signed clusters that err by less than (iv), which is proven for equal"
-        f" cluster weights alone, and so may: {words}. Fixed weights do not keep cluster weights equal where their"
-        " counts differ, and free weights need not."
+        f"Rows of all experiments on orthonormal signed clusters that err by less than (iv): {words}. They may:"
+        " (iv) is proven for equal cluster weights. Fixed weights give unequal cluster weights where the counts"
+        " differ, and free weights need not be equal."
     )

@@ -64,8 +64,8 @@ def constant(results: Results) -> str:
         cells = [" / ".join(number(column(f, k).max()) for k in kinds) if len(f) else "–" for f in found]
         lines.append([names["cache"], *cells])
     note = (
-        "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ), of this experiment alone; constant_sigma is"
-        " the largest of single rows, of all experiments.\n\n"
+        "Largest median over ρ and m of m·err/(√d e^(ρσ)) / m·err/(√d e^ρ), in this experiment alone."
+        " (constant_sigma is the largest single row of all experiments.)\n\n"
     )
     return note + table(["Family", *(model_of(rows, arm) for arm in arms)], lines)
 

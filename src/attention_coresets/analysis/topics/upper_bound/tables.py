@@ -22,9 +22,9 @@ def by_family(results: Results) -> str:
     rows = measures.every_walk(results)
     lines = [_line(names["cache"], group) for names, group in groups(rows, ["cache"])]
     note = (
-        "m·err/(√d e^(ρσ)) of every row of `walk_tilted`, all experiments of the tier; a coreset that several of them"
-        " share counts once. `model`: real heads. *Proven there*: the ceiling of its mean over walks at the d, ρ and σ"
-        " of the largest (docs/theory.md, Balancing).\n\n"
+        "m·err/(√d e^(ρσ)) of every row of `walk_tilted` in all experiments of the tier; a coreset that several"
+        " experiments share counts once. `model`: real heads. *Proven there*: what docs/theory.md (Balancing)"
+        " proves for the mean over walks, at the d, ρ and σ of the largest.\n\n"
     )
     return note + table(["Family", "Rows", "Median", "Largest", "Proven there", "Where"], [*lines, _line("all", rows)])
 
@@ -56,7 +56,10 @@ def by_d_and_rho(results: Results) -> str:
     for names, group in groups(rows, ["d"]):
         cells = [column(group.loc[group["rho"] == rho], CONSTANT) for rho in rhos]
         lines.append([f"{names['d']}", *(f"{number(x.max())} ({len(x)})" if len(x) else "–" for x in cells)])
-    note = "The same, synthetic families: largest (rows). More rows make the largest larger by themselves.\n\n"
+    note = (
+        "The same for synthetic families: largest (number of rows). The largest of more rows is larger by"
+        " chance alone.\n\n"
+    )
     return note + table(["d", *(f"ρ = {rho:g}" for rho in rhos)], lines)
 
 

@@ -29,8 +29,8 @@ def judged(results: Results) -> str:
         )
     head = ["Family", "d", "Ascent / proven upper, least", "Restarts needed, median (most)"]
     note = (
-        "Ascent / upper: of branch and bound, at most 1. Restarts needed: climbs for a 99 % chance of one within 1 % of"
-        " the best. Kernel certificate / ascent: tilted walk, median over caches.\n\n"
+        "Ascent / proven upper: of branch and bound, at most 1. Restarts needed: climbs for a 99 % chance that"
+        " one ends within 1 % of the best. Kernel certificate / ascent: tilted walk, median over caches.\n\n"
     )
     return note + table([*head, *(f"Kernel / ascent, ρ = {rho:g}" for rho in rhos)], lines)
 
