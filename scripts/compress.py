@@ -97,8 +97,8 @@ def _said(found: Found, cache: Cache, asked: argparse.Namespace) -> str:
     ]
     if asked.size is None:
         lines.append(
-            "searched: smaller coresets, to 3 % of the size; one may have been passed over, for neither certificates"
-            " nor errors always fall as sizes grow"
+            "searched: smaller coresets, to 3 % of the size; one may have been missed, since certificates and"
+            " errors do not always fall as sizes grow"
         )
     elif asked.epsilon is not None:
         value = certificate if asked.by == "certificate" else error

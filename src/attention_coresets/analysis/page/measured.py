@@ -29,8 +29,8 @@ def errors(rows: pd.DataFrame) -> Panel:
         "errors",
         "Worst-case errors",
         "The largest attention error over queries that gradient ascent found, a lower bound of the supremum, in"
-        " units of the values: medians over caches (or real heads), bars their 95 % intervals. Pick the experiment"
-        " and setting, and what the horizontal axis is.",
+        " the unit of the values. Medians over caches (or real heads); bars are 95 % intervals. Pick the"
+        " experiment, the setting and the horizontal axis.",
         "Lines of median worst-case error against the axis picked, one line for each arm picked.",
         found,
         charts.curves("error", "worst-case error", _TOLD | {"error": "error"}),
@@ -55,10 +55,9 @@ def sizes(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]], unit: str) -
     return Panel(
         "sizes",
         "Sizes that reach an error",
-        "The size from which on the median error is at most ε, known up to the grid of sizes: a bar from the largest"
-        " that fails to the next, marked where the straight line between both errors meets ε. Open triangles: only"
-        " known to be above the largest size measured (△), or at most the smallest (▽). Dashed: the fitted law, where"
-        " there is one.",
+        "The least size from which on the median error is at most ε. A bar joins the two sizes between which it"
+        " lies; the mark is where the straight line between both errors meets ε. Open triangles: it is above the"
+        " largest size measured (△), or at most the smallest (▽). Dashed: the fitted law, if there is one.",
         "Sizes needed for an error against the axis picked, one line for each arm, with open triangles where censored.",
         found,
         charts.sizes(_TOLD_SIZES),

@@ -57,9 +57,8 @@ def _constants(rows: pd.DataFrame) -> Panel:
     return Panel(
         "constants",
         "The constant of the upper bound",
-        "m·err / (√d·e^(ρσ)), what the tilted bound leaves open, or the same with e^ρ; σ is the spread of the keys"
-        " as the queries see them. Medians over caches with 95 % intervals. The bound of the tilted walk's mean is"
-        " larger.",
+        "m·err / (√d·e^(ρσ)), the constant of the tilted bound, or the same with e^ρ. σ is the spread of the"
+        " keys. Medians over caches with 95 % intervals. The constant that is proven is larger.",
         "Lines of the bound's constant against the axis picked, one line for each arm.",
         found,
         charts.curves("value", "constant", _TOLD | {"kind": "constant", "value": "value"}),
@@ -79,7 +78,7 @@ def _floors(results: Results) -> Panel:
         "floors",
         "Errors over proven floors",
         "Signed clusters with orthonormal centres: worst-case error over the largest lower bound proven for the"
-        " coreset's own weights. No coreset lies below 1; near 1 nothing better is possible. Medians over caches.",
+        " coreset's own weights. No coreset lies below 1; at 1 nothing better is possible. Medians over caches.",
         "A point for each arm: its error over the proven floor, on a logarithmic axis with a rule at 1.",
         found,
         charts.places("value", "error / floor", _TOLD_WITHOUT_SIZE | {"fraction": "m/n", "value": "error / floor"}),
@@ -97,8 +96,9 @@ def _ceilings(rows: pd.DataFrame) -> Panel:
     return Panel(
         "ceilings",
         "Proven ceilings over errors found",
-        "The certificate, a proven upper bound of the error over all queries, over the largest error that ascent found."
-        " At 1 the error is known exactly; the truth lies between both. Medians over caches.",
+        "The certificate is a proven upper bound of the error over all queries. Here it is divided by the largest"
+        " error that ascent found; the true error lies between the two. At 1 it is known exactly. Medians over"
+        " caches.",
         "A point for each arm: its proven ceiling over the error found, on a logarithmic axis with a rule at 1.",
         numbers.over_units(rows, [*KEYS, "size", "arm"], "value"),
         charts.places("value", "certificate / error", _TOLD | {"value": "certificate / error"}),
@@ -133,9 +133,9 @@ def _league(results: Results) -> Panel:
     return Panel(
         "league",
         "The league of constructions",
-        "Every construction at one size on every family, d and ρ: geometric mean over these of its error over that"
-        " of the tilted Gram–Schmidt walk in the same setting; bars resample caches. Left of 1 it errs less. In the"
-        " competition of free weights every arm may take part, for any coreset is one.",
+        "Every construction at one size on every family, d and ρ: its error over that of the tilted Gram–Schmidt"
+        " walk in the same setting, the geometric mean over settings; bars resample caches. Left of 1 it errs"
+        " less. For free weights every arm competes.",
         "A point for each arm: its error over the tilted walk's, least above, with a rule at 1.",
         pd.DataFrame(lines),
         charts.places("value", "error over walk_tilted's", _TOLD_LEAGUE),

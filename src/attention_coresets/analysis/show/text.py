@@ -87,8 +87,8 @@ def sizes(shown: Shown, by: Sequence[str], width: int) -> str:
             cells = [size_between(mine.loc[e, "lo"], mine.loc[e, "hi"]) for e in asked]
             lines.append([f"{title(names)}: {arm}" if by else arm, *cells])
     about = (
-        "m(ε): tokens from which on the median error is at most ε, between two sizes measured: (fails, is enough]."
-        " ≤: the smallest size is enough; >: the largest fails."
+        "m(ε): the least size from which on the median error is at most ε. It lies between two sizes measured:"
+        " (too few, enough]. ≤: the smallest size measured is enough; >: the largest is too few."
     )
     return f"{aligned(['arm', *(f'm(ε = {e:g})' for e in asked)], lines, width)}\n\n{explained(about, width)}"
 
