@@ -354,4 +354,7 @@ def test_every_figure_has_its_picture_and_a_caption_on_the_page():
         assert picture == f"figures/reduced/{name}.png"
         assert (ROOT / picture).exists()
         assert (ROOT / picture).with_suffix(".pdf").exists()
-        assert 2 <= len(re.findall(r"[.?](?:\s|$)", caption)) <= 5, name
+        sentences = [sentence.split() for sentence in re.split(r"[.?](?:\s|$)", caption) if sentence]
+        assert len(sentences) >= 2, name
+        assert max(map(len, sentences)) <= 30, name  # words
+        assert sum(map(len, sentences)) <= 80, name
