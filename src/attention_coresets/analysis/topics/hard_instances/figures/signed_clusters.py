@@ -47,7 +47,7 @@ def lower_bound(results: Results) -> Figure:
         _forbid(ax, "below the bound")
     headed(
         figure,
-        "Hard caches (signed clusters): no coreset errs by less than is proven to be necessary (shaded)",
+        "Hard caches (signed clusters): no coreset errs by less than the proven floor (shaded: below)",
     )
     model_legend(figure, rows["model"])
     return figure

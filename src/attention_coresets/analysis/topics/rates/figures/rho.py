@@ -56,7 +56,14 @@ def _family(ax: Axes, results: Results, names: dict, panel: pd.DataFrame) -> Non
         if arm in BOUNDS:
             _bound(ax, mine, medians(panel.loc[panel["arm"] == arm], ["rho"], ["exponent"]), arm)
         text = slope_text(results, "rho_rate", "beta", "β", arm=arm, **names)
-        ends.append(End(column(mine, "rho")[-1], column(mine, "middle")[-1], text, look(arm).color))
+        ends.append(
+            End(
+                column(mine, "rho")[-1] + _ASIDE * panel["arm"].nunique(),
+                column(mine, "middle")[-1],
+                text,
+                look(arm).color,
+            )
+        )
     log_axes(ax, x=False)
     rhos, heights = distinct(panel, "rho"), column(sizes, "middle")
     ax.set_xlim(rhos[0] - 0.15, rhos[-1] + 0.8 * (rhos[-1] - rhos[0]))
