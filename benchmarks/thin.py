@@ -28,11 +28,12 @@ OURS_NAME, PEER_NAME = "kernel halvings + swaps", "goodpoints thin_K"
 def thin(matrix: Tensor, seed: int) -> np.ndarray:
     """n / 2^ROUNDS indices of one head: halvings of what is left, then a pass of swaps towards the mean of all."""
     n, generator = matrix.shape[-1], torch.Generator().manual_seed(seed)
-    left, sub = torch.arange(n, device=matrix.device), matrix
+    left, tokens = torch.arange(n, device=matrix.device), None
     for _ in range(ROUNDS):
         numbers = torch.rand(1, len(left), dtype=matrix.dtype, generator=generator).to(matrix.device)
-        left = left[kernel_halving_signs(sub.unsqueeze(0), torch.zeros_like(numbers), numbers)[0]]
-        sub = matrix[left][:, left]
+        signs = kernel_halving_signs(matrix.unsqueeze(0), torch.zeros_like(numbers), numbers, tokens=tokens)
+        left = left[signs[0]]
+        tokens = left.unsqueeze(0)
     kept = torch.zeros(1, n, dtype=torch.bool, device=matrix.device)
     kept[0, left] = True
     target = matrix.mean(-1, keepdim=True).mT * len(left)
