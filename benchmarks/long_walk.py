@@ -29,9 +29,9 @@ def measure(tier: str, device: str) -> Part:
         first = _cache("clusters", 256, device)
         for rule in (("gram_schmidt_walk", {}), ("kernel_halving", SWAPS), ("two_stage", {})):
             _row(first, 16, "", *rule)  # compiles
-        swapped = _row(_cache("clusters", short, device), size, "clusters", "kernel_halving", SWAPS)
-        part.rows.append(swapped)
-        part.ratios.append(single(f"MB beyond the input of kernel swaps, {short} to {size}", swapped.memory / 1e6))
+        part.rows.append(_row(_cache("clusters", short, device), size, "clusters", "kernel_halving", SWAPS))
+        megabytes = (part.rows[0].memory or 0) / 1e6
+        part.ratios.append(single(f"MB beyond the input of kernel swaps, {short} to {size}", megabytes))
         for family in FAMILIES[tier]:
             _one_family(part, family, (short, long, size), device)
     finally:
@@ -47,8 +47,9 @@ def _one_family(part: Part, family: str, sizes: tuple[int, int, int], device: st
     part.rows += [walk, *two]
     for (keep, error, seconds), row in zip(KEEPS, two, strict=True):
         name = f"two_stage, keep = {keep}, {family}, {long} to {size}"
-        part.ratios.append(single(f"error of {name} / a walk of {short}", row.error / walk.error, error))
-        part.ratios.append(single(f"processor seconds of {name}", row.seconds, seconds))
+        beside = (row.error or 0.0) / (walk.error or 0.0)
+        part.ratios.append(single(f"error of {name} / a walk of {short}", beside, error))
+        part.ratios.append(single(f"processor seconds of {name}", row.seconds or 0.0, seconds))
 
 
 def _cache(family: str, n: int, device: str) -> Cache:
@@ -61,5 +62,5 @@ def _row(cache: Cache, size: int, family: str, name: str, parameters: dict) -> R
     words = ", ".join([name, *(f"{key} = {value}" for key, value in parameters.items()), family])
     row = timed_row(words, OURS, [found.processor], cache.n, m=size, d=D, memory=max(0, round(found.megabytes * 1e6)))
     row = replace(row, error=error_of(cache, found.coreset), error_kind=f"worst of {CLIMBS} climbs, ρ = {RHO:g}")
-    print(f"{row.case}: n {row.n}, {row.seconds:.1f} s, {row.memory / 1e6:.0f} MB, error {row.error:.4f}", flush=True)
+    print(f"{words}: {found.processor:.1f} s, {found.megabytes:.0f} MB, error {row.error:.4f}", flush=True)
     return row

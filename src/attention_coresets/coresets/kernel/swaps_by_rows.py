@@ -41,17 +41,19 @@ def swaps_by_rows(
 
 def _rows(features: Features, tokens: Tensor) -> Float[Tensor, "H c n"]:
     x, v, shift = features
-    at = (y.gather(-2, tokens.unsqueeze(-1).expand(-1, -1, y.shape[-1])) for y in (x, v))
-    return kernel_panel((*at, shift.gather(-1, tokens)), features)
+    keys, values = (y.gather(-2, tokens.unsqueeze(-1).expand(-1, -1, y.shape[-1])) for y in (x, v))
+    return kernel_panel((keys, values, shift.gather(-1, tokens)), features)
 
 
 def _sums(features: Features, weights: Float[Tensor, "H n k"]) -> Float[Tensor, "H n k"]:
     """Computes the Gram matrix times `weights`, some rows at a time."""
+    x, v, shift = features
     sums = torch.empty_like(weights)  # at once: small results between large blocks would leave holes in the memory
     block = _block(weights[..., 0])
     for start in range(0, weights.shape[1], block):
         part = slice(start, start + block)
-        sums[:, part] = kernel_panel(tuple(y[:, part] for y in features), features) @ weights
+        rows = x[:, part], v[:, part], shift[:, part]
+        sums[:, part] = kernel_panel(rows, features) @ weights
     return sums
 
 

@@ -20,7 +20,7 @@ class OneHead(SwapTables):
 
     def fill(self, logits: Tensor, log_weights: Tensor, inner: Tensor, values: Tensor) -> None:
         T, N = (torch.empty_like(logits[0], dtype=torch.float32) for _ in range(2))
-        _relative(*_arrays(logits[0], log_weights[0], inner[0, :, 0]), LEAST_LOG, MOST_LOG, T.numpy())
+        _relative(LEAST_LOG, MOST_LOG, *_arrays(logits[0], log_weights[0], inner[0, :, 0], T))
         T.exp_()
         size = self.outputs.square().sum(-1, keepdim=True)
         gap = torch.baddbmm(size, self.outputs, values.mT, alpha=-2, out=logits)
@@ -41,13 +41,13 @@ class OneHead(SwapTables):
         H, size, along, Z = left
         worst = (size / Z.square().clamp_min(1e-30)).topk(min(SCREEN, size.shape[-1])).indices[0]
         e = torch.baddbmm(-2 * along[:, worst].unsqueeze(-1), H[:, worst], self.v.mT, alpha=2)
-        _at_queries(e[0].numpy(), *self.at_queries, *_arrays(worst, size[0], Z[0]), *self._scalars())
+        _at_queries(*self._scalars(), *self.at_queries, *_arrays(e[0], worst, size[0], Z[0]))
         return e.sum(-2)
 
     def tried(self, left: Sequence[Tensor], tokens: Tensor) -> Tensor:
         H, size, along, Z = left
         e = torch.baddbmm(-2 * along.unsqueeze(-1), H, self.v_of.index_select(0, tokens[0]).unsqueeze(0).mT, alpha=2)
-        _of_tokens(e[0].numpy(), *self.of_tokens, *_arrays(tokens[0], size[0], Z[0]), *self._scalars())
+        _of_tokens(*self._scalars(), *self.of_tokens, *_arrays(e[0], tokens[0], size[0], Z[0]))
         return e.sum(-2)
 
     def _scalars(self) -> tuple[np.float32, int]:
@@ -56,7 +56,7 @@ class OneHead(SwapTables):
     def moved(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         F, Z, square = (torch.empty_like(x) for x in (self.F, self.Z, self.F))
         before = self.F[0], self.Z[0], self.outputs[0], self.values, self.T_of
-        _exchange(*_arrays(*before), int(i), int(j), *_arrays(F[0], Z[0], square[0]))
+        _exchange(int(i), int(j), *_arrays(*before, F[0], Z[0], square[0]))
         return F, Z, square
 
 
@@ -73,7 +73,7 @@ def _fused(a, b, c):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _relative(logits, log_weights, inner, least, most, out):
+def _relative(least, most, logits, log_weights, inner, out):
     for r in range(out.shape[0]):
         for j in range(out.shape[1]):
             out[r, j] = min(max((logits[r, j] + log_weights[j]) - inner[r], least), most)
@@ -99,7 +99,7 @@ def _remove(F, i, A, T_of, v, H, products):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _at_queries(e, T, N, queries, size, Z, unit, doublings):
+def _at_queries(unit, doublings, T, N, e, queries, size, Z):
     """Puts powers of errors in place of e [c, n], at some queries and for all tokens."""
     for row in range(e.shape[0]):
         r = queries[row]
@@ -114,7 +114,7 @@ def _at_queries(e, T, N, queries, size, Z, unit, doublings):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _of_tokens(e, T_of, N_of, tokens, size, Z, unit, doublings):
+def _of_tokens(unit, doublings, T_of, N_of, e, tokens, size, Z):
     """Puts powers of errors in place of e [b, k], at all queries and for some tokens."""
     for column in range(e.shape[1]):
         j = tokens[column]
@@ -129,7 +129,7 @@ def _of_tokens(e, T_of, N_of, tokens, size, Z, unit, doublings):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _exchange(F, Z, outputs, values, T_of, i, j, new_F, new_Z, square):
+def _exchange(i, j, F, Z, outputs, values, T_of, new_F, new_Z, square):
     """F and Z once i gave way to j, and the square of F."""
     for r in range(F.shape[0]):
         out, into = np.float64(T_of[i, r]), np.float64(T_of[j, r])

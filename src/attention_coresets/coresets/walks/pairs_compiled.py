@@ -57,7 +57,8 @@ def halve(
     (heads, n), state = start.shape, np.zeros(len(start))
     x, moved = np.zeros((heads, n)), np.zeros((heads, n))
     rest = x, moved, uniforms.contiguous().numpy(), KINDS.index(kind), parameter, state
-    if tokens is not None:
+    if not isinstance(gram, tuple):
+        assert tokens is not None, "a whole matrix is walked by walk_pairs"
         _halve_chosen(gram.numpy(), tokens.numpy(), *rest)
         return torch.from_numpy(x > 0)
     left, right, values = _factors(gram)
