@@ -74,7 +74,7 @@ def _one_size(part: Part, n: int, size: int, device: str) -> None:
         if n > MOST.get(name, n):
             continue
         found = rule(cache, size)
-        errors[name] = _error(cache, found.coreset)
+        errors[name] = error_of(cache, found.coreset)
         row = timed_row(name, OURS, [found.processor], n, m=size, d=D, memory=max(0, round(found.megabytes * 1e6)))
         part.rows.append(replace(row, error=errors[name], error_kind=f"worst of {CLIMBS} climbs, ρ = {RHO:g}"))
     for name in errors:
@@ -85,7 +85,7 @@ def _one_size(part: Part, n: int, size: int, device: str) -> None:
         part.ratios.append(single(name, errors[TWO_STAGES] / errors[PLAIN], ERROR))
 
 
-def _error(cache: Cache, coreset: Coreset) -> float:
+def error_of(cache: Cache, coreset: Coreset) -> float:
     """Error of the worst query that climbs find: half of them begin at keys, half in random directions."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(cache.n, (CLIMBS // 2,), generator=generator)

@@ -21,7 +21,8 @@ def cost(name: str, n: int, heads: int = 1, **parameters):
         ("gram_schmidt_walk", {"form": "pivoted_cholesky", "rank": 64}, 2, 1),
         ("query_walk", {}, 3, 2),
         ("kernel_halving", {}, 2, 1),
-        ("greedy", {"refinement": "kernel_swaps"}, 2, 2),
+        ("greedy", {"refinement": "kernel_swaps"}, 2, 1),
+        ("greedy", {"refinement": "portfolio"}, 2, 2),
         ("sensitivity_draws", {}, 2, 1),
         ("tilted_draws", {}, 1, 1),
         ("knorm", {}, 2, 1),  # n tokens for each of n / 8

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from attention_coresets import make_coreset
 from attention_coresets.compiled import backend
+from attention_coresets.coresets.balancing import refinement as refinement_module
 from attention_coresets.coresets.kernel import kernel_swaps as module
+from attention_coresets.coresets.kernel import swaps_by_rows as rows_module
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
-from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.law import balancing_features, balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.swaps_by_rows import swaps_by_rows
 from tables import FAMILIES, generators, small_cache
 
 
@@ -80,6 +83,37 @@ def distances(gram, kept, target, pi):
     return torch.einsum("hi,hij,hj->h", change, gram, change)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("block", [1, 7 * 2 * 96])
+def test_swaps_by_rows_are_those_of_the_matrix(family, block, monkeypatch):
+    """Rows one by one, and seven at once; the second head of a batch as its first."""
+    monkeypatch.setattr(rows_module, "_NUMBERS", block)
+    cache = small_cache(family, n=96, heads=2)
+    measure = law(cache.keys, 2.0, "tilted", "auto")
+    pi = capped_marginals(measure.log_p, 24)
+    gram, kept, target = weighted(cache, 24, seed=3)
+    features = balancing_features(cache.keys, cache.values, -pi.log(), measure)
+    before = kept.clone()
+    assert torch.equal(swaps_by_rows(features, kept, pi), kernel_swaps(gram, kept, target))
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_a_long_cache_is_swapped_without_its_matrix(model, monkeypatch):
+    cache = small_cache("clusters", n=96)
+    make = make_coreset("kernel_halving", model=model, refinement="kernel_swaps")
+    short = make(cache, 24, 2.0, generators(0)[0])
+
+    def refuse(*_):
+        raise AssertionError("no matrix")
+
+    monkeypatch.setattr(refinement_module, "DENSE", 95)
+    monkeypatch.setattr(refinement_module, "kernel_swaps", refuse)
+    assert torch.equal(make(cache, 24, 2.0, generators(0)[0]).indices, short.indices)
+    plain = make_coreset("kernel_halving", model=model)(cache, 24, 2.0, generators(0)[0])
+    assert not torch.equal(plain.indices, short.indices)
+
+
 def test_each_pass_lowers_the_distance_until_none_can():
     cache = small_cache("cap_outliers", n=96, d=6, heads=4)
     gram, kept, target = weighted(cache, 24)
@@ -99,3 +133,5 @@ def test_refusals():
         kernel_swaps(gram, kept, target)
     with pytest.raises(ValueError, match="passes >= 1"):
         kernel_swaps(gram[:1], kept[:1], target[:1], passes=0)
+    with pytest.raises(ValueError, match="one size for all heads, got \\[1, 2\\]"):
+        swaps_by_rows((gram[..., :2], gram[..., 2:], target), kept, target)

@@ -17,7 +17,7 @@ from attention_coresets.coresets.kernel.law import capped_marginals, law
 from attention_coresets.coresets.minimax import best_pairs as pairs_module
 from attention_coresets.coresets.minimax import minimax as minimax_module
 from attention_coresets.coresets.minimax import supports as supports_module
-from attention_coresets.coresets.minimax import swaps as swaps_module
+from attention_coresets.coresets.minimax import swap_tables
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.minimax.minimax import Minimax, minimax
 from attention_coresets.coresets.minimax.query_bank import Bank, bank_errors, bank_of, random_queries, second_moment
@@ -344,7 +344,7 @@ def slow_pass(cache, bank, kept, log_weights, uniforms, gain):
 @pytest.mark.parametrize(("m", "weights"), [(6, False), (6, True), (1, True), (23, False)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pass_is_the_slow_pass(seed, m, weights, monkeypatch):
-    monkeypatch.setattr(swaps_module, "_TRIED", 100)  # every candidate on every query
+    monkeypatch.setattr(swap_tables, "TRIED", 100)  # every candidate on every query
     problem = swap_problem(seed, m=m, weights=weights)
     found = minimax_swaps(*problem)[0].nonzero()[:, 0].tolist()
     assert found == slow_pass(*problem, 1e-3)

@@ -253,3 +253,27 @@ def test_panels_take_the_same_signs_as_the_whole_matrix(rule, kind, rng, monkeyp
     assert torch.equal(found, pair_signs(kernel_panel(features, features), x, uniforms, RULES[rule]()))
     with backend("torch"):
         assert torch.equal(found, pair_signs(features, x, uniforms, RULES[rule]()))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", ["halves", "fractions"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_tokens_of_a_matrix_are_walked_as_their_own_matrix(rule, kind, dtype, rng):
+    """In any order, in each head its own; more of them than a block has rows, and rows of other tokens between."""
+    heads, n, k = 2, 120, 70
+    gram = torch.from_numpy(np.stack([gram_of(rng, n) for _ in range(heads)])).to(dtype)
+    tokens = torch.from_numpy(rng.permuted(np.tile(np.arange(n), (heads, 1)), axis=1)[:, :k])
+    x = torch.from_numpy(np.stack([start(kind, rng, k) for _ in range(heads)]))
+    uniforms = torch.from_numpy(rng.random((heads, k)))
+    own = torch.stack([g[t][:, t] for g, t in zip(gram, tokens, strict=True)])
+    expected = pair_signs(own, x, uniforms, RULES[rule]())
+    assert torch.equal(pair_signs(gram, x, uniforms, RULES[rule](), tokens), expected)
+    with backend("torch"):
+        assert torch.equal(pair_signs(gram, x, uniforms, RULES[rule](), tokens), expected)
+
+
+def test_tokens_of_features_are_refused(rng):
+    features = tuple(torch.from_numpy(rng.standard_normal(shape)) for shape in ((1, 6, 2), (1, 6, 2), (1, 6)))
+    half = torch.zeros(1, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="give those of the tokens alone"):
+        pair_signs(features, half, half, _GreedySign(), torch.arange(4)[None])

@@ -14,6 +14,7 @@ from attention_coresets.coresets.balancing.recursion import MAX_GRAM, Tokens, Wa
 from attention_coresets.coresets.balancing.refinement import check_refinement, refine
 from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
+from attention_coresets.coresets.kernel.unit_kernel import DENSE
 from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.shared import Shared
 from attention_coresets.devices import at_once, in_parts
@@ -67,11 +68,12 @@ class Balancing(Construction):
         return balancing_features(keys, values, log_weights, law)
 
     def cost(self, n: int, size: int, d: int) -> Cost:
-        """Estimates the kernel's rows one by one, and whole Gram matrices where a refinement works on them."""
+        """Estimates the kernel's rows one by one, and whole Gram matrices where a refinement holds them."""
         steps = rounds(n, size, self.recursion)
         pairs = sum(step.buckets * step.width**2 for step in steps)
         whole = n**2 if self.refinement != "none" or self.model == "free" else 0
-        return Cost(4 * n * d + 3 * whole, 4 * d * (pairs + whole))
+        held = whole if n <= DENSE or self.refinement not in ("none", "kernel_swaps") else 0  # longer ones by rows
+        return Cost(4 * n * d + 3 * held, 4 * d * (pairs + whole))
 
     def choose(self, request: Request) -> Coreset:
         """Picks `size` tokens of every head by rounds of `signs`, and refines them.

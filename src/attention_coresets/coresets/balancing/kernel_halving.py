@@ -42,12 +42,15 @@ class KernelHalving(Balancing):
         return kernel_halving_signs(vectors, x, uniforms[:, 0], self.delta)
 
 
-def kernel_halving_signs(gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5) -> Tensor:
+def kernel_halving_signs(
+    gram: Tensor | Features, x: Tensor, uniforms: Tensor, delta: float = 0.5, tokens: Tensor | None = None
+) -> Tensor:
     """Tells which tokens of each head are kept: gram ``[H, n, n]`` or its features, x and uniforms ``[H, n]``.
 
-    One uniform is used a pair.
+    One uniform is used a pair. With `tokens` ``[H, k]`` only these rows and columns of a Gram matrix are looked at, and
+    x, uniforms and what is returned are ``[H, k]``.
     """
-    return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)))
+    return pair_signs(gram, x, uniforms, _KernelHalving(2 * math.log(2 * x.shape[-1] / delta)), tokens)
 
 
 class _KernelHalving(Rule):

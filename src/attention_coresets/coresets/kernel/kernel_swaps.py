@@ -1,14 +1,14 @@
 """Kernel swaps: takes each kept token out and puts the best one in, the refinement of kernel thinning (KT-SWAP)."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.compiled import compiled_module, runs_compiled
 
 _fast = compiled_module("attention_coresets.coresets.kernel.kernel_swaps_compiled")
 swap = _fast.swap if _fast else None  # None without numba: the torch loop below does the same, slower
-_TIE = 1e-11  # of the largest inner product: a gain this small is none
+TIE = 1e-11  # of the largest inner product: a gain this small is none
 
 
 def kernel_swaps(
@@ -20,7 +20,7 @@ def kernel_swaps(
     That is the token itself where nothing beats it, and otherwise the first of equal ones. The distance never rises,
     and no token is kept twice.
 
-    Cost: O(n m) a pass and head, and O(n^2) to begin.
+    Cost: O(n m) a pass and head, and O(n^2) to begin. `swaps_by_rows` needs no matrix.
 
     Source: Dwivedi and Mackey 2021.
 
@@ -51,7 +51,7 @@ def kernel_swaps(
     kept = kept.clone()
     inner = (gram @ kept.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <g_i, the coreset>
     diagonal = gram.diagonal(dim1=-2, dim2=-1).contiguous()
-    tie = _TIE * (diagonal.amax(-1) + target.abs().amax(-1))
+    tie = TIE * (diagonal.amax(-1) + target.abs().amax(-1))
     for _ in range(passes):
         before = kept.clone()
         tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
@@ -72,11 +72,23 @@ def _pass(
     """Does `swap` of kernel_swaps_compiled.py for all heads at once; `inner` and `kept` change in place."""
     heads = torch.arange(len(gram), device=gram.device)
     for token in tokens.unbind(-1):
-        kept[heads, token] = False
-        inner -= gram[heads, token]
-        cost = (diagonal - 2 * (target - inner)).masked_fill_(kept, torch.inf)
-        limit = cost.amin(-1) + tie
-        first = (cost <= limit.unsqueeze(-1)).to(torch.uint8).argmax(-1)
-        best = torch.where(cost[heads, token] > limit, first, token)
-        kept[heads, best] = True
+        best = swapped(token, gram[heads, token], diagonal, inner, kept, target, tie)
         inner += gram[heads, best]
+
+
+def swapped(
+    token: Tensor, row: Tensor, diagonal: Tensor, inner: Tensor, kept: Tensor, target: Tensor, tie: Tensor
+) -> Int[Tensor, "H"]:
+    """Takes out a token of each head, puts in the best one and returns it; `row` [H, n] is the token's of the matrix.
+
+    `kept` changes in place, and `inner` but for the row of the token put in.
+    """
+    heads = torch.arange(len(kept), device=kept.device)
+    kept[heads, token] = False
+    inner -= row
+    cost = (diagonal - 2 * (target - inner)).masked_fill_(kept, torch.inf)
+    limit = cost.amin(-1) + tie
+    first = (cost <= limit.unsqueeze(-1)).to(torch.uint8).argmax(-1)
+    best = torch.where(cost[heads, token] > limit, first, token)
+    kept[heads, best] = True
+    return best

@@ -7,7 +7,7 @@ with a rule for a coin.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
@@ -19,6 +19,7 @@ _KERNELS = "attention_coresets.coresets.walks.pairs_triton"
 
 Features = tuple[Tensor, Tensor, Tensor]  # what kernel_panel makes a Gram matrix of
 _FREEZE = 1e-10
+_EVEN = 1e-12  # marginals of 1/2 but for rounding
 _PANELS = 1024  # tokens from which the compiled walk forms its Gram matrix a panel at a time
 
 
@@ -42,25 +43,33 @@ class Rule:
 
 
 def pair_signs(
-    gram: Float[Tensor, "H n n"] | Features | None, x: Float[Tensor, "H n"], uniforms: Float[Tensor, "H n"], rule: Rule
+    gram: Float[Tensor, "H all all"] | Features | None,
+    x: Float[Tensor, "H n"],
+    uniforms: Float[Tensor, "H n"],
+    rule: Rule,
+    tokens: Int[Tensor, "H n"] | None = None,
 ) -> Bool[Tensor, "H n"]:
     """Rounds fractional x to +-1 pair by pair, and keeps sum x (an integer of the parity of n); True where x became +1.
 
-    A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x.
+    A Gram matrix in float32 is read as it is, half the memory; the sums over it are in the dtype of x. With `tokens`
+    its rows and columns of these are walked, in their order; None: all of them.
 
     Cost: O(n^2) a round, about log2(n) rounds (one where x = 0), n choices in all, one uniform a choice. On the CPU
     with numba and on a GPU with Triton the pairs are compiled, and from x = 0 half of the Gram matrix is read, once. On
-    the CPU, given features of at least 1024 tokens in its place, it is formed a panel at a time and never whole: O(n)
-    memory.
+    the CPU, given features in its place, it is formed a panel at a time and never whole: O(n) memory, from x = 0 or
+    1024 tokens on. So are the rows and columns of `tokens` from x = 0; elsewhere they are copied.
     """
     # a rule that reads no Gram matrix moves all pairs of a round at once: torch's operations are enough
     if rule.compiled and rule.needs_gram and (kernels := triton_kernels(_KERNELS, x)):
-        return kernels.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
+        return kernels.walk_pairs(_dense(_rows_of(gram, tokens)), x, uniforms, *rule.compiled, _FREEZE)
     if rule.compiled and runs_compiled(pairs_compiled, x):
+        if _halves(gram, x, tokens, rule.compiled[0]):
+            return pairs_compiled.halve(gram, tokens, x, uniforms, *rule.compiled)
+        gram = _rows_of(gram, tokens)
         if isinstance(gram, tuple) and x.shape[-1] >= _PANELS:
             return pairs_compiled.walk_panels(gram, x, uniforms, *rule.compiled, _FREEZE)
         return pairs_compiled.walk_pairs(_dense(gram), x, uniforms, *rule.compiled, _FREEZE)
-    gram = _dense(gram)
+    gram = _dense(_rows_of(gram, tokens))
     x = x.clone()
     # the discrepancy counts what has moved since the start, not x itself
     moved = torch.zeros_like(x)  # x so far minus where it started
@@ -79,6 +88,20 @@ def pair_signs(
             change = sign * torch.where(real, steps, torch.zeros_like(steps))
             x.scatter_add_(-1, index, change)
             moved.scatter_add_(-1, index, change)
+
+
+def _halves(gram: Tensor | Features | None, x: Tensor, tokens: Tensor | None, kind: str) -> bool:
+    """Tells whether all pairs are settled at once, by parts of the Gram matrix, no pair asking for all before."""
+    parts = isinstance(gram, tuple) != (tokens is not None)
+    return parts and kind not in ("coin", "self_balancing") and x.shape[-1] % 2 == 0 and float(x.abs().amax()) < _EVEN
+
+
+def _rows_of(gram: Tensor | Features | None, tokens: Tensor | None) -> Tensor | Features | None:
+    if gram is None or tokens is None:
+        return gram
+    if isinstance(gram, tuple):
+        raise ValueError("tokens are of a Gram matrix; of features, give those of the tokens alone")
+    return gram[torch.arange(len(gram), device=gram.device)[:, None, None], tokens[:, :, None], tokens[:, None]]
 
 
 def _dense(gram: Tensor | Features | None) -> Tensor | None:

@@ -21,6 +21,7 @@ COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
 _TIE, _ROUNDING = 1e-9, 1e-14
 _PANEL, _TILE = 256, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
 _TASKS = 4  # a thread: heads may need different times
+_BLOCK = 32  # rows of it formed at a time from x = 0
 _GROUP = 4  # pairs whose rows of the Gram matrix are read in one pass
 
 
@@ -45,6 +46,38 @@ def walk_pairs(gram: Tensor | None, x: Tensor, uniforms: Tensor, kind: str, para
     return torch.from_numpy(signs > 0)
 
 
+def halve(
+    gram: Tensor | tuple, tokens: Tensor | None, start: Tensor, uniforms: Tensor, kind: str, parameter: float
+) -> Tensor:
+    """Does walk_pairs from x = 0, whose shape `start` ``[H, n]`` has, n even, block by block of the lower triangle.
+
+    `gram` is the features of the Gram matrices (kernel/law.py), or these themselves, of which `tokens` ``[H, n]`` says
+    the rows and columns. No state may be needed before the first pair, as that of self_balancing is.
+    """
+    (heads, n), state = start.shape, np.zeros(len(start))
+    x, moved = np.zeros((heads, n)), np.zeros((heads, n))
+    rest = x, moved, uniforms.contiguous().numpy(), KINDS.index(kind), parameter, state
+    if not isinstance(gram, tuple):
+        assert tokens is not None, "a whole matrix is walked by walk_pairs"
+        _halve_chosen(gram.numpy(), tokens.numpy(), *rest)
+        return torch.from_numpy(x > 0)
+    left, right, values = _factors(gram)
+    for first in range(0, n, _BLOCK):
+        rows, columns = slice(first, first + _BLOCK), slice(0, first + _BLOCK)
+        block = (left[:, rows] @ right[:, columns].mT).exp_()
+        block.mul_(values[:, rows] @ values[:, columns].mT)
+        _settle_blocks(block.numpy(), first, *rest)
+    return torch.from_numpy(x > 0)
+
+
+def _factors(features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Brings shifts and constants into the products: two passes over a panel, where kernel_panel makes six."""
+    x, v, shift = features
+    one, shift = torch.ones_like(shift).unsqueeze(-1), shift.unsqueeze(-1)
+    left, right = torch.cat([x, shift, one], dim=-1), torch.cat([x, one, shift], dim=-1)
+    return left, right, torch.cat([v, one], dim=-1) * 0.5**0.5
+
+
 def walk_panels(features: tuple, x: Tensor, uniforms: Tensor, kind: str, parameter: float, freeze: float) -> Tensor:
     """Does walk_pairs with the Gram matrix of `features` (kernel/law.py) formed as it is needed, head after head."""
     heads = zip(zip(*features, strict=True), x, uniforms, strict=True)
@@ -55,11 +88,7 @@ class _Panels:
     """One head's Gram matrix in panels: matrix products bring in the moves before a panel, `settle` does its pairs."""
 
     def __init__(self, features: tuple[Tensor, ...]) -> None:
-        x, v, shift = features
-        # shifts and constants go into the products: two passes over a panel's memory, where kernel_panel makes six
-        one, shift = torch.ones_like(shift).unsqueeze(-1), shift.unsqueeze(-1)
-        self.left, self.right = torch.cat([x, shift, one], dim=-1), torch.cat([x, one, shift], dim=-1)
-        self.values = torch.cat([v, one], dim=-1) * 0.5**0.5
+        self.left, self.right, self.values = _factors(features)
 
     def walk(self, x: Tensor, uniforms: Tensor, kind: int, parameter: float, freeze: float) -> Tensor:
         """Does walk_pairs for this head."""
@@ -75,7 +104,7 @@ class _Panels:
                 here, moves = x[tokens].numpy(), np.zeros(len(tokens))
                 arrays = (self._gram(tokens, tokens).numpy(), here, moves, np.arange(len(tokens)), 0)
                 past = self._past(tokens, moved[:reach])
-                state = settle(*arrays, past.numpy(), uniforms[used:].numpy(), kind, parameter, state)
+                state = settle(*arrays, past.numpy(), uniforms[used:].numpy(), kind, parameter, state, 0)
                 x[tokens] = torch.from_numpy(here)
                 moved[tokens] += torch.from_numpy(moves)
                 used += len(tokens) // 2
@@ -92,6 +121,36 @@ class _Panels:
     def _gram(self, rows: Tensor, columns: Tensor | slice) -> Tensor:
         panel = (self.left[rows] @ self.right[columns].mT).exp_()
         return panel.mul_(self.values[rows] @ self.values[columns].mT)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _settle_blocks(gram, first, x, moved, uniforms, kind, parameter, state):
+    """Settles the pairs of the rows of `gram`, tokens from `first` on, head after head; all arrays change in place."""
+    tokens, past = np.arange(first, first + gram.shape[1]), np.zeros(gram.shape[1])
+    for head in range(gram.shape[0]):
+        numbers = uniforms[head, first // 2 :]
+        state[head] = settle(
+            gram[head], x[head], moved[head], tokens, first, past, numbers, kind, parameter, state[head], first
+        )
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _halve_chosen(gram, chosen, x, moved, uniforms, kind, parameter, state):
+    """Settles all pairs of the tokens `chosen` of each head, whose part of `gram` is copied block by block."""
+    heads, n = x.shape
+    block = np.empty((1, _BLOCK, n), gram.dtype)
+    for head in range(heads):
+        part = slice(head, head + 1)
+        for first in range(0, n, _BLOCK):
+            last = min(first + _BLOCK, n)
+            for r in range(first, last):
+                row = gram[head, chosen[head, r]]
+                for c in range(last):
+                    block[0, r - first, c] = row[chosen[head, c]]
+            rows = block[:, : last - first]
+            _settle_blocks(rows, first, x[part], moved[part], uniforms[part], kind, parameter, state[part])
 
 
 @njit(cache=True, nogil=True)
@@ -113,7 +172,7 @@ def _walk(gram, x, uniforms, kind, parameter, freeze):
         if state < 0:
             state = start(gram, x, alive, kind)
         reach = x.size if used else 0
-        state = settle(gram, x, moved, alive, reach, past, uniforms[used:], kind, parameter, state)
+        state = settle(gram, x, moved, alive, reach, past, uniforms[used:], kind, parameter, state, 0)
         used += alive.size // 2
     for i in range(x.size):
         x[i] = 1.0 if x[i] > 0 else -1.0
@@ -121,31 +180,33 @@ def _walk(gram, x, uniforms, kind, parameter, freeze):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state):
+def settle(gram, x, moved, tokens, reach, past, uniforms, kind, parameter, state, above):
     """Settles consecutive pairs of `tokens` in order, changing x and moved; returns the rule's new state.
 
-    `moved` is 0 from `reach` on. past[t] is the inner product of pair t with moves that `moved` does not hold.
+    `gram` lacks the rows of the first `above` tokens. `moved` is 0 from `reach` on. past[t] is the inner product of
+    pair t with moves that `moved` does not hold.
     """
     inner, steps, pairs = np.zeros(_GROUP), np.zeros(_GROUP), tokens.size // 2
     for first in range(0, pairs, _GROUP):
         last = min(first + _GROUP, pairs)
         if kind != COIN and last - first == _GROUP:
             # the four products leave out what the group itself moves: that is added pair by pair below
-            _inner_of_group(gram, tokens[2 * first :], moved[:reach], inner)
+            _inner_of_group(gram, tokens[2 * first :] - above, moved[:reach], inner)
         elif kind != COIN:
             for t in range(first, last):
-                inner[t - first] = _inner(gram[tokens[2 * t]], gram[tokens[2 * t + 1]], moved[:reach])
+                inner[t - first] = _inner(gram[tokens[2 * t] - above], gram[tokens[2 * t + 1] - above], moved[:reach])
         for t in range(first, last):
             i, j = tokens[2 * t], tokens[2 * t + 1]
             up, down = min(1 - x[i], 1 + x[j]), min(1 + x[i], 1 - x[j])
             chance = fair = down / (up + down)
             if kind != COIN:
                 half = (up + down) / 2
-                norm2 = half * half * (gram[i, i] - 2 * gram[i, j] + gram[j, j])
+                one, other = gram[i - above], gram[j - above]
+                norm2 = half * half * (one[i] - 2 * one[j] + other[j])
                 product = past[t] + inner[t - first]
                 for s in range(first, t):  # what the group has moved already
                     p, q = tokens[2 * s], tokens[2 * s + 1]
-                    product += steps[s - first] * ((gram[i, p] - gram[j, p]) - (gram[i, q] - gram[j, q]))
+                    product += steps[s - first] * ((one[p] - other[p]) - (one[q] - other[q]))
                 chance, state = _chance(kind, parameter, state, half * product, norm2, fair)
             step = up if uniforms[t] < chance else -down
             steps[t - first] = step
