@@ -52,6 +52,30 @@ class RealHead:
         return Cache(keys, values), queries.unflatten(0, (self.group, -1)) / self.key_radius
 
 
+def real_head(
+    keys: Float[Tensor, "n d"],
+    values: Float[Tensor, "n dv"],
+    calibration: Float[Tensor, "group b d"],
+    moved: Float[Tensor, "group m d"],
+    heldout: Float[Tensor, "group h d"],
+    scaling: float,
+) -> RealHead:
+    """Normalises one KV head of a model, given as the model computes it; logits there are scaling * <q, k>."""
+    keys, key_mean, key_radius = normalised(keys.to(torch.float64))
+    values, value_mean, value_scale = normalised(values.to(torch.float64))
+    asked = (x.to(torch.float64) * (scaling * key_radius) for x in (calibration, moved, heldout))
+    return RealHead(
+        Cache(keys, values),
+        *(x.flatten(0, 1) for x in asked),
+        scaling,
+        key_mean,
+        float(key_radius),
+        value_mean,
+        float(value_scale),
+        group=len(heldout),
+    )
+
+
 def normalised(
     x: Float[Tensor, "*heads n d"],
 ) -> tuple[Float[Tensor, "*heads n d"], Float[Tensor, "*heads d"], Float[Tensor, "*heads"]]:
