@@ -298,7 +298,11 @@ def _facts(rng: np.random.Generator) -> list[dict]:
         row |= {"model": "free" if arm in WEIGHTED else "unweighted", "error": math.nan, "sigma": math.nan}
         row |= {"loss": 2.5 + kl, "loss_full": 2.5, "kl": kl, "kl_p99": 5 * kl, "agreement": 0.9}
         rows.append(row | {"needle_found": 0.9 * share, "needle_found_full": 0.9})
-    return rows
+    # the second model: ours has the root of its share of others' divergences
+    second = [dict(row, experiment="real_tasks_gemma", d=256) for row in rows]
+    for row in second:
+        row["kl"] = 0.05 * math.sqrt(row["kl"])
+    return rows + second
 
 
 def _head_sizes(rng: np.random.Generator) -> list[dict]:

@@ -161,6 +161,7 @@ KNOWN = {
     "facts_kl_8": (2 / 256, "target met"),
     "facts_kl_ratio": (1 / 4, "target met"),
     "facts_more": (0.25, "target met"),
+    "gemma_kl_ratio": (1 / 2, "consistent"),
     "facts_matching_4": (0.4, "target met"),
     "facts_matching_8": (0.4, "target met"),
     "ceiling_rho_1": (1.4, "not fitted"),  # alike on every cache
