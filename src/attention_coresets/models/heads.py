@@ -19,14 +19,15 @@ class RealHead:
 
     cache: ``[n, d]`` and ``[n, dv]``.
     calibration: queries ``[b, d]`` of the cache's last c positions in order, one query head's after another's.
-    moved: the same as if they were asked at the c positions after the cache (rotary.py).
+    moved: the same as if they were asked at the c positions after the cache (rotary.py). Of a head that a replay asks:
+        the replay's (whole/replayed_heads.py).
     heldout: queries of later positions.
     group: query heads that share the KV head.
     """
 
     cache: Cache
     calibration: Float[Tensor, "b d"]
-    moved: Float[Tensor, "b d"]
+    moved: Float[Tensor, "m d"]
     heldout: Float[Tensor, "h d"]
     scaling: float
     key_mean: Float[Tensor, "d"]

@@ -1,7 +1,7 @@
 """How much of what was not seen a linear law explains: R² over folds of whole groups."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from attention_coresets.analysis.stats.estimates import LEAST, Estimate, stretched
 
@@ -10,7 +10,7 @@ _REPLICATES, _STREAM = 2000, 4096
 
 
 def explained(
-    y: Float[np.ndarray, "rows"], features: Float[np.ndarray, "rows p"], groups: Float[np.ndarray, "rows"]
+    y: Float[np.ndarray, "rows"], features: Float[np.ndarray, "rows p"], groups: Shaped[np.ndarray, "rows"]
 ) -> Estimate:
     """1 - (squared errors of predicted rows) / (those of the mean of the other folds), each row predicted once.
 
