@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from attention_coresets import Cache, make_coreset
 from attention_coresets.analysis.stats.cross_validation import explained
+from attention_coresets.analysis.topics.head_sizes.measures import needed
 from attention_coresets.coresets.queries import query_walk
 from attention_coresets.coresets.randomness import seed_of
 from attention_coresets.coresets.shared import Shared
@@ -168,3 +170,19 @@ def test_explained_variance_is_that_of_groups_left_out() -> None:
     assert explained(y, x, groups.astype(float)).caches == 8
     with pytest.raises(ValueError, match="at least 2"):
         explained(y, x, np.zeros(240))
+
+
+def test_sizes_needed_lie_on_the_curve_between_sizes() -> None:
+    """Errors 2 / m of one head and of another so small, or so large, that the grid does not reach."""
+    sizes = (32, 64, 128)
+    heads = {"a": (1.0, 2.0), "b": (2.0, 1e-3), "c": (3.0, 1e3)}
+    rows = pd.DataFrame(
+        {"cache_params": name, "d": 64, "n": 1024, "total_sensitivity": T, "size": size, "heldout_p99": times / size}
+        for name, (T, times) in heads.items()
+        for size in sizes
+    )
+    found = needed(rows, [0.05, 0.02]).set_index(["cache_params", "epsilon"])["at"]
+    assert found["a", 0.05] == pytest.approx(2 / 0.05)
+    assert found["a", 0.02] == pytest.approx(2 / 0.02)
+    assert list(found["b"]) == [32, 32]
+    assert list(found["c"]) == [128, 128]

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from attention_coresets.analysis.figures.style import GREY, headed, log_axes, new_figure, plain_ticks
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT, size_table
-from attention_coresets.analysis.topics.head_sizes.measures import ERROR, slopes, told
-from attention_coresets.analysis.topics.head_sizes.plans import OURS, REGIME, SIZES
+from attention_coresets.analysis.stats.sizes import INTERVAL, LEFT, RIGHT
+from attention_coresets.analysis.topics.head_sizes.measures import needed, slopes, told
+from attention_coresets.analysis.topics.head_sizes.plans import OURS, SIZES
 
 EPSILONS = (0.2, 0.1, 0.05)
 _LOOKS = {0.2: ("#56b4e9", "o"), 0.1: ("#0173b2", "s"), 0.05: ("#d55e00", "D")}
@@ -28,36 +28,26 @@ def head_sizes(results: Results) -> Figure:
 
 def _sizes(ax: Axes, results: Results) -> None:
     rows = results.rows(SIZES)
-    rows = rows.loc[rows["arm"] == OURS].assign(error=lambda x: x[ERROR])
-    by = ["cache_params", "d", "total_sensitivity"]
-    needed = size_table(rows, EPSILONS, by, max_size=REGIME.max_fraction)
-    sizes = distinct(rows, "size")
-    x = np.sqrt(column(needed, "d")) * column(needed, "total_sensitivity") / column(needed, "epsilon")
-    place = {  # the middle of the interval on the log scale, or the end of the grid
-        LEFT: column(needed, "hi"),
-        INTERVAL: np.sqrt(np.maximum(column(needed, "lo"), 1) * column(needed, "hi")),
-        RIGHT: column(needed, "lo"),
-    }
+    found = needed(rows.loc[rows["arm"] == OURS], EPSILONS)
+    x = np.sqrt(column(found, "d")) * column(found, "total_sensitivity") / column(found, "epsilon")
+    at, sizes = column(found, "at"), distinct(rows, "size")
     for epsilon, (color, marker) in _LOOKS.items():
         for status, mark, face in ((INTERVAL, marker, color), (LEFT, "v", "none"), (RIGHT, "^", "none")):
-            here = (needed["epsilon"] == epsilon).to_numpy() & (needed["status"] == status).to_numpy()
-            label = f"ε = {epsilon:g}" if status == INTERVAL else None
-            ax.plot(
-                x[here], place[status][here], mark, color=color, markerfacecolor=face, markersize=4, alpha=0.6,
-                label=label,
-            )  # fmt: skip
-    middle = np.array([x.min(), x.max()])
-    inside = (needed["status"] == INTERVAL).to_numpy()
+            here = (found["epsilon"] == epsilon).to_numpy() & (found["status"] == status).to_numpy()
+            style = {"color": color, "markerfacecolor": face, "markersize": 4, "alpha": 0.6}
+            ax.plot(x[here], at[here], mark, label=f"ε = {epsilon:g}" if status == INTERVAL else None, **style)
+    inside = (found["status"] == INTERVAL).to_numpy()
     if inside.any():
-        level = np.exp(np.mean(np.log(place[INTERVAL][inside] / x[inside])))
-        ax.plot(middle, level * middle, "--", color=GREY, linewidth=1.1, label="slope 1")
+        ends = np.array([x[inside].min(), x[inside].max()])
+        level = np.exp(np.mean(np.log(at[inside] / x[inside])))
+        ax.plot(ends, level * ends, "--", color=GREY, linewidth=1.1, label="slope 1")
     ax.plot([], [], "^", color=GREY, markerfacecolor="none", markersize=4, label="more than the grid's largest")
     ax.plot([], [], "v", color=GREY, markerfacecolor="none", markersize=4, label="its smallest is enough")
     ax.set(ylim=(sizes[0] / 2, sizes[-1] * 2), xlabel="√d·T/ε", ylabel="tokens needed m")
     log_axes(ax)
     plain_ticks(ax, "y", sizes)
-    found = {part.setting: part.estimate.value for part in slopes(results)}
-    ax.set_title("a mark a head and ε; fitted " + ", ".join(f"{name}: {value:.2f}" for name, value in found.items()))
+    fitted = ", ".join(f"{part.setting}: {part.estimate.value:.2f}" for part in slopes(results))
+    ax.set_title(f"a mark a head and ε; {fitted}")
     ax.legend(fontsize=6.5, loc="lower right")
 
 

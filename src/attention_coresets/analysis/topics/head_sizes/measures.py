@@ -1,5 +1,7 @@
 """Measures on the sizes that heads need: slopes of the law, and how well each predictor tells errors unseen."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,8 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.cross_validation import explained
 from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.stats.frames import column
-from attention_coresets.analysis.topics.head_sizes.plans import OURS, SIZES
+from attention_coresets.analysis.stats.sizes import INTERVAL, size_table
+from attention_coresets.analysis.topics.head_sizes.plans import OURS, REGIME, SIZES
 
 _SLOPES = {"total": "log T", "gamma": "log 1/ε"}
 ERROR = "heldout_p99"
@@ -46,6 +49,21 @@ def told(results: Results, arm: str = OURS) -> dict[str, Estimate]:
         words: [log_size, np.log(column(rows, name))] for name, words in PREDICTORS.items()
     }
     return {words: explained(error, np.stack(parts, axis=1), layers) for words, parts in designs.items()}
+
+
+def needed(rows: pd.DataFrame, epsilons: Sequence[float]) -> pd.DataFrame:
+    """The size that each head needs for each epsilon (`size_table`), with `at`: on the line between the logarithms of
+    the two sizes and their errors, or the end of the grid where it does not reach."""
+    rows = rows.assign(error=rows[ERROR])
+    found = size_table(rows, epsilons, ["cache_params", "d", "total_sensitivity"], max_size=REGIME.max_fraction)
+    errors = rows.set_index(["cache_params", "size"])["error"]
+    lo, hi = column(found, "lo"), column(found, "hi")
+    at = np.where(lo > 0, lo, hi)
+    for i in np.flatnonzero((found["status"] == INTERVAL).to_numpy()):
+        above, below = (np.log(errors[found["cache_params"].iloc[i], size]) for size in (lo[i], hi[i]))
+        part = (above - np.log(found["epsilon"].iloc[i])) / (above - below)
+        at[i] = lo[i] * (hi[i] / lo[i]) ** part
+    return found.assign(at=at)
 
 
 def positive(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
