@@ -93,7 +93,7 @@ def load_head(parameters: Model) -> RealHead:
     asked = (
         x.unflatten(0, (heads, -1))[kv_head] for x in (layer.calibration, layer.moved, layer.queries)
     )  # [heads // kv, c or q, d]
-    return real_head(layer.keys[kv_head], layer.values[kv_head], *asked, layer.scaling)
+    return real_head(layer.keys[kv_head], layer.values[kv_head], *asked, scaling=layer.scaling)
 
 
 def _check_head(parameters: Model, heads: int, d: int) -> None:

@@ -68,11 +68,11 @@ def real_head(
     return RealHead(
         Cache(keys, values),
         *(x.flatten(0, 1) for x in asked),
-        scaling,
-        key_mean,
-        float(key_radius),
-        value_mean,
-        float(value_scale),
+        scaling=scaling,
+        key_mean=key_mean,
+        key_radius=float(key_radius),
+        value_mean=value_mean,
+        value_scale=float(value_scale),
         group=len(heldout),
     )
 
