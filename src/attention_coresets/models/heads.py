@@ -19,14 +19,15 @@ class RealHead:
 
     cache: ``[n, d]`` and ``[n, dv]``.
     calibration: queries ``[b, d]`` of the cache's last c positions in order, one query head's after another's.
-    moved: the same as if they were asked at the c positions after the cache (rotary.py).
+    moved: the same as if they were asked at the c positions after the cache (rotary.py). Of a head that a replay asks:
+        the replay's (whole/replayed_heads.py).
     heldout: queries of later positions.
     group: query heads that share the KV head.
     """
 
     cache: Cache
     calibration: Float[Tensor, "b d"]
-    moved: Float[Tensor, "b d"]
+    moved: Float[Tensor, "m d"]
     heldout: Float[Tensor, "h d"]
     scaling: float
     key_mean: Float[Tensor, "d"]
@@ -50,6 +51,30 @@ class RealHead:
         values = self.cache.values * self.value_scale + self.value_mean
         queries = self.moved if moved else self.calibration
         return Cache(keys, values), queries.unflatten(0, (self.group, -1)) / self.key_radius
+
+
+def real_head(
+    keys: Float[Tensor, "n d"],
+    values: Float[Tensor, "n dv"],
+    calibration: Float[Tensor, "group b d"],
+    moved: Float[Tensor, "group m d"],
+    heldout: Float[Tensor, "group h d"],
+    scaling: float,
+) -> RealHead:
+    """Normalises one KV head of a model, given as the model computes it; logits there are scaling * <q, k>."""
+    keys, key_mean, key_radius = normalised(keys.to(torch.float64))
+    values, value_mean, value_scale = normalised(values.to(torch.float64))
+    asked = (x.to(torch.float64) * (scaling * key_radius) for x in (calibration, moved, heldout))
+    return RealHead(
+        Cache(keys, values),
+        *(x.flatten(0, 1) for x in asked),
+        scaling=scaling,
+        key_mean=key_mean,
+        key_radius=float(key_radius),
+        value_mean=value_mean,
+        value_scale=float(value_scale),
+        group=len(heldout),
+    )
 
 
 def normalised(

@@ -13,6 +13,7 @@ TASKS = {
     "structured": "attention_coresets.study.structured",
     "hardness": "attention_coresets.study.hardness",
     "language": "attention_coresets.study.language",
+    "replayed": "attention_coresets.study.replayed",
 }
 
 

@@ -141,6 +141,10 @@ def _task(config: Mapping[str, Any]) -> None:
             _hardness(config)
         if task == "structured":
             _structured(config)
+        if task == "replayed":
+            _need(
+                config["cache"]["name"] == "model", "cache", config["cache"]["name"], "model for task=replayed", "model"
+            )
         return
     family, n = config["cache"]["name"], config["cache"].get("n", 0)
     _need(family == "model", "cache", family, "model for task=language", "model")

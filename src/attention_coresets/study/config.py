@@ -109,7 +109,10 @@ class Study:
     draw: int = _key("1, 2, ...: other coresets of the same cache", 0)
     heads: int = _key("independent caches in a cell", 1)
     sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"what": "numbers of tokens to keep"})
-    task: str = _key("errors; structured (signed clusters too large for their tokens); language; hardness", "errors")
+    task: str = _key(
+        "errors; structured (signed clusters of any size); language; replayed (a head, by its text's replay); hardness",
+        "errors",
+    )
     body: str = _key("queries an error is the worst of: ball, or ellipsoid of a real head's queries", "ball")
     keep_recent: int = _key("task=language: last tokens that are kept as they are", 0)
     needles: int = _key("task=language: facts that are planted in the text", 4)

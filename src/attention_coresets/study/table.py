@@ -17,7 +17,8 @@ LANGUAGE = (
     *("needle_loss", "needle_loss_full", "needle_found", "needle_found_full", "kept_bytes"),
 )
 # of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
-HEADS = ("total_sensitivity", "sink_weight")
+# and, of cells with task=replayed, what may tell their errors beside T (models/predictors.py)
+HEADS = ("total_sensitivity", "sink_weight", "gamma", "leave_out", "spectral_tail", "query_variance")
 # of cells with task=hardness, beside the error on the cache found: a proven lower bound of the best subset's error, and
 # the error on the cache that the search began with; objective: what it sought to raise (`hardness.Rate`)
 HARDNESS = ("proven", "start_error")

@@ -18,6 +18,7 @@ from attention_coresets.analysis.stats.sizes import within_regime
 
 EPSILON_MAX = 0.5
 Window = tuple[str, float, float]  # a column, the least and the largest value
+CLUSTERS = ("seed", "head")  # one seed and head draws related caches at every n, d and rho: resampled together
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class FitPlan:
     """One law: log `response` ("size" or "error") on `features` = (symbol, column), fitted for `each` combination of
     columns apart (those are held fixed in a fit); the largest `held_out` is left out for the prediction score. With
     `window` only the rows inside it are looked at, and only where both its ends were run: a slope of a part of the
-    range.
+    range. error: the column whose size or value is fitted. clusters: columns whose values together name what is
+    resampled whole.
 
-    Columns beyond the table's: log_n, log_d, log_inv_epsilon, log_inv_size, and variant (the cache's parameters other
-    than n, d and rho). On the error side the symbols end in _error, decay is gamma' in err ~ m^-gamma', and slope that
-    of log err in rho.
+    Columns beyond the table's: log_n, log_d, log_t (of total_sensitivity), log_inv_epsilon, log_inv_size, and variant
+    (the cache's parameters other than n, d and rho). On the error side the symbols end in _error, decay is gamma' in
+    err ~ m^-gamma', and slope that of log err in rho.
     """
 
     name: str
@@ -59,6 +61,8 @@ class FitPlan:
     regime: Regime = Regime()
     epsilons: EpsilonRule = EpsilonRule()
     window: Window | None = None
+    error: str = "error"
+    clusters: tuple[str, ...] = CLUSTERS
 
 
 ARM = ("arm", "cache", "variant")  # what every fit holds fixed

@@ -9,23 +9,22 @@ import pandas as pd
 
 from attention_coresets.analysis.stats.bootstrap import bootstrap
 from attention_coresets.analysis.stats.held_out import leave_largest_out
-from attention_coresets.analysis.stats.plan import EPSILON_MAX, FitPlan, epsilon_grid, regime_rows
+from attention_coresets.analysis.stats.plan import CLUSTERS, EPSILON_MAX, FitPlan, epsilon_grid, regime_rows
 from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
 from attention_coresets.analysis.stats.sizes import size_table
 
-CLUSTERS = ("seed", "head")  # one seed and head draws related caches at every n, d and rho: resampled together
 COLUMNS = (
     "experiment",
     "arm",
     "cache",
-    "seed",
-    "head",
+    *CLUSTERS,
     "n",
     "d",
     "rho",
     "size",
     "error",
     "exponent",
+    "total_sensitivity",
     "cache_params",
     "dtype",
 )
@@ -57,12 +56,13 @@ def fit_all(table: pd.DataFrame, plans: Iterable[FitPlan], *, seed: int = 0, rep
 
 def law_rows(plan: FitPlan, group: pd.DataFrame) -> pd.DataFrame:
     """The intervals a plan fits, from the rows of one combination of its `each` columns; features as columns."""
+    group = group.assign(error=group[plan.error])
     floor = max(_FLOOR.get(name, max(_FLOOR.values())) for name in group["dtype"].unique())
     if plan.response == "error":
         rows = errors_as_intervals(group.loc[regime_rows(group, plan.regime)], floor, EPSILON_MAX)
         return rows.assign(log_inv_size=-np.log(rows["size"]))
     epsilons = epsilon_grid(group, plan.epsilons, plan.regime, floor)
-    by = ["n", "d", "rho", "variant", "exponent", "log_n", "log_d", *CLUSTERS]
+    by = ["n", "d", "rho", "variant", "exponent", "log_n", "log_d", "log_t", *plan.clusters]
     minimum = plan.regime.min_per_dimension * group["d"].to_numpy()
     rows = size_table(group, epsilons, by, max_size=plan.regime.max_fraction, min_size=minimum)
     return rows.assign(log_inv_epsilon=-np.log(rows["epsilon"]))
@@ -73,8 +73,8 @@ def _law(plan: FitPlan, group: pd.DataFrame, seed: int, replicates: int) -> dict
     features = dict(plan.features)
     try:
         rows = law_rows(plan, group)
-        law = fit(rows, features, clusters=CLUSTERS)
-        ends = bootstrap(rows, features, np.random.default_rng(seed), clusters=CLUSTERS, replicates=replicates)
+        law = fit(rows, features, clusters=plan.clusters)
+        ends = bootstrap(rows, features, np.random.default_rng(seed), clusters=plan.clusters, replicates=replicates)
     except ValueError as reason:
         return {"status": "not fitted", "reason": str(reason)}
     coefficients = {
@@ -85,7 +85,7 @@ def _law(plan: FitPlan, group: pd.DataFrame, seed: int, replicates: int) -> dict
         "coefficients": coefficients,
         "scale": law.scale,
         "rows": law.n,
-        "caches": int(rows.groupby(["n", "d", "variant", *CLUSTERS]).ngroups),
+        "caches": int(rows.groupby(["n", "d", "variant", *plan.clusters]).ngroups),
         "clusters": law.clusters,
         "censored_left": law.left,
         "censored_right": law.right,
@@ -97,7 +97,7 @@ def _law(plan: FitPlan, group: pd.DataFrame, seed: int, replicates: int) -> dict
 
 def _held_out(plan: FitPlan, rows: pd.DataFrame, features: dict[str, str]) -> dict:
     try:
-        return asdict(leave_largest_out(rows, features, plan.held_out, clusters=CLUSTERS))
+        return asdict(leave_largest_out(rows, features, plan.held_out, clusters=plan.clusters))
     except ValueError as reason:
         return {"column": plan.held_out, "reason": str(reason)}
 
@@ -123,6 +123,7 @@ def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(
         log_n=np.log(rows["n"].astype(float)),
         log_d=np.log(rows["d"].astype(float)),
+        log_t=np.log(rows["total_sensitivity"].astype(float)),
         variant=[variant(text) for text in rows["cache_params"]],
     )
 

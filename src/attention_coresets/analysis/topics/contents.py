@@ -7,6 +7,7 @@ from attention_coresets.analysis.topics.ablation import topic as ablation
 from attention_coresets.analysis.topics.facts import topic as facts
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
 from attention_coresets.analysis.topics.hardness import topic as hardness
+from attention_coresets.analysis.topics.head_sizes import topic as head_sizes
 from attention_coresets.analysis.topics.joint_exponents import topic as joint_exponents
 from attention_coresets.analysis.topics.language_model import topic as language_model
 from attention_coresets.analysis.topics.league import topic as league
@@ -28,6 +29,7 @@ TOPICS: tuple[Topic, ...] = (
     ablation.TOPIC,
     league.TOPIC,
     real_heads.TOPIC,
+    head_sizes.TOPIC,
     language_model.TOPIC,
     facts.TOPIC,
 )

@@ -71,14 +71,13 @@ class QueryWalk(Construction):
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
         uniforms = draw(request.generator, request.heads, 2, cache.n)
-        found = calibration(request.cache, request.asked, None if self.moved else request.rank)
-        log_p = log_sensitivities(found, self.marginals)
+        kernel, log_p = self._once(request)
         if self.sinks:
             sinks = (request.rank < self.sinks).reshape(log_p.shape)
             log_p = log_p.masked_fill(sinks, log_p.max() + _CERTAIN)
         marginals = capped_marginals(log_p, size)
         log_weights = -marginals.clamp_min(1e-300).log()
-        weighted = _weighted(gram(found), log_weights)
+        weighted = _weighted(kernel, log_weights)
         uniforms = uniforms.to(weighted.device)
         place = uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)
         swaps = self.refinement == "kernel_swaps"
@@ -90,9 +89,18 @@ class QueryWalk(Construction):
         shape = (*cache.heads, size)
         return Coreset(indices.reshape(shape), log_weights.gather(-1, indices).reshape(shape))
 
+    def _once(self, request: Request) -> tuple[Tensor, Tensor]:
+        """The kernel and log p, which are the same for every size."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            found = calibration(request.cache, request.asked, None if self.moved else request.rank)
+            return gram(found), log_sensitivities(found, self.marginals)
+
+        return make() if request.shared is None else request.shared.once("moment", make)
+
 
 def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
     """Computes kernel_ij w_i w_j, its largest diagonal scaled to 1 in each head; rows of what no query sees are 0."""
     log_norms = 0.5 * kernel.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).log() + log_weights
     scale = (log_weights - log_norms.amax(-1, keepdim=True)).clamp(-300, 300).exp()
-    return kernel.mul_(scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))
+    return kernel.mul(scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))

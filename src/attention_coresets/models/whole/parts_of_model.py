@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ def attention_modules(decoder: Decoder) -> dict[int, tuple[nn.Module, nn.Module]
 def projection(attention: nn.Module, heads: int) -> Float[Tensor, "heads dv hidden"]:
     """Returns by query head the matrix that takes its output, a row vector, into the residual stream.
 
-    Norms or gates that a model puts behind it are left out.
+    A norm that a model puts behind it is for `residual_norms`; gates are left out.
 
     Raises ValueError for a module without such a matrix, or whose matrix has other axes.
     """
@@ -41,19 +42,43 @@ def projection(attention: nn.Module, heads: int) -> Float[Tensor, "heads dv hidd
 
 @contextmanager
 def residual_norms(decoder: Decoder) -> Iterator[dict[int, list[Float[Tensor, "t"]]]]:
-    """Collects by layer the norms of the residual stream at the tokens of each forward (a batch of one sample)."""
-    norms: dict[int, list[Tensor]] = {}
+    """Collects by layer, at the tokens of each forward (a batch of one sample), the norm of the residual stream.
 
-    def keep(layer: int):
+    Where a model puts a norm behind the attention (Gemma 2 and 3, OLMo 2), what attention adds to the stream is its
+    output times a gain that differs from token to token, large where the output is small. The stream's norm is then
+    taken over that gain, so that an error of the output over it is again one of the stream.
+    """
+    norms: dict[int, list[Tensor]] = {}
+    outputs: dict[int, Tensor] = {}
+
+    def enter(layer: int):
         def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
             norms.setdefault(layer, []).append(hidden[0].detach().float().norm(dim=-1))
 
         return hook
 
+    def leave(layer: int):
+        def hook(_: nn.Module, args: tuple, out: Any) -> None:
+            outputs[layer] = out[0] if isinstance(out, tuple) else out
+
+        return hook
+
+    def behind(layer: int):
+        def hook(_: nn.Module, args: tuple, out: Any) -> None:
+            if args and args[0] is outputs.get(layer):
+                before, after = (x[0].detach().float().norm(dim=-1).clamp_min(1e-30) for x in (args[0], out))
+                norms[layer][-1] = norms[layer][-1] * (before / after)
+
+        return hook
+
     with ExitStack() as stack:
-        for layer, (_, block) in attention_modules(decoder).items():
-            stack.callback(block.register_forward_pre_hook(keep(layer), with_kwargs=True).remove)
+        for layer, (attention, block) in attention_modules(decoder).items():
+            stack.callback(block.register_forward_pre_hook(enter(layer), with_kwargs=True).remove)
+            stack.callback(attention.register_forward_hook(leave(layer)).remove)
+            for child in block.children():
+                if child is not attention:
+                    stack.callback(child.register_forward_hook(behind(layer)).remove)
         yield norms
 
 

@@ -11,12 +11,14 @@ REPLAYED = ("kvzip", "kvzip_plus")
 RIVALS = (*REPLAYED, *HEURISTICS, *(f"{name}_layer" for name in HEURISTICS))
 
 
-def _at(share: int) -> Rows:
-    return lambda results: at_share(results.rows(facts.FACTS), share)
+def _at(share: int, experiment: str) -> Rows:
+    return lambda results: at_share(results.rows(experiment), share)
 
 
-def _claim(id: str, statement: str, measure: Measure, says: str, refutes: str, share: int) -> Claim:
-    return Claim(id, statement, "free", facts.FACTS, BANDS[id], measure, OWN, says, refutes, _at(share))
+def _claim(
+    id: str, statement: str, measure: Measure, says: str, refutes: str, share: int, experiment: str = facts.FACTS
+) -> Claim:
+    return Claim(id, statement, "free", experiment, BANDS[id], measure, OWN, says, refutes, _at(share, experiment))
 
 
 def _found(share: int, least: str) -> Claim:
@@ -61,4 +63,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _matching(4),
     _matching(8),
+    _claim(
+        "gemma_kl_ratio",
+        f"Gemma 3 270M, full-attention layers: {facts.OURS} on 1/8 of their cache: its divergence over that of each arm"
+        " without weights",
+        facts.divergence_ratios([8], experiment=facts.GEMMA),
+        "at most 1/2 of the best",
+        "an interval above 1/2",
+        8,
+        facts.GEMMA,
+    ),
 )

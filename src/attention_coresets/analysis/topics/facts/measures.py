@@ -12,7 +12,7 @@ from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.language_model.measures import less
 from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_share, met, named
 
-FACTS = "real_tasks"
+FACTS, GEMMA = "real_tasks", "real_tasks_gemma"
 OURS = "replay_fit"
 MATCHING = "attention_matching"
 
@@ -55,13 +55,15 @@ def matched(rows: pd.DataFrame) -> list[str]:
     return [arm for arm in distinct(rows.loc[rows["model"] == "free"], "arm") if arm.startswith(MATCHING)]
 
 
-def divergence_ratios(shares: Sequence[int], among: Callable[[pd.DataFrame], list[str]] = unweighted) -> Measure:
+def divergence_ratios(
+    shares: Sequence[int], among: Callable[[pd.DataFrame], list[str]] = unweighted, experiment: str = FACTS
+) -> Measure:
     """The median over segments of our divergence over that of each of some arms, a part each."""
 
     def measure(results: Results) -> list[Measured]:
         parts = []
         for share in shares:
-            rows = _at(results, share)
+            rows = _at(results, share, experiment)
             rivals = among(rows) if OURS in set(rows["arm"]) else []
             ratios = {rival: paired_ratio(rows, OURS, rival, "kl", SEGMENT) for rival in rivals}
             parts += [Measured(f"over {name}, m = n/{share}", x, unit="segments") for name, x in ratios.items()]
@@ -86,5 +88,5 @@ def finds_more(rivals: Sequence[str], share: int) -> Measure:
     return measure
 
 
-def _at(results: Results, share: int) -> pd.DataFrame:
-    return told(at_share(results.rows(FACTS), share))
+def _at(results: Results, share: int, experiment: str = FACTS) -> pd.DataFrame:
+    return told(at_share(results.rows(experiment), share))

@@ -4,16 +4,26 @@ from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.facts.measures import FACTS, mean, told
+from attention_coresets.analysis.topics.facts.measures import FACTS, GEMMA, mean, told
 
 _COLUMNS = {"found": "facts found", "kl": "KL", "added": "loss added"}
 
 
 def facts(results: Results) -> str:
+    """What SmolLM2-135M keeps."""
+    return _kept(results, FACTS)
+
+
+def gemma(results: Results) -> str:
+    """What Gemma 3 270M keeps."""
+    return _kept(results, GEMMA)
+
+
+def _kept(results: Results, experiment: str) -> str:
     """Facts found over the full cache's, divergence and loss added by arm and share, means over segments of text."""
-    rows = results.rows(FACTS)
+    rows = results.rows(experiment)
     if rows.empty:
-        return f"No texts with facts read yet: run `python scripts/sweep.py experiment={FACTS}`."
+        return f"No texts with facts read yet: run `python scripts/sweep.py experiment={experiment}`."
     rows = told(rows)
     sizes = distinct(rows, "size")[::-1]
     shares = [f"1/{rows['n'].max() / size:g}" for size in sizes]

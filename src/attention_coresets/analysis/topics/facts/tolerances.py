@@ -15,6 +15,9 @@ BANDS: dict[str, Band] = {
     "facts_kl_8": Band(-inf, 0.025, pilot=True),
     # issue: over the best baseline without weights
     "facts_kl_ratio": Band(-inf, 1 / 3, pilot=True),
+    # issue: the same on Gemma 3 270M; *: on one segment that is left out (prose, from token 20 000, 1/4 of the cache),
+    # with errors in units that were wrong for this model, ours had 0.11, KVzip 0.14 and DropKV's score 0.11
+    "gemma_kl_ratio": Band(-inf, 0.5, pilot=True),
     # issue: below Attention Matching's at equal budget, the paired interval excluding 1
     "facts_matching_4": Band(-inf, 1.0, (1.0,), pilot=True),
     "facts_matching_8": Band(-inf, 1.0, (1.0,), pilot=True),

@@ -1,0 +1,1 @@
+"""How large a coreset does each head of a model need, and what tells it?"""
