@@ -141,6 +141,19 @@ def test_a_merged_cache_keeps_the_same_tokens_with_other_values(model, found) ->
         compress_prompt(model, text(), 0.5, construct=blended)
 
 
+def test_budgets_by_sensitivity_give_each_head_its_part_of_the_sum(found) -> None:
+    kept = ReplayFit(budget="sensitivity").kept(found, 90)
+    total = found.sums("largest").sum(-1)
+    sizes = kept.sum(-1)
+    assert int(sizes.sum()) == 90
+    free = sizes > 5  # four sinks and one token are sure
+    level = (sizes / total)[free]
+    assert int(free.sum()) >= 2
+    assert float(level.max() - level.min()) <= float((1 / total[free]).max())
+    first = found.sums("largest_output")[..., 4:].argmax(-1) + 4  # the one token that is sure beside the sinks
+    assert bool(kept.gather(-1, first[..., None]).all())
+
+
 def test_each_chunk_is_repeated_right_after_the_context(model) -> None:
     ids = text()
     reading = read(model, prefill(model, ids, 8), ids, REQUEST, chunk=24)

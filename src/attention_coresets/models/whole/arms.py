@@ -43,6 +43,7 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit_unweighted": {"weights": "none"},
     "replay_fit_even": {"budget": "even"},
     "replay_fit_layer": {"budget": "layer"},
+    "replay_fit_sensitivity": {"budget": "sensitivity"},
     "replay_fit_unmoved": {"moved": 0.0},
     "replay_fit_recent": {"recent": 32},
     "replay_fit_asked": {"wording": REPEAT},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
-from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
+from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.merging import merged
 from attention_coresets.models.whole.reading import CHUNK
@@ -35,7 +35,8 @@ class ReplayFit:
     are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
 
     first, second: one of SCORES. part: the first's share of the budget.
-    budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
+    budget: "pooled" over the model, over each "layer" (AdaKV), or "even"; or "sensitivity": each head's part follows
+        its total sensitivity, sum_i max_q T_i(q) over the replay, and scores tell only which of its tokens it keeps.
     weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
@@ -69,7 +70,7 @@ class ReplayFit:
     def __post_init__(self) -> None:
         one_of("first", self.first, SCORES)
         one_of("second", self.second, SCORES)
-        one_of("budget", self.budget, BUDGETS)
+        one_of("budget", self.budget, (*BUDGETS, "sensitivity"))
         one_of("weights", self.weights, WEIGHTS)
         not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
         positive(chunk=self.chunk)
@@ -136,8 +137,13 @@ class ReplayFit:
         kept[..., : self.sinks] = kept[..., n - self.recent :] = True
         for name, budget in ((self.first, round(self.part * count)), (self.second, count)):
             if budget >= max(heads * (fixed + 1), int(kept.sum()) + 1):
-                kept = spend(scores(name, found, self.moved, count // heads), budget, kept, self.budget)
+                kept = self._spent(found, scores(name, found, self.moved, count // heads), budget, kept)
         return kept
+
+    def _spent(self, found: Measured, scores: Tensor, budget: int, kept: Tensor) -> Bool[Tensor, "layers kv n"]:
+        if self.budget == "sensitivity":
+            return by_shares(scores, budget, kept, found.sums("largest").sum(-1))
+        return spend(scores, budget, kept, self.budget)
 
     def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
         if self.weights == "none":
