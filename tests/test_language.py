@@ -12,11 +12,13 @@ from attention_coresets.models.capture import Source, segment  # noqa: E402
 from attention_coresets.models.language_models import load_model  # noqa: E402
 from attention_coresets.models.serving import ask, compress, continuation, losses, plant, prefill  # noqa: E402
 from attention_coresets.models.serving import needle as needles  # noqa: E402
+from attention_coresets.models.topics import CITIES  # noqa: E402
 from attention_coresets.models.whole.prompt import compress_prompt  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.study import language  # noqa: E402
 from attention_coresets.study.cell import run_cell  # noqa: E402
 from attention_coresets.study.checks import check  # noqa: E402
+from attention_coresets.study.curves import place_of, placed  # noqa: E402
 from attention_coresets.study.identity import cell_hash, identity  # noqa: E402
 from attention_coresets.study.store import StudyError  # noqa: E402
 from attention_coresets.study.table import COLUMNS, LABELS, to_frame  # noqa: E402
@@ -93,6 +95,7 @@ def test_cells_of_errors_keep_their_names() -> None:
     [
         ({"task": "loss"}, "task=loss: must be one of errors, structured, hardness, language"),
         ({"task": "errors", "keep_recent": 2}, "keep_recent=2: must be 0 but for task=language"),
+        ({"task": "errors", "probe": "pairs"}, "probe=pairs: must be facts but for task=language"),
         ({"keep_recent": -1}, "keep_recent=-1: must be at least 0"),
         ({"keep_recent": 12}, r"sizes=\[12, 48\]: must be above keep_recent=12"),
         ({"sizes": [N + 1]}, r"sizes=\[49\]: must be at most cache.n=48 for task=language"),
@@ -131,6 +134,39 @@ def test_needles_are_planted_in_their_places() -> None:
         needles.Needle("colour", "1", 2.0)
 
 
+def test_probes_of_one_kind_and_pairs_differ_in_a_name_and_stand_where_they_should() -> None:
+    cities = needles.drawn("one_kind", 3, 8)
+    assert len({needle.topic.replace(city, "") for needle, city in zip(cities, CITIES, strict=True)}) == 1
+    pairs = needles.drawn("pairs", 3, 8)
+    words = [word for pair in pairs for word in pair.topic.split("-")]
+    assert len(set(words)) == 16  # no word names two keys
+    text = torch.full((900,), ord("x"))
+    planted, own = plant(Letters(), text, pairs, 900)
+    whole = "".join(pair.fact for pair in pairs)
+    assert "".join(chr(i) for i in planted) == "x" * round(own / 2) + whole + "x" * (own - round(own / 2))
+    assert all(f"{pair.topic}:{pair.answer}\n" in whole for pair in pairs)
+    assert all(pair.question.endswith(f"{pair.topic}:") for pair in pairs)
+    assert needles.drawn("facts", 3, 4) == needles.draw(3)
+    assert needles.drawn("quotes", 3, 8) == []
+    with pytest.raises(ValueError, match="probe = 'riddles' is none of facts, one_kind, pairs, quotes"):
+        needles.drawn("riddles", 3, 8)
+
+
+def test_quotations_are_the_texts_own_words_and_those_that_follow() -> None:
+    words = torch.arange(ord("!"), ord("!") + 90)
+    decode = type("Letters", (), {"decode": staticmethod(lambda ids: "".join(chr(i) for i in ids))})
+    text = decode.decode(words)
+    quotes = needles.quotes(decode, words, 3)
+    assert len(quotes) == 3
+    for i, quote in enumerate(quotes):
+        place = text.index(quote.given + quote.answer)
+        assert place + len(quote.given) == round((i + 0.5) / 3 * 90)
+        assert quote.question.endswith(quote.given)
+        assert (len(quote.given), len(quote.answer)) == (12, 10)
+    with pytest.raises(ValueError, match="5 quotations need 110 tokens of text, got 90"):
+        needles.quotes(decode, words, 5)
+
+
 def test_answers_are_read_where_the_model_predicts_them() -> None:
     model, _, _ = load_model("tiny-random")
     needle = needles.Needle("key", "42", 0.5)
@@ -143,8 +179,8 @@ def test_answers_are_read_where_the_model_predicts_them() -> None:
     assert not answer.found
 
 
-@pytest.mark.parametrize(("wrong", "found"), [(None, True), (-1, False), (-2, False), (0, True)])
-def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, wrong, found) -> None:
+@pytest.mark.parametrize(("wrong", "right"), [(None, 1), (-1, 2 / 3), (-2, 2 / 3), (0, 1)])
+def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, wrong, right) -> None:
     """`wrong`: which token is badly predicted; the question's own do not matter."""
 
     def certain(model, cache, ids):
@@ -156,7 +192,9 @@ def test_an_answer_is_found_where_all_its_tokens_are_most_probable(monkeypatch, 
 
     monkeypatch.setattr(needles, "continuation", certain)
     model = type("Model", (), {"device": "cpu"})
-    assert ask(model, Letters(), None, needles.Needle("key", "42", 0.5)).found == found
+    answer = ask(model, Letters(), None, needles.Needle("key", "42", 0.5))
+    assert answer.right == pytest.approx(right)
+    assert answer.found == (right == 1)
 
 
 def test_a_whole_models_coreset_is_measured_like_any_other() -> None:
@@ -185,12 +223,34 @@ def test_a_whole_models_coreset_is_measured_like_any_other() -> None:
             r"sizes=\[12, 48\]: must be above the 12 tokens that each head keeps anyway",
         ),
         ({"needles": 9}, "needles=9: must be 1 to 8"),
+        ({"probe": "riddles"}, "probe=riddles: must be one of facts, one_kind, pairs, quotes"),
         ({"coreset": {"name": "replay_fit", "first": "kvzap"}}, "coreset=replay_fit: first must be one of"),
     ],
 )
 def test_cells_of_whole_models_that_cannot_be_are_refused(changes, message) -> None:
     with pytest.raises(StudyError, match=message):
         check(configuration(**({"coreset": {"name": "replay_fit"}} | changes)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probe", ["one_kind", "pairs", "quotes"])
+def test_each_probe_is_asked_on_the_full_cache_as_on_a_full_coreset(probe) -> None:
+    cache = configuration()["cache"] | {"model": "smollm2-135m", "n": 400, "calibration": 16}
+    cell = configuration(cache=cache, sizes=[40, 400], needles=4, probe=probe)
+    small, whole = run_cell(cell)
+    assert (small["probe"], small["needle_loss_full"]) == (probe, whole["needle_loss_full"])
+    assert whole["needle_loss"] == pytest.approx(whole["needle_loss_full"], abs=1e-3)
+    assert whole["needle_right"] == whole["needle_right_full"]
+    assert small["needle_loss"] > whole["needle_loss"]
+    assert small["needle_right"] <= small["needle_right_full"]
+
+
+def test_what_is_asked_names_a_cell_and_its_setting() -> None:
+    plain, pairs = configuration(), configuration(probe="pairs")
+    assert cell_hash(plain) == cell_hash(configuration(probe="facts")) != cell_hash(pairs)
+    assert place_of(pairs).setting == f"{place_of(plain).setting} pairs"
+    rows = to_frame([row | dict.fromkeys(LABELS, "x") for row in run_cell(pairs)])
+    assert list(placed(rows)["setting"]) == [place_of(pairs).setting] * 2
 
 
 def test_cells_with_as_many_needles_as_ever_keep_their_names() -> None:

@@ -17,6 +17,7 @@ ROOMS = ("stats", "parts", "figures", "topics", "report")  # each imports from t
 ACROSS = {  # topics that import another
     *{("language_model", "real_heads"), ("real_heads", "upper_bound")},
     *{("facts", "language_model"), ("facts", "real_heads")},
+    *{("answers", "facts"), ("answers", "language_model"), ("answers", "real_heads")},
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from attention_coresets.models.serving import keep, prefill  # noqa: E402
 from attention_coresets.models.whole.budgets import spend  # noqa: E402
 from attention_coresets.models.whole.errors import held_out_errors  # noqa: E402
 from attention_coresets.models.whole.measured import Measured  # noqa: E402
+from attention_coresets.models.whole.merging import merged  # noqa: E402
+from attention_coresets.models.whole.prompt import compress_prompt  # noqa: E402
 from attention_coresets.models.whole.replay import read  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.models.whole.scores import scores  # noqa: E402
@@ -112,6 +115,72 @@ def test_statistics_are_those_of_the_models_own_attention(found) -> None:
                 rtol=2e-4,
                 atol=2e-6 * float(gram.max()),
             )
+
+
+def test_slopes_are_gradients_of_the_last_states_by_the_attentions_output(model) -> None:
+    """Against one forward without a cache in float64, and KVgrad's score from its attention as matrices."""
+    ids = text()
+    reading = read(model, prefill(model, ids, 8), ids, REQUEST, chunk=24, sloped=True)
+    whole, first = Eager(ids, torch.cat([REQUEST, ids[0, :24]])), reading.layers[1].replays[0]
+    outputs, last = {}, []
+    for i, layer in enumerate(whole.model.model.layers):
+        layer.self_attn.register_forward_hook(lambda _, __, out, i=i: outputs.update({i: out[0]}))
+    whole.model.model.layers[-1].register_forward_hook(lambda _, __, out: last.append(out))
+    whole.model(torch.cat([ids[0], REQUEST, ids[0, :24]])[None])
+    said = (last[0] if isinstance(last[0], torch.Tensor) else last[0][0])[0, whole.n :]
+    steep = torch.autograd.grad(said.square().sum(), outputs[1])[0][0, whole.n :].norm(dim=-1)
+    torch.testing.assert_close(first.slopes.double(), steep, rtol=1e-3, atol=1e-5)
+    only = replace(reading, layers={1: replace(reading.layers[1], replays=[first])})
+    heads = list(whole.head(1, 0))
+    expected = torch.stack([(t * steep[:, None]).amax(0) * v.norm(dim=-1) for t, _, _, v in heads]).amax(0)
+    torch.testing.assert_close(scores("kvgrad", Measured(only), 1.0, 10)[0, 0].double(), expected, rtol=1e-3, atol=1e-6)
+    plain = read(model, prefill(model, ids, 8), ids, REQUEST, chunk=24)
+    assert plain.layers[1].replays[0].slopes is None
+    torch.testing.assert_close(plain.layers[1].replays[0].queries, first.queries)
+
+
+def test_values_of_tokens_left_out_go_to_the_token_of_the_most_similar_key() -> None:
+    generator = torch.Generator().manual_seed(4)
+    keys, values = torch.randn(2, 9, 3, generator=generator)
+    kept = torch.tensor([0, 2, 5])
+    expected, total = values[kept].clone(), torch.ones(3)
+    for e in set(range(9)) - set(kept.tolist()):
+        cosines = [float(torch.cosine_similarity(keys[e], keys[c], dim=0)) for c in kept]
+        c = max(range(3), key=cosines.__getitem__)
+        size, other = float(values[e].norm()), float(values[kept[c]].norm())
+        weight = max(cosines[c], 0.0) * size / (size + other)
+        expected[c] += weight * values[e]
+        total[c] += weight
+    torch.testing.assert_close(merged(keys, values, kept), expected / total[:, None])
+    torch.testing.assert_close(merged(keys, values, torch.arange(9)), values)
+
+
+def test_a_merged_cache_keeps_the_same_tokens_with_other_values(model, found) -> None:
+    plain, blended = (ReplayFit(first="kvzip", part=1.0, weights="none", merge=merge) for merge in (False, True))
+    coresets = blended.choose(found, 60)
+    values = blended.values(found, coresets)
+    assert plain.values(found, coresets) == {}
+    layer = found.reading.layers[1]
+    torch.testing.assert_close(values[1][0], merged(layer.keys[0], layer.values[0], coresets[1][0].indices))
+    for other, own in zip(plain.choose(found, 60)[1], coresets[1], strict=True):
+        assert torch.equal(other.indices, own.indices)
+    with pytest.raises(ValueError, match="merge=True needs weights='none'"):
+        ReplayFit(merge=True)
+    with pytest.raises(ValueError, match="a compressed prompt keeps tokens' own values"):
+        compress_prompt(model, text(), 0.5, construct=blended)
+
+
+def test_budgets_by_sensitivity_give_each_head_its_part_of_the_sum(found) -> None:
+    kept = ReplayFit(budget="sensitivity").kept(found, 90)
+    total = found.sums("largest").sum(-1)
+    sizes = kept.sum(-1)
+    assert int(sizes.sum()) == 90
+    free = sizes > 5  # four sinks and one token are sure
+    level = (sizes / total)[free]
+    assert int(free.sum()) >= 2
+    assert float(level.max() - level.min()) <= float((1 / total[free]).max())
+    first = found.sums("largest_output")[..., 4:].argmax(-1) + 4  # the one token that is sure beside the sinks
+    assert bool(kept.gather(-1, first[..., None]).all())
 
 
 def test_each_chunk_is_repeated_right_after_the_context(model) -> None:

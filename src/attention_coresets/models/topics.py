@@ -1,4 +1,4 @@
-"""What planted facts are about (serving/needle.py): known without transformers, so that plans can be checked."""
+"""What a language model is asked about a compressed text (serving/needle.py): known without transformers, for plans."""
 
 TOPICS = (
     "secret number of Lisbon",
@@ -11,3 +11,11 @@ TOPICS = (
     "account balance of Mrs Porter",
 )
 FEW = 4  # how many of them are planted where no number is given
+CITIES = ("Lisbon", "Vienna", "Oslo", "Madrid", "Athens", "Dublin", "Prague", "Warsaw")
+WORDS = (
+    *("apple", "river", "stone", "cloud", "garden", "window", "silver", "market", "forest", "bridge"),
+    *("candle", "mirror", "planet", "rocket", "island", "button", "hammer", "ladder", "pencil", "saddle"),
+)
+# facts of different kinds; numbers of different cities, which differ in one word; keys with a value each, in one list;
+# places of the text itself, to be quoted on
+PROBES = ("facts", "one_kind", "pairs", "quotes")

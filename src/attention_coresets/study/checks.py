@@ -13,7 +13,7 @@ from attention_coresets.coresets.exact.optimum import LARGEST_D as EXACT_D
 from attention_coresets.coresets.exact.optimum import LARGEST_N as EXACT_N
 from attention_coresets.hardness import LARGEST_N, OBJECTIVES, Effort
 from attention_coresets.hardness.rate import MODELS
-from attention_coresets.models.topics import TOPICS
+from attention_coresets.models.topics import PROBES, TOPICS
 from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.registry import build
 from attention_coresets.study.cell import TASKS
@@ -137,6 +137,8 @@ def _task(config: Mapping[str, Any]) -> None:
     _need(drawn, "draw", config.get("draw", 0), "0 but for task=errors", "0")
     if task != "language":
         _need(recent == 0, "keep_recent", recent, "0 but for task=language", "0")
+        probe = config.get("probe", "facts")
+        _need(probe == "facts", "probe", probe, "facts but for task=language", "facts")
         if task == "hardness":
             _hardness(config)
         if task == "structured":
@@ -155,8 +157,9 @@ def _task(config: Mapping[str, Any]) -> None:
 
 def _whole(config: Mapping[str, Any], construct: Any) -> None:
     """What chooses for a whole model keeps recent tokens itself, and in each head its sinks and one token at least."""
-    name, needles = config["coreset"]["name"], config.get("needles", 4)
+    name, needles, probe = config["coreset"]["name"], config.get("needles", 4), config.get("probe", "facts")
     _need(1 <= needles <= len(TOPICS), "needles", needles, f"1 to {len(TOPICS)}", "8")
+    _need(probe in PROBES, "probe", probe, f"one of {', '.join(PROBES)}", "pairs")
     if name not in WHOLE:
         return
     _need(config.get("task", "errors") == "language", "task", config.get("task"), f"language for {name}", "language")

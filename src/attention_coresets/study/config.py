@@ -116,6 +116,7 @@ class Study:
     body: str = _key("queries an error is the worst of: ball, or ellipsoid of a real head's queries", "ball")
     keep_recent: int = _key("task=language: last tokens that are kept as they are", 0)
     needles: int = _key("task=language: facts that are planted in the text", 4)
+    probe: str = _key("task=language: what the model is asked for: facts, one_kind, pairs or quotes", "facts")
     adversary: Adversary = field(default_factory=Adversary)
     search: Search = field(default_factory=Search)
     compute: Compute = field(default_factory=Compute)

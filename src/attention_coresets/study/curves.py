@@ -14,14 +14,15 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.study.identity import without_later
-from attention_coresets.study.parts import named
+from attention_coresets.study.parts import named, probe_of
 
 # what constructions are compared by: median and quartiles over heads, seeds and draws
 COMPARED = ("error", "loss", "kl")
 # of these the median alone
 BESIDE = (
     *("certificate", "floor_v", "constant", "heldout_mean", "heldout_p99", "heldout_max", "proven", "start_error"),
-    *("kl_p99", "agreement", "needle_loss", "needle_found", "kept_bytes", "seconds_construct", "seconds_adversary"),
+    *("kl_p99", "agreement", "needle_loss", "needle_found", "needle_right", "kept_bytes"),
+    *("seconds_construct", "seconds_adversary"),
 )
 QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 AT_SIZES = ("error", "certificate", "loss", "kl")  # medians that the summary tells at each size
@@ -29,7 +30,7 @@ EPSILONS = (0.3, 0.1, 0.03, 0.01)
 # parameters of a real head's cache that tell heads and texts apart as seeds do others
 _REPLICATES = ("layer", "kv_head", "start")
 _ENVIRONMENT = ("device", "device_name", "processor", "dtype", "fast_path", "revision", "dirty")
-_COLUMNS = ("rho", "seed", "draw", "n", "d", "objective", *_ENVIRONMENT, "torch", "numpy", "python")
+_COLUMNS = ("rho", "seed", "draw", "n", "d", "objective", "probe", *_ENVIRONMENT, "torch", "numpy", "python")
 Part = tuple[str, dict[str, Any]]  # name and parameters of a construction or of a family
 Curves = dict[str, dict[int, dict[str, float]]]  # setting -> size -> name -> value
 
@@ -45,14 +46,15 @@ class Place(NamedTuple):
 def place_of(config: Mapping[str, Any]) -> Place:
     """The place of a cell by its resolved configuration."""
     objective = config["search"]["objective"] if config.get("task") == "hardness" else ""
-    facts = (config["rho"], objective, config["seed"], config.get("draw", 0))
+    facts = (config["rho"], objective, probe_of(config), config["seed"], config.get("draw", 0))
     return _place(named(config["coreset"]), named(config["cache"]), *facts)
 
 
 def placed(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the result table with the columns of `Place`."""
     cells = rows.loc[~rows["cell"].duplicated()]
-    columns = ("cell", "coreset", "coreset_params", "cache", "cache_params", "rho", "objective", "seed", "draw")
+    told = ("rho", "objective", "probe", "seed", "draw")
+    columns = ("cell", "coreset", "coreset_params", "cache", "cache_params", *told)
     places = {
         cell: _place((coreset, json.loads(coreset_params)), (cache, json.loads(cache_params)), *facts)
         for cell, coreset, coreset_params, cache, cache_params, *facts in zip(*(cells[c] for c in columns), strict=True)
@@ -61,7 +63,7 @@ def placed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{name: [getattr(each, name) for each in own] for name in Place._fields})
 
 
-def _place(coreset: Part, family: Part, rho: float, objective: str, seed: int, draw: int) -> Place:
+def _place(coreset: Part, family: Part, rho: float, objective: str, probe: str, seed: int, draw: int) -> Place:
     """rho, a number like n and d, counts as a parameter of the cache; one that is null says nothing."""
     (construction, parameters), (name, numbers) = coreset, family
     parameters = without_later("coreset", parameters)
@@ -69,7 +71,7 @@ def _place(coreset: Part, family: Part, rho: float, objective: str, seed: int, d
     numbers = without_later("cache", numbers)
     known = {key: value for key, value in numbers.items() if value is not None and (key, value) != ("rho", rho)}
     order = sorted(known.keys() - set(_REPLICATES), key=lambda key: ({"n": 0, "d": 1}.get(key, 2), key))
-    setting = [name, *(f"{key}={_plain(known[key])}" for key in order), f"rho={_plain(rho)}", objective]
+    setting = [name, *(f"{key}={_plain(known[key])}" for key in order), f"rho={_plain(rho)}", objective, probe]
     own = {"seed": seed} | ({"draw": draw} if draw else {}) | {key: known[key] for key in _REPLICATES if key in known}
     replicate = " ".join(f"{key}={value}" for key, value in own.items())
     return Place(" ".join(made), " ".join(filter(None, setting)), replicate)

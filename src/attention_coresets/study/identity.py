@@ -9,9 +9,12 @@ from attention_coresets.caches.signed_clusters import SignedClusters
 
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 # what all cells were before these parameters came
-_LATER = {"cache": (("signs", "random"),), "coreset": (("refinement", "none"), ("form", "gram"), ("rank", None))}
+_LATER = {
+    "cache": (("signs", "random"),),
+    "coreset": (("refinement", "none"), ("form", "gram"), ("rank", None), ("merge", False)),
+}
 # named only where a cell differs, as they came later
-_TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"), ("draw", 0), ("needles", 4))
+_TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"), ("draw", 0), ("needles", 4), ("probe", "facts"))
 _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
 
 

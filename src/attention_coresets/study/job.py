@@ -74,7 +74,8 @@ def computed_rows(config: dict[str, Any]) -> list[Row]:
 def _show(rows: list[Row], where: str) -> None:
     shown = ["size", "head", "error", "constant", "reached", "sigma", "radius"]
     if "loss" in rows[0]:
-        shown = ["size", "loss", "loss_full", "kl", "kl_p99", "agreement", "needle_loss", "needle_found", "kept_bytes"]
+        shown = ["size", "loss", "loss_full", "kl", "kl_p99", "agreement"]
+        shown += ["needle_loss", "needle_found", "needle_right", "kept_bytes"]
     sometimes = ("certificate", "heldout_mean", "heldout_max", "proven", "start_error")
     shown += [name for name in sometimes if not math.isnan(rows[0].get(name, math.nan))]
     cells = [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in shown] for r in rows]

@@ -20,7 +20,6 @@ from attention_coresets.models.serving import (
     Answer,
     Prefilled,
     agreement,
-    ask,
     cache_bytes,
     compress,
     continuation,
@@ -28,12 +27,12 @@ from attention_coresets.models.serving import (
     prefill,
 )
 from attention_coresets.models.serving.caches import ModelCache
-from attention_coresets.models.serving.needle import Needle, draw, encode, plant
-from attention_coresets.models.topics import FEW, TOPICS
+from attention_coresets.models.serving.needle import Asked, ask, drawn, encode, plant, quotes
+from attention_coresets.models.topics import FEW, PROBES
 from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read as replay
-from attention_coresets.study.parts import construction_of, device_of, facts, named, timed
+from attention_coresets.study.parts import construction_of, device_of, facts, named, probe_of, timed
 from attention_coresets.study.provenance import fast_path
 from attention_coresets.study.table import UNKNOWN
 
@@ -43,13 +42,14 @@ _COMPRESSION = 3  # stream of random numbers, apart from those of cells of error
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of one cell, one a size; columns as `study.table.COLUMNS` less its labels.
 
-    The text is cache.n tokens from cache.start on, `needles` facts planted among them (none for random tokens), and the
-    cache.queries tokens that follow are predicted by the model on its full cache and on coresets of all its KV heads.
-    cache.layer and cache.kv_head play no part. What does not depend on the construction is computed once a process for
-    the last few texts. Memory of SmolLM2-135M at n = 2048: 0.2 GB a text beside the model's 0.5 GB.
+    The text is cache.n tokens from cache.start on. `needles` facts are planted among them (none for random tokens) or
+    quotations taken, as `probe` says. The model predicts the cache.queries tokens that follow, and answers, on its full
+    cache and on coresets of all its KV heads. cache.layer and cache.kv_head play no part. What does not depend on the
+    construction is computed once a process for the last few texts. Memory of SmolLM2-135M at n = 2048: 0.2 GB a text
+    beside the model's 0.5 GB.
     """
     _, parameters = named(config["cache"])
-    key = Model(**parameters).source, device_of(config), config.get("needles", FEW)
+    key = Model(**parameters).source, device_of(config), config.get("needles", FEW), config.get("probe", PROBES[0])
     read, rows = _read(*key), []
     shared = _facts(config, read)
     construct = construction_of(*named(config["coreset"]))
@@ -73,7 +73,7 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
 def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    asked = key, construct.wording, construct.chunk, construct.repeated
+    asked = key, construct.wording, construct.chunk, construct.repeated, construct.sloped
     found, replay = _replayed(*asked)
     replay += _summed(*asked) if construct.sums else 0.0
     chosen, choosing = timed(lambda: construct.choose(found, size * read.heads))
@@ -92,7 +92,7 @@ class _Read:
     prefilled: Prefilled
     following: Int[Tensor, "1 c"]
     full: Float[Tensor, "1 c v"]
-    needles: tuple[Needle, ...]
+    asked: tuple[Asked, ...]
     answers: tuple[Answer, ...]
 
     @property
@@ -107,48 +107,50 @@ class _Read:
     def measured(self, cache: ModelCache) -> dict[str, float]:
         """The columns LANGUAGE of the result table, for this cache in place of the full one."""
         found = asdict(agreement(self.full, continuation(self.model, cache, self.following), self.following))
-        answers = [ask(self.model, self.tokenizer, cache, needle) for needle in self.needles]
+        answers = [ask(self.model, self.tokenizer, cache, each) for each in self.asked]
         needles = _mean(answers) | {f"{name}_full": value for name, value in _mean(self.answers).items()}
         return found | needles | {"kept_bytes": float(cache_bytes(cache))}
 
 
 def _mean(answers) -> dict[str, float]:
+    parts = ("loss", "found", "right")
     if not answers:
-        return {"needle_loss": math.nan, "needle_found": math.nan}
-    loss, found = (sum(float(getattr(a, part)) for a in answers) / len(answers) for part in ("loss", "found"))
-    return {"needle_loss": loss, "needle_found": found}
+        return {f"needle_{part}": math.nan for part in parts}
+    return {f"needle_{part}": sum(float(getattr(a, part)) for a in answers) / len(answers) for part in parts}
 
 
 @lru_cache(maxsize=1)
-def _replayed(key: tuple, wording: str, chunk: int, repeated: float) -> tuple[Measured, float]:
+def _replayed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool) -> tuple[Measured, float]:
     """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
-    return timed(lambda: Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated)))
+    return timed(lambda: Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated, sloped)))
 
 
 @lru_cache(maxsize=1)
-def _summed(key: tuple, wording: str, chunk: int, repeated: float) -> float:
+def _summed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool) -> float:
     """The seconds that all sums of a replay take; they are kept with it."""
-    found, _ = _replayed(key, wording, chunk, repeated)
+    found, _ = _replayed(key, wording, chunk, repeated, sloped)
     return timed(lambda: found.sums("own"))[1]
 
 
 @lru_cache(maxsize=4)
-def _read(source: Source, device: torch.device, needles: int) -> _Read:
-    """Read the source's text with its needles; those depend on where the text starts alone."""
+def _read(source: Source, device: torch.device, needles: int, probe: str) -> _Read:
+    """Read the source's text with its needles; those depend on the probe and on where the text starts alone."""
     model, tokenizer = _loaded(source.model, device)
     ids, _ = segment(source, model, tokenizer)
-    context, following, drawn = ids[:, : source.n], ids[:, source.n :], ()
+    context, following, asked = ids[:, : source.n], ids[:, source.n :], ()
     if tokenizer is not None:
-        drawn = tuple(draw(source.start, TOPICS[:needles]))
-        planted, own = plant(tokenizer, ids[0], drawn, source.n)
+        asked = tuple(drawn(probe, source.start, needles))
+        planted, own = plant(tokenizer, ids[0], asked, source.n)
+        if probe == "quotes":
+            asked = tuple(quotes(tokenizer, planted, needles))
         context, following = planted[None], ids[:, own : own + source.queries]
     context, following = context.to(device), following.to(device)
     prefilled = prefill(model, context, source.calibrated)
     full = continuation(model, prefilled.cache, following)
-    answers = tuple(ask(model, tokenizer, prefilled.cache, needle) for needle in drawn)
-    return _Read(model, tokenizer, context, prefilled, following, full, drawn, answers)
+    answers = tuple(ask(model, tokenizer, prefilled.cache, each) for each in asked)
+    return _Read(model, tokenizer, context, prefilled, following, full, asked, answers)
 
 
 @lru_cache(maxsize=1)
@@ -161,5 +163,5 @@ def _loaded(name: str, device: torch.device):
 def _facts(config: Mapping[str, Any], read: _Read) -> dict[str, Any]:
     """What all sizes share; no layer and no head, for all are compressed."""
     shared = facts(config, n=read.prefilled.context, d=read.d)
-    nothing = {"head": 0, "reached": 0, "restarts": 0, "certified_by": "", "objective": ""}
+    nothing = {"head": 0, "reached": 0, "restarts": 0, "certified_by": "", "objective": "", "probe": probe_of(config)}
     return shared | dict.fromkeys(UNKNOWN, math.nan) | nothing

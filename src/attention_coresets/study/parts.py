@@ -37,6 +37,12 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
 
 
+def probe_of(config: Mapping[str, Any]) -> str:
+    """What a language model is asked for, as the column `probe` has it: "" for facts of different kinds."""
+    probe = config.get("probe", "facts")
+    return "" if probe == "facts" else probe
+
+
 def facts(config: Mapping[str, Any], n: int, d: int) -> dict[str, Any]:
     """The columns that all rows of a cell share, of a cache of n tokens in R^d."""
     (family, cache_params), (construction, coreset_params) = named(config["cache"]), named(config["coreset"])

@@ -14,13 +14,15 @@ CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", 
 # of cells with task=language: losses and divergences in nats a token, shares of tokens or needles, bytes of the cache
 LANGUAGE = (
     *("loss", "loss_full", "kl", "kl_p99", "agreement"),
-    *("needle_loss", "needle_loss_full", "needle_found", "needle_found_full", "kept_bytes"),
+    *("needle_loss", "needle_loss_full", "needle_found", "needle_found_full", "needle_right", "needle_right_full"),
+    "kept_bytes",
 )
 # of real heads: T of the calibration queries moved behind the cache, mean weight of the first token at held-out queries
 # and, of cells with task=replayed, what may tell their errors beside T (models/predictors.py)
 HEADS = ("total_sensitivity", "sink_weight", "gamma", "leave_out", "spectral_tail", "query_variance")
 # of cells with task=hardness, beside the error on the cache found: a proven lower bound of the best subset's error, and
 # the error on the cache that the search began with; objective: what it sought to raise (`hardness.Rate`)
+# probe: what a language model was asked for, where that is not facts of different kinds
 HARDNESS = ("proven", "start_error")
 # names of GPU or CPU and of the CPU; which loops ran (`provenance.fast_path`)
 MACHINE = ("device_name", "processor", "fast_path")
@@ -44,14 +46,14 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("cache_params", "coreset_params"), "str"),
     **dict.fromkeys(("layer", "kv_head", "heldout_mean", "heldout_p99", "heldout_max"), "float64"),
     **dict.fromkeys((*HEADS, *LANGUAGE, *HARDNESS), "float64"),
-    **{"objective": "str"},
+    **{"objective": "str", "probe": "str"},
     **{"revision": "str", "dirty": "bool"},
     **dict.fromkeys(("torch", "numpy", "python", "device", "dtype", *MACHINE), "str"),
 }
 # NaN in the rows of a task until it knows better
 UNKNOWN = [name for name, kind in COLUMNS.items() if kind == "float64" and name != "rho"]
 # what older cells and tables lack, HEADS and LANGUAGE also those of other caches and tasks, and what they would hold
-_USUAL = {"certified_by": "", "objective": "", **dict.fromkeys(MACHINE, "unknown"), "draw": 0}
+_USUAL = {"certified_by": "", "objective": "", "probe": "", **dict.fromkeys(MACHINE, "unknown"), "draw": 0}
 _YOUNGER = {**dict.fromkeys((*CEILINGS, *FLOORS, *HEADS, *LANGUAGE, *HARDNESS), math.nan), **_USUAL}
 _GONE = "floor_iii"  # what stood in the place of floor_v
 LABELS = ("experiment", "tier", "arm")  # a cell is shared by whichever experiment asks for it; these come from there

@@ -24,7 +24,7 @@ _PLACE = ("cell", "setting", "replicate", "rho", "n", "d", "seed", "head", "size
 _MEASURED = (
     *("error", "reached", "restarts", "certificate", "certified_by", "floor_v", "sigma", "radius", "constant"),
     *("heldout_mean", "heldout_p99", "heldout_max", "loss", "loss_full", "kl", "kl_p99", "agreement", "needle_loss"),
-    *("needle_found", "kept_bytes", "proven", "start_error", "seconds_construct", "seconds_adversary"),
+    *("needle_found", "needle_right", "kept_bytes", "proven", "start_error", "seconds_construct", "seconds_adversary"),
 )
 ROWS = {name: (COLUMNS | {"setting": "str", "replicate": "str"})[name] for name in (*_PLACE, *_MEASURED)}
 TABLES = ("rows", "cells", "exponents", "claims")

@@ -4,6 +4,7 @@ from attention_coresets.analysis.parts.topic import KINDS, Question, Section, To
 from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.stats.plan import FitPlan
 from attention_coresets.analysis.topics.ablation import topic as ablation
+from attention_coresets.analysis.topics.answers import topic as answers
 from attention_coresets.analysis.topics.facts import topic as facts
 from attention_coresets.analysis.topics.hard_instances import topic as hard_instances
 from attention_coresets.analysis.topics.hardness import topic as hardness
@@ -32,6 +33,7 @@ TOPICS: tuple[Topic, ...] = (
     head_sizes.TOPIC,
     language_model.TOPIC,
     facts.TOPIC,
+    answers.TOPIC,
 )
 CLAIMS: tuple[Claim, ...] = tuple(
     claim for topic in sorted(TOPICS, key=lambda topic: KINDS.index(topic.kind)) for claim in topic.claims

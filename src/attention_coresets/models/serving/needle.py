@@ -1,7 +1,8 @@
-"""The needle test: facts planted in a long text, asked for once the text's cache is a coreset.
+"""Questions on a long text, put once its cache is a coreset: planted facts, lists of keys and values, quotations.
 
-SmolLM2-135M-Instruct answers these phrasings and topics from its full cache at 1000 to 2000 tokens of prose. Of several
-facts of one kind (the secret numbers of four cities) it confuses the first with the others.
+SmolLM2-135M-Instruct answers these phrasings of facts of different kinds from its full cache at 1000 to 2000 tokens of
+prose. Facts of one kind (the secret numbers of several cities) it confuses, and of most values and quotations it gets a
+part of the tokens alone: there the share of the answer's tokens that are right, and their loss, tell more.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from attention_coresets.models.serving.caches import ModelCache
 from attention_coresets.models.serving.evaluation import continuation
-from attention_coresets.models.topics import FEW, TOPICS
+from attention_coresets.models.topics import CITIES, FEW, PROBES, TOPICS, WORDS
+
+_BEFORE, _ANSWER = 12, 10  # tokens of a quotation that are given, and that are asked for
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,46 @@ class Needle:
         return f" {self.value}"
 
 
+class Pair(Needle):
+    """A line of a list of keys and values."""
+
+    @property
+    def fact(self) -> str:
+        return f"\nKey {self.topic}: {self.value}\n"
+
+    @property
+    def question(self) -> str:
+        return f"\n\nQuestion: What is the value of key {self.topic}?\n\nAnswer: Key {self.topic}:"
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A place of the text, to be quoted on from."""
+
+    given: str
+    answer: str
+
+    @property
+    def question(self) -> str:
+        return f'\n\nQuote from the text above: "...{self.given}'
+
+
+Asked = Needle | Quote
+
+
 @dataclass(frozen=True)
 class Answer:
-    """How the model answers: mean loss of the answer's tokens in nats, and whether each was the most probable one."""
+    """How the model answers, teacher-forced.
+
+    loss: mean over the answer's tokens, in nats. right: share of them that were the most probable ones; found: all.
+    """
 
     loss: float
-    found: bool
+    right: float
+
+    @property
+    def found(self) -> bool:
+        return self.right == 1
 
 
 def draw(seed: int, topics: Sequence[str] = TOPICS[:FEW]) -> list[Needle]:
@@ -57,6 +94,33 @@ def draw(seed: int, topics: Sequence[str] = TOPICS[:FEW]) -> list[Needle]:
     numbers = torch.randint(10**4, 10**5, (len(topics),), generator=torch.Generator().manual_seed(seed)).tolist()
     depths = [(i + 0.5) / len(topics) for i in range(len(topics))]
     return [Needle(topic, str(v), depth) for topic, v, depth in zip(topics, numbers, depths, strict=True)]
+
+
+def drawn(probe: str, seed: int, count: int) -> list[Needle]:
+    """Makes what a probe of PROBES plants: `count` needles, none for quotations.
+
+    Raises ValueError for another probe, or more needles than it has names for.
+    """
+    if probe == "facts":
+        return draw(seed, TOPICS[:count])
+    if probe == "one_kind":
+        return draw(seed, [f"secret number of {city}" for city in CITIES[:count]])
+    if probe == "pairs":
+        order = torch.randperm(len(WORDS), generator=torch.Generator().manual_seed(seed)).tolist()
+        keys = [f"{WORDS[i]}-{WORDS[j]}" for i, j in zip(order[::2], order[1::2], strict=True)]
+        return [Pair(needle.topic, needle.value, 0.5) for needle in draw(seed, keys[:count])]
+    if probe == "quotes":
+        return []
+    raise ValueError(f"probe = {probe!r} is none of {', '.join(PROBES)}")
+
+
+def quotes(tokenizer, text: Int[Tensor, "n"], count: int) -> list[Quote]:
+    """Takes `count` places of the text, each in the middle of its equal part; ValueError for a text too short."""
+    if len(text) < count * (_BEFORE + _ANSWER):
+        raise ValueError(f"{count} quotations need {count * (_BEFORE + _ANSWER)} tokens of text, got {len(text)}")
+    places = [round((i + 0.5) / count * len(text)) for i in range(count)]
+    given = [(text[p - _BEFORE : p], text[p : p + _ANSWER]) for p in places]
+    return [Quote(*(tokenizer.decode(part) for part in parts)) for parts in given]
 
 
 def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: int) -> tuple[Int[Tensor, "n"], int]:
@@ -92,13 +156,13 @@ def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: 
     return torch.cat([*pieces, text[last:own]]), own
 
 
-def ask(model, tokenizer, cache: ModelCache, needle: Needle) -> Answer:
+def ask(model, tokenizer, cache: ModelCache, asked: Asked) -> Answer:
     """Puts the question after the cache's tokens and reads off the answer, teacher-forced; the cache stays as it is."""
-    question, answer = encode(tokenizer, needle.question), encode(tokenizer, needle.answer)
+    question, answer = encode(tokenizer, asked.question), encode(tokenizer, asked.answer)
     ids = torch.cat([question, answer])[None].to(model.device)
     rows = continuation(model, cache, ids)[0, len(question) - 1 : -1].cpu()  # predictions of the answer's tokens
     loss = -rows.gather(-1, answer[:, None]).mean()
-    return Answer(float(loss), bool((rows.argmax(dim=-1) == answer).all()))
+    return Answer(float(loss), float((rows.argmax(dim=-1) == answer).double().mean()))
 
 
 def encode(tokenizer, text: str) -> Int[Tensor, "t"]:

@@ -25,6 +25,11 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "kvzip_plus": _scored("kvzip_plus"),
     "kvzip_fitted": _scored("kvzip", weights="fitted"),
     "kvzip_plus_fitted": _scored("kvzip_plus", weights="fitted"),
+    "kvgrad": _scored("kvgrad"),
+    "kvgrad_fitted": _scored("kvgrad", weights="fitted"),
+    # values of tokens that are left out, blended into those of kept ones: the rival of weights
+    "kvzip_merged": _scored("kvzip") | {"merge": True},
+    "kvzip_plus_merged": _scored("kvzip_plus") | {"merge": True},
     # DropKV's score of the same replay
     "dropkv": _scored("dropkv"),
     "dropkv_fitted": _scored("dropkv", weights="fitted"),
@@ -38,6 +43,7 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit_unweighted": {"weights": "none"},
     "replay_fit_even": {"budget": "even"},
     "replay_fit_layer": {"budget": "layer"},
+    "replay_fit_sensitivity": {"budget": "sensitivity"},
     "replay_fit_unmoved": {"moved": 0.0},
     "replay_fit_recent": {"recent": 32},
     "replay_fit_asked": {"wording": REPEAT},

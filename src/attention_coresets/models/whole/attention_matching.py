@@ -57,6 +57,7 @@ class AttentionMatching:
     recent: ClassVar[int] = 0
     replays: ClassVar[bool] = True
     sums: ClassVar[bool] = False
+    sloped: ClassVar[bool] = False
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False

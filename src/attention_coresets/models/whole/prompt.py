@@ -136,13 +136,16 @@ def compress_prompt(
     Raises
     ------
     ValueError
-        For a share or count that does not fit, padding on the right, or a model that is not supported.
+        For a share or count that does not fit, a construct that changes values, padding on the right, or a model that
+        is not supported.
     """
     if (share is None) == (count is None):
         raise ValueError(f"give a share or a count of tokens, not both: share = {share}, count = {count}")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share = {share} must lie in (0, 1]")
     construct = construct or ReplayFit()
+    if construct.model in ("merged", "refitted"):
+        raise ValueError(f"a compressed prompt keeps tokens' own values, and {construct} changes them")
     asked = _request(construct, tokenizer)
     padded = attention_mask is not None and not bool(attention_mask.all())
     whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
@@ -151,7 +154,7 @@ def compress_prompt(
     for sample in range(len(ids)):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
-        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated))
+        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated, construct.sloped))
         budget = round(share * found.reading.heads * found.reading.n) if share else operator.index(count or 0)
         coresets = construct.choose(found, budget)
         errors.append(held_out_errors(found.reading, coresets))

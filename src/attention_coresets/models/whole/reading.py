@@ -22,12 +22,15 @@ class Lookback:
         Of the tokens after the cache; query j of q sees the first t - q + j + 1 of them. t = 0: none.
     norms : Float[Tensor, "q"]
         Of the residual stream where each query was asked, over the gain of a norm behind the attention, if any.
+    slopes : Float[Tensor, "q"], optional
+        What `slopes.slopes` has of the same places, where a score asks for it.
     """
 
     queries: Float[Tensor, "*kv group q d"]
     keys: Float[Tensor, "*kv t d"]
     values: Float[Tensor, "*kv t dv"]
     norms: Float[Tensor, "q"]
+    slopes: Float[Tensor, "q"] | None = None
 
 
 @dataclass(frozen=True)

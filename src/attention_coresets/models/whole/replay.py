@@ -5,6 +5,8 @@ a reader could want, each token when its turn comes (KVzip: Kim et al., arXiv 25
 sampled: one forward a chunk.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,6 +17,7 @@ from attention_coresets.models.serving.caches import branch, coreset_layers
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.whole.parts_of_model import attention_modules, factor, projection, residual_norms
 from attention_coresets.models.whole.reading import CHUNK, LayerReading, Lookback, Reading
+from attention_coresets.models.whole.slopes import slopes
 
 
 @torch.no_grad()
@@ -25,6 +28,7 @@ def read(
     request: Int[Tensor, "r"] | None = None,
     chunk: int = CHUNK,
     repeated: float = 1.0,
+    sloped: bool = False,
 ) -> Reading:
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
@@ -45,6 +49,8 @@ def read(
         Tokens of the context that one forward repeats. Each chunk follows the context directly.
     repeated : float
         Share of each chunk that is repeated, its first tokens.
+    sloped : bool
+        Whether to add the gradients that KVgrad's score asks for, by a second forward and a backward a chunk.
 
     Returns
     -------
@@ -62,9 +68,11 @@ def read(
     losses = []
     for piece in ids[0].split(chunk):
         piece = piece[: max(1, round(repeated * len(piece)))]
-        found, hidden = _forward(decoder, prefilled, torch.cat([*asked, piece])[None])
+        said = torch.cat([*asked, piece])[None]
+        found, hidden = _forward(decoder, prefilled, said)
+        steep = slopes(prefilled, said) if sloped else {}
         for layer, look in found.items():
-            replays[layer].append(look)
+            replays[layer].append(replace(look, slopes=steep.get(layer)))
         losses.append(_losses(model, hidden[0, -len(piece) :], piece))
     layers = {i: _layer(prefilled, i, replays[i]) for i in prefilled.layers}
     return Reading(layers, float(torch.cat(losses).mean()))

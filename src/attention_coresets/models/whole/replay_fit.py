@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
-from attention_coresets.models.whole.budgets import BUDGETS, check_count, spend
+from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.merging import merged
 from attention_coresets.models.whole.reading import CHUNK
 from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
@@ -34,11 +35,13 @@ class ReplayFit:
     are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
 
     first, second: one of SCORES. part: the first's share of the budget.
-    budget: "pooled" over the model, over each "layer" (AdaKV), or "even".
+    budget: "pooled" over the model, over each "layer" (AdaKV), or "even"; or "sensitivity": each head's part follows
+        its total sensitivity, sum_i max_q T_i(q) over the replay, and scores tell only which of its tokens it keeps.
     weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.fitted`.
+    merge: whether values of tokens that are left out are blended into those of the kept (merging.py): no subset then.
     wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
     Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
@@ -56,6 +59,7 @@ class ReplayFit:
     recent: int = 0
     floor: float = 0.05
     pull: float = 1e-3
+    merge: bool = False
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
@@ -66,10 +70,12 @@ class ReplayFit:
     def __post_init__(self) -> None:
         one_of("first", self.first, SCORES)
         one_of("second", self.second, SCORES)
-        one_of("budget", self.budget, BUDGETS)
+        one_of("budget", self.budget, (*BUDGETS, "sensitivity"))
         one_of("weights", self.weights, WEIGHTS)
         not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
         positive(chunk=self.chunk)
+        if self.merge and self.weights != "none":
+            raise ValueError("weights are fitted to tokens' own values; merge=True needs weights='none'")
         if not 0 < self.repeated <= 1:
             raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
         if not 0 <= self.part <= 1 or not self.pull > 0 or self.floor >= 1:
@@ -79,7 +85,9 @@ class ReplayFit:
 
     @property
     def model(self) -> str:
-        """Returns the coreset model, as `Construction` has it."""
+        """Returns the coreset model, as `Construction` has it; "merged": no subset of the cache."""
+        if self.merge:
+            return "merged"
         return "unweighted" if self.weights == "none" else "free"
 
     @property
@@ -89,13 +97,25 @@ class ReplayFit:
         return self.weights != "none" or any(name not in UNASKED for name in used)
 
     @property
+    def sloped(self) -> bool:
+        """Tells whether the replay needs gradients."""
+        return "kvgrad" in (self.first, self.second)
+
+    @property
     def sums(self) -> bool:
         """Tells whether the replay's sums are needed."""
         return self.replays
 
     def values(self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]) -> dict[int, list[Tensor]]:
-        """Returns what stands in place of the kept tokens' own values: nothing."""
-        return {}
+        """Returns what stands in place of the kept tokens' own values: nothing, or blended ones."""
+        if not self.merge:
+            return {}
+        blended = {}
+        for index, heads in coresets.items():
+            layer = found.reading.layers[index]
+            own = zip(layer.keys, layer.values, heads, strict=True)
+            blended[index] = [merged(keys, values, coreset.indices) for keys, values, coreset in own]
+        return blended
 
     def choose(self, found: Measured, count: int) -> dict[int, list[Coreset]]:
         """Returns for each layer of the reading the coreset of each KV head, `count` tokens in all.
@@ -117,8 +137,13 @@ class ReplayFit:
         kept[..., : self.sinks] = kept[..., n - self.recent :] = True
         for name, budget in ((self.first, round(self.part * count)), (self.second, count)):
             if budget >= max(heads * (fixed + 1), int(kept.sum()) + 1):
-                kept = spend(scores(name, found, self.moved, count // heads), budget, kept, self.budget)
+                kept = self._spent(found, scores(name, found, self.moved, count // heads), budget, kept)
         return kept
+
+    def _spent(self, found: Measured, scores: Tensor, budget: int, kept: Tensor) -> Bool[Tensor, "layers kv n"]:
+        if self.budget == "sensitivity":
+            return by_shares(scores, budget, kept, found.sums("largest").sum(-1))
+        return spend(scores, budget, kept, self.budget)
 
     def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
         if self.weights == "none":

@@ -18,6 +18,8 @@ _REPLAYED: dict[str, Callable[[Measured, float], Tensor]] = {
     "kvzip": lambda found, _: found.sums("largest"),
     # KVzip+ (kvpress): that weight times the size of the token's share in the residual stream
     "kvzip_plus": lambda found, _: found.sums("largest_output"),
+    # KVgrad (https://openreview.net/forum?id=cg1wTCJjjk): the same, times the gradient of the model's last states
+    "kvgrad": lambda found, _: found.sums("largest_slope"),
     # DropKV: the exact squared error of the head's output where the token is left out alone, without a projection
     "dropkv": lambda found, _: found.sums("dropped"),
     # Compactor (arXiv 2507.08143): the key's leverage, standardized in each layer; exact where the source sketches it

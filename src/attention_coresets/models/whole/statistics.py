@@ -33,6 +33,8 @@ class HeadStatistics:
 
     largest: max_q T_i(q), over the query heads of the group too.
     largest_output: max_q T_i(q) |v_i W| / |h|.
+    largest_slope: max_q T_i(q) |v_i W| |g|, which is KVgrad's score: g is the gradient of `slopes.slopes` where q was
+        asked. 0 for queries without.
     dropped: sum_q (T_i / (1 - T_i))^2 |v_i - A(q)|^2, which is DropKV's score, over the group too.
     own: G_ii, the squared error of leaving out token i alone.
     target: G 1.
@@ -44,6 +46,7 @@ class HeadStatistics:
 
     largest: Float[Tensor, "n"]
     largest_output: Float[Tensor, "n"]
+    largest_slope: Float[Tensor, "n"]
     dropped: Float[Tensor, "n"]
     own: Float[Tensor, "n"]
     target: Float[Tensor, "n"]
@@ -75,7 +78,7 @@ class Head:
         for look in looks:
             seen = []
             for g, queries in enumerate(look.queries):
-                log_sums, outputs, masses = [], [], []
+                log_sums, outputs, masses, first = [], [], [], 0
                 for weights, log_sum, out, norms in self._attend(look, queries):
                     mass = None if look.keys.shape[-2] else self._mass[g]
                     masses.append(weights.sum(-1))
@@ -83,6 +86,9 @@ class Head:
                     c = self.factors[g]
                     sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
                     sums.add_dropped(weights, self.values, out)
+                    if look.slopes is not None:
+                        sums.add_slopes(weights, look.slopes[first : first + len(weights)], size[g])
+                    first += len(weights)
                     log_sums.append(log_sum)
                     outputs.append(out)
                 seen.append((queries, torch.cat(log_sums), torch.cat(outputs), torch.cat(masses), look.norms))
@@ -130,7 +136,7 @@ class _Sums:
     """`HeadStatistics` while they are summed."""
 
     def __init__(self, n: int, device: torch.device) -> None:
-        self.largest, self.largest_output = torch.zeros(2, n, device=device)
+        self.largest, self.largest_output, self.largest_slope = torch.zeros(3, n, device=device)
         self.dropped, self.own, self.target = torch.zeros(3, n, dtype=torch.float64, device=device)
 
     def add(
@@ -169,12 +175,16 @@ class _Sums:
         lost = summed[:, -1] * v.square().sum(-1) - 2 * (summed[:, :-2] * v).sum(-1) + summed[:, -2]
         self.dropped += lost.clamp_min(0).double()
 
+    def add_slopes(self, weights: Float[Tensor, "q n"], slopes: Float[Tensor, "q"], size: Float[Tensor, "n"]) -> None:
+        self.largest_slope = torch.maximum(self.largest_slope, (weights * slopes[:, None]).amax(0) * size)
+
     def over(self, count: int) -> HeadStatistics:
         own = self.own.clamp_min(0)
-        return HeadStatistics(self.largest, self.largest_output, self.dropped, own / count, self.target / count)
+        largest = self.largest, self.largest_output, self.largest_slope
+        return HeadStatistics(*largest, self.dropped, own / count, self.target / count)
 
 
 def _of(look: Lookback, head: int) -> Lookback:
     """A head's part of queries that all heads asked."""
     queries, keys, values = (x[head].float() for x in (look.queries, look.keys, look.values))
-    return Lookback(queries, keys, values, look.norms)
+    return Lookback(queries, keys, values, look.norms, look.slopes)

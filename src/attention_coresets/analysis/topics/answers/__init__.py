@@ -1,0 +1,1 @@
+"""Does a compressed cache keep facts that nobody has asked for yet?"""

@@ -1,0 +1,35 @@
+"""What this question adds to the study: its sections, its claims and its tables."""
+
+from attention_coresets.analysis.parts.topic import Question, Section, Topic
+from attention_coresets.analysis.topics.answers import claims, tables
+from attention_coresets.analysis.topics.answers.measures import LENGTHS, PROBED
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        PROBED,
+        "What a compressed cache still answers",
+        "Numbers of eight cities, a list of keys with values, and places of the text to be quoted on: a small model"
+        " gets most tokens of these answers right from its full cache. How many does it get right from a part of it?",
+        tables.probes,
+    ),
+    Section(
+        LENGTHS,
+        "Texts of other lengths, other shares of the cache",
+        "The planted facts of `real_tasks` in texts of half and twice the length, and at other shares.",
+        tables.lengths,
+    ),
+)
+
+TOPIC = Topic(
+    kind="a real model",
+    claims=claims.CLAIMS,
+    sections=SECTIONS,
+    questions=(
+        Question(
+            "Does that hold for harder questions, and for texts of other lengths?",
+            "{answers_right} of the full cache's tokens of answers at 1/8; divergence {lengths_kl} of a rival's",
+            tuple(claim.id for claim in claims.CLAIMS),
+        ),
+    ),
+    tables={"real_probes": tables.probes, "real_lengths": tables.lengths},
+)
