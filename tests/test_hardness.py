@@ -261,7 +261,7 @@ def test_a_cell_repeats_itself_to_the_last_digit(coreset):
     first, again = run_cell(config), run_cell(config)
     changing = {"seconds_construct", "seconds_adversary", "fast_path"}
     assert _same(first, again, changing)
-    assert {*first[0]} == set(COLUMNS) - {*LABELS, *LANGUAGE, *HEADS}
+    assert {*first[0]} == set(COLUMNS) - {*LABELS, *LANGUAGE, *HEADS, "probe"}
     frame = to_frame([row | dict.fromkeys(LABELS, "x") for row in first])
     assert list(frame["objective"]) == ["own", "own"]
     for row in first:

@@ -110,7 +110,9 @@ def test_every_arm_builds(shell: Shell, monkeypatch, tmp_path, text: bool) -> No
 
 def test_rows_have_the_stated_columns_and_one_row_a_size_and_head() -> None:
     rows = run_cell(configuration())
-    assert [set(row) for row in rows] == [set(COLUMNS) - {*LABELS, *HEADS, *LANGUAGE, *HARDNESS, "objective"}] * 4
+    assert [set(row) for row in rows] == [
+        set(COLUMNS) - {*LABELS, *HEADS, *LANGUAGE, *HARDNESS, "objective", "probe"}
+    ] * 4
     assert [(row["size"], row["head"]) for row in rows] == [(8, 0), (8, 1), (48, 0), (48, 1)]
     assert all(row["error"] < 1e-13 for row in rows if row["size"] == 48)
     first = rows[0]

@@ -34,7 +34,7 @@ def study_panels(results: Results) -> Iterator[Panel]:
         (lambda _: _floors(results), results.rows("lower_bound_orthonormal")),
         (_ceilings, synthetic.loc[synthetic["certificate"].notna()]),
         (lambda _: _league(results), _of(rows, {EXPERIMENT, MORE})),
-        (measured.errors, rows),
+        (measured.errors, rows.loc[rows["error"].notna()]),
     ):
         if len(part):
             yield make(part)
