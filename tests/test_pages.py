@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,10 +48,10 @@ def test_the_model_as_printed(capsys):
 
 
 def test_the_construction_of_ones_own_as_printed(tmp_path, monkeypatch, capfd):
-    (command,) = re.findall(r"^python scripts/sweep.py (plugins=.*)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^python scripts/sweep.py ('plugins=.*)$", README, re.MULTILINE)
     (tmp_path / "my_module.py").write_text(OWN)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    ran = Shell(tmp_path, monkeypatch, capfd).sweep(*command.split(), "adversary=tiny")
+    ran = Shell(tmp_path, monkeypatch, capfd).sweep(*shlex.split(command), "adversary=tiny")
     assert ran.code == 0, ran.err
     assert "top_norm (unweighted) on sphere: n=1024" in ran.out
     sys.modules.pop("my_module")

