@@ -11,7 +11,7 @@ from benchmarks.store import Measured, provenance, words
 from benchmarks.tables import Table, fits, markdown, ratios, rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-OWN = ("long", "long_walk", "racing")  # parts with a block of their own
+OWN = ("long", "long_walk", "racing", "prompts")  # parts with a block of their own
 NOTHING = "No results yet: run `python benchmarks/run.py`."
 
 
@@ -115,6 +115,7 @@ BLOCKS: dict[str, Callable[[Measured], str]] = {
     "long": partial(_whole, "long"),
     "long_walk": partial(_whole, "long_walk"),
     "racing": partial(_whole, "racing"),
+    "prompts": partial(_whole, "prompts"),
     "times": _times,
     "constructions": _constructions,
 }

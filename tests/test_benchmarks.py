@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic against known answers, and a run of every part at a tiny size."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks import (
     memory,
     minimax,
     page,
+    prompts,
     racing,
     store,
     streaming,
@@ -223,6 +225,18 @@ def test_the_part_of_long_caches():
     assert [one.target for one in part.ratios if one.target] == ["≤ 180", "≤ 500", "≤ 0.7", "≤ 0.7"]
     assert {row.n for row in part.rows} == {512, 1024}
     assert all(row.error is not None and 0 < row.error < 2 for row in part.rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
+def test_the_part_of_prompts():
+    part = prompts.measure("smoke", "cpu")
+    assert [one.target for one in part.ratios] == ["≤ 1", "≤ 1.05"] * 2
+    assert all(0.9 < one.value < 1.2 for one in part.ratios[1::2])  # bytes: the places of 16 or 8 tokens weigh much
+    assert [row.case.rpartition(" a token on ")[2] for row in part.rows[-3:]] == [
+        "the whole cache",
+        "1/4 of it",
+        "1/8 of it",
+    ]
 
 
 def test_the_part_of_the_race():

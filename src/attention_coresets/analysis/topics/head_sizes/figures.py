@@ -59,5 +59,5 @@ def _explained(ax: Axes, results: Results) -> None:
         ax.plot([estimate.low, estimate.high], [y, y], color="#0173b2", linewidth=1.4)
         ax.plot(estimate.value, y, "o", color="#0173b2", markersize=5)
     ax.set_yticks(range(len(ordered)), ordered)
-    ax.set(title="errors told in layers unseen", xlabel="R² of log error, beside the size")
+    ax.set(title="log error predicted, layers left out", xlabel="R² of log error, beside the size")
     ax.grid(True, axis="x", color="0.92", linewidth=0.6)
