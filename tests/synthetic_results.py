@@ -320,7 +320,7 @@ def _head_sizes(rng: np.random.Generator) -> list[dict]:
         model = "tilted" if arm == "query_walk" else "unweighted"
         row |= {"model": model, "error": math.nan, "layer": float(layer), "kv_head": 0.0, "heldout_mean": p99 / 6}
         rows.append(row | told | {"heldout_p99": p99, "heldout_max": 3 * p99})
-    return rows
+    return rows + [row | {"experiment": "real_sizes_gemma"} for row in rows if row["layer"] in (5, 11)]
 
 
 PROBES = {"one_kind": 0.9, "pairs": 0.95, "quotes": 0.99}

@@ -16,7 +16,7 @@ PACKAGE = "attention_coresets.analysis"
 ROOMS = ("stats", "parts", "figures", "topics", "report")  # each imports from those before it
 ACROSS = {  # topics that import another
     *{("language_model", "real_heads"), ("real_heads", "upper_bound")},
-    *{("facts", "language_model"), ("facts", "real_heads")},
+    *{("facts", "language_model"), ("facts", "real_heads"), ("head_sizes", "real_heads")},
     *{("answers", "facts"), ("answers", "language_model"), ("answers", "real_heads")},
 }
 

@@ -4,12 +4,12 @@ from attention_coresets.analysis.parts.markdown import interval
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import listed
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.facts.measures import FACTS, OURS, mean, told, unweighted
+from attention_coresets.analysis.topics.facts.measures import FACTS, GEMMA, OURS, mean, told, unweighted
 
 
-def kept(results: Results) -> str:
+def kept(results: Results, experiment: str = FACTS) -> str:
     """Facts found and divergence of ours, size by size, beside the best arm without weights."""
-    rows = results.rows(FACTS)
+    rows = results.rows(experiment)
     if OURS not in set(rows["arm"]):
         return ""
     rows, said = told(rows), []
@@ -25,3 +25,8 @@ def kept(results: Results) -> str:
             f" a divergence of {interval(kl)} where the least without weights is {least:.3g} (`{arm}`)"
         )
     return f"`{OURS}` keeps {listed(said)}"
+
+
+def gemma(results: Results) -> str:
+    """The same of Gemma 3 270M."""
+    return kept(results, GEMMA)

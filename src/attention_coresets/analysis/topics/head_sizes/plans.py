@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.stats.plan import FitPlan, Regime
 
-SIZES = "real_sizes"
+SIZES, GEMMA = "real_sizes", "real_sizes_gemma"
 OURS = "query_walk"
 REGIME = Regime(max_fraction=0.5, min_per_dimension=0.0)  # all sizes that are swept
 

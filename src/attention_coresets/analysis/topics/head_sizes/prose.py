@@ -6,7 +6,7 @@ from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column
 from attention_coresets.analysis.topics.head_sizes.measures import PREDICTORS, SIZE_ALONE, slopes, told
-from attention_coresets.analysis.topics.head_sizes.plans import OURS, SIZES
+from attention_coresets.analysis.topics.head_sizes.plans import GEMMA, OURS, SIZES
 
 
 def law(results: Results) -> str:
@@ -25,3 +25,14 @@ def law(results: Results) -> str:
         f" {interval(found['slope in log 1/ε'])}. Of the variance of log error over heads and sizes these explain, in"
         f" layers unseen: {said}"
     )
+
+
+def second(results: Results) -> str:
+    """The mean T of a head over the tokens of its text, for both models."""
+    shares = {}
+    for experiment in (GEMMA, SIZES):
+        heads = results.rows(experiment).drop_duplicates("cache_params")
+        if heads.empty:
+            return ""
+        shares[experiment] = float((column(heads, "total_sensitivity") / column(heads, "n")).mean())
+    return f"{number(shares[GEMMA])} of the tokens in the mean over heads, on SmolLM2-135M {number(shares[SIZES])}"

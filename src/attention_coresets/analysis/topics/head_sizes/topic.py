@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.head_sizes import claims, figures, plans, prose, tables
-from attention_coresets.analysis.topics.head_sizes.plans import SIZES
+from attention_coresets.analysis.topics.head_sizes.plans import GEMMA, SIZES
 
 TOPIC = Topic(
     kind="a real model",
@@ -15,6 +15,13 @@ TOPIC = Topic(
             " asked for in words, and measures of the head that may tell them.",
             tables.section,
         ),
+        Section(
+            GEMMA,
+            "Sizes that heads need: Gemma 3 270M",
+            "The three heads with full attention of the second model, asked in the same way. No claim: three heads fit"
+            " no law.",
+            tables.gemma,
+        ),
     ),
     questions=(
         Question(
@@ -25,6 +32,6 @@ TOPIC = Topic(
     ),
     figures={SIZES: (SIZES, figures.head_sizes)},
     plans=plans.PLANS,
-    sentences={"real_sizes": prose.law},
-    tables={"real_sizes_predictors": tables.predictors},
+    sentences={"real_sizes": prose.law, "real_sizes_second": prose.second},
+    tables={"real_sizes_predictors": tables.predictors, "real_sizes_gemma": tables.gemma},
 )
