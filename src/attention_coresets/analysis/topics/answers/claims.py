@@ -22,7 +22,7 @@ def _claim(id: str, statement: str, of: str, measure: Measure, says: str, refute
 CLAIMS: tuple[Claim, ...] = (
     _claim(
         "answers_right",
-        f"{OURS} on 1/{_SHARE} of a model's cache: tokens of answers that are right, over the full cache's",
+        f"{OURS} on 1/{_SHARE} of a cache: tokens of answers that are right, over the full cache's",
         answers.PROBED,
         answers.answers_right(_SHARE),
         "at least 85 % for each kind of question",
@@ -31,7 +31,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "answers_more",
-        f"{OURS} on 1/{_SHARE} of a model's cache gets more tokens of answers right than each rule without weights",
+        f"{OURS} on 1/{_SHARE} of a cache gets more tokens of answers right than each rule without weights",
         answers.PROBED,
         answers.answers_more(_SHARE),
         "more than each, for each kind of question",

@@ -22,19 +22,19 @@ def _claim(
 
 
 def _found(share: int, least: str) -> Claim:
-    statement = f"{facts.OURS} on 1/{share} of a model's cache finds planted facts, over those that the full one finds"
+    statement = f"{facts.OURS} on 1/{share} of a cache: planted facts found, over those of the full one"
     measure = facts.means_of("found", share)
     return _claim(f"facts_{share}", statement, measure, f"at least {least}", "an interval below that", share)
 
 
 def _divergence(share: int, most: str) -> Claim:
-    statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence of its predictions from the full cache's"
+    statement = f"{facts.OURS} on 1/{share} of a cache: divergence of its predictions from the full cache's"
     measure = facts.means_of("kl", share)
     return _claim(f"facts_kl_{share}", statement, measure, f"at most {most} nats", "an interval above that", share)
 
 
 def _matching(share: int) -> Claim:
-    statement = f"{facts.OURS} on 1/{share} of a model's cache: divergence over that of Attention Matching's subsets"
+    statement = f"{facts.OURS} on 1/{share} of a cache: divergence over that of Attention Matching's subsets"
     measure = facts.divergence_ratios([share], facts.matched)
     refutes = "an interval above 1; undecided where 1 is in it"
     return _claim(f"facts_matching_{share}", statement, measure, "below 1", refutes, share)
@@ -47,7 +47,7 @@ CLAIMS: tuple[Claim, ...] = (
     _divergence(8, "0.025"),
     _claim(
         "facts_kl_ratio",
-        f"{facts.OURS} on 1/8 of a model's cache: its divergence over that of each arm without weights",
+        f"{facts.OURS} on 1/8 of a cache: its divergence over that of each arm without weights",
         facts.divergence_ratios([8]),
         "at most 1/3 of the best",
         "an interval above 1/3",
@@ -55,7 +55,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "facts_more",
-        f"{facts.OURS} on 1/8 of a model's cache finds a larger share of planted facts than each published rule",
+        f"{facts.OURS} on 1/8 of a cache finds a larger share of planted facts than each published rule",
         facts.finds_more(RIVALS, 8),
         "more than each",
         "a rival that finds more; undecided where 0 is in the interval",
@@ -65,8 +65,7 @@ CLAIMS: tuple[Claim, ...] = (
     _matching(8),
     _claim(
         "gemma_kl_ratio",
-        f"Gemma 3 270M, full-attention layers: {facts.OURS} on 1/8 of their cache: its divergence over that of each arm"
-        " without weights",
+        f"Gemma 3 270M: {facts.OURS} on 1/8 of a cache: its divergence over that of each arm without weights",
         facts.divergence_ratios([8], experiment=facts.GEMMA),
         "at most 1/2 of the best",
         "an interval above 1/2",

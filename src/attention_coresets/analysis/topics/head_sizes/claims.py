@@ -16,8 +16,8 @@ from attention_coresets.analysis.topics.head_sizes.tolerances import BANDS
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         SIZES,
-        "Real heads: the size that the walk needs for an error ε at another replay's queries, 99 %, grows from head to"
-        " head as T and as 1/ε do; slopes of its logarithm",
+        "Real heads: the size that the walk needs for an error ε at another replay's queries, 99 %, grows as T and as"
+        " 1/ε do; slopes of its logarithm",
         "tilted",
         SIZES,
         BANDS[SIZES],

@@ -13,7 +13,7 @@ ADDED = "at tier reduced half of the segments: the first half left the loss unde
 def _loss(share: int) -> Claim:
     statement = (
         f"A language model on 1/{share} of its cache has less loss with {caches.OURS} than with every eviction"
-        " heuristic and than with kept sinks and the rest reweighted: difference, nats a token"
+        " heuristic and kept sinks: difference, nats a token"
     )
     rows = rows_of(language.LANGUAGE, arm=[caches.OURS, *caches.RIVALS])
     measure = language.loses_less(caches.OURS, caches.RIVALS, share)
