@@ -42,6 +42,7 @@ NEED_HYDRA = [
     "test_queue.py",
     "test_replayed.py",
     "test_report.py",
+    "test_ruler.py",
     "test_slurm.py",
     "test_sweep.py",
 ]
