@@ -1,11 +1,10 @@
 """A prompt compressed, and tokens decoded after it on the whole cache and on what is kept, in one thread.
 
 The steps of `compress_prompt` one by one: the prompt is read, repeated, summed up, and each share chosen and weighed.
-Decoding is rounds of some tokens of the text, one at a time, each on a copy of the prompt's cache. Smoke has a tiny
+Decoding is rounds of some tokens of the text, one at a time, each on a branch of the prompt's cache. Smoke has a tiny
 random model.
 """
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -72,8 +71,7 @@ def _decoding(part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any
 
     decoder_of(model).set_attn_implementation(INTERFACE)  # transformers' sdpa for the whole cache
     full, *kept = caches
-    copies = {name: deepcopy if name == full else branch for name in caches}
-    tasks = {name: Task(decode, lambda name=name: copies[name](caches[name])) for name in caches}
+    tasks = {name: Task(decode, lambda cache=cache: branch(cache)) for name, cache in caches.items()}
     for task in tasks.values():
         once(task)
     seconds = interleaved(tasks, budget=20, least=5).seconds

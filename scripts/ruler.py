@@ -15,7 +15,6 @@ import ready  # noqa: F401, I001  (first: it says what is not set up)
 import argparse
 import sys
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attention_coresets.models.language_models import load_model
+from attention_coresets.models.serving.caches import branch
 from attention_coresets.serving import compress_prompt
 
 COLUMNS = ("context", "question", "answer_prefix", "answer", "task", "max_new_tokens")
@@ -93,7 +93,7 @@ def answered(model: Any, tokenizer: Any, context: str, questions: pd.DataFrame, 
         whole = torch.cat([prompt, said], dim=1)
         told = model.generate(
             whole,
-            past_key_values=deepcopy(cache) if share == FULL else cache,
+            past_key_values=branch(cache),
             attention_mask=torch.ones_like(whole),
             max_new_tokens=row["max_new_tokens"],
             do_sample=False,

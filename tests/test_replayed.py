@@ -9,6 +9,7 @@ import torch
 
 from attention_coresets import Cache, make_coreset
 from attention_coresets.analysis.stats.cross_validation import explained
+from attention_coresets.analysis.topics.head_sizes import prose, tables
 from attention_coresets.analysis.topics.head_sizes.measures import needed
 from attention_coresets.coresets.queries import query_walk
 from attention_coresets.coresets.randomness import seed_of
@@ -21,6 +22,7 @@ from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
 from attention_coresets.study.store import StudyError
 from attention_coresets.study.table import to_frame
+from synthetic_results import synthetic_results
 
 N = 48
 HEAD = Model(model="tiny-random", n=N, queries=16, layer=1, kv_head=1, calibration=16, shuffle=False)
@@ -186,3 +188,20 @@ def test_sizes_needed_lie_on_the_curve_between_sizes() -> None:
     assert found["a", 0.02] == pytest.approx(2 / 0.02)
     assert list(found["b"]) == [32, 32]
     assert list(found["c"]) == [128, 128]
+
+
+def test_pages_say_of_the_second_model_what_its_heads_are_asked():
+    """In the synthetic table T is 2 * 100^(layer / 11), of n = 2048 tokens; the second model has layers 5 and 11."""
+    results = synthetic_results(noise=0)
+    first, second = ([2 * 100 ** (layer / 11) / 2048 for layer in layers] for layers in (range(12), (5, 11)))
+    assert prose.second(results) == (
+        f"{sum(second) / 2:.3g} of the tokens in the mean over heads, on SmolLM2-135M {sum(first) / 12:.3g}"
+    )
+    lines = [line.split(" | ") for line in tables.gemma(results).splitlines() if "layer" in line]
+    assert [line[0] for line in lines] == [f"| {text}, layer {n}" for text in ("britannica", "code") for n in (11, 5)]
+    for line, layer in zip(lines, (11, 5, 11, 5), strict=True):
+        total = 2 * 100 ** (layer / 11)
+        assert [float(x) for x in line[1:3]] == pytest.approx([total, total / 2048], rel=0.01)
+        assert float(line[3]) == pytest.approx(0.3 * 8 * total / 256, rel=0.01)
+        needs = 0.3 * 8 * total / 0.1
+        assert line[5] == ("> 1024 |" if needs > 1024 else "(256, 512] |")

@@ -46,6 +46,14 @@ def test_scores_are_rulers():
     assert ruler.matched("qa_2", "nowhere", ["london", "paris"]) == 0.0
 
 
+def test_tasks_count_alike_whatever_their_questions():
+    lines = [("a", 1.0, 1.0), ("a", 1.0, 0.5), ("a", 1.0, 0.0), ("b", 1.0, 1.0), ("a", 0.5, 0.2), ("b", 0.5, 0.4)]
+    found = ruler.scores(pd.DataFrame(lines, columns=["task", "share", "score"]))
+    assert list(found.columns) == [1.0, 0.5]
+    assert found.loc["all tasks"].tolist() == pytest.approx([0.75, 0.3])
+    assert found.loc["a"].tolist() == pytest.approx([0.5, 0.2])
+
+
 @needs_models
 def test_every_question_is_asked_once_at_each_share_and_the_full_cache_answers_as_without_one(
     questions, tmp_path, monkeypatch, capsys

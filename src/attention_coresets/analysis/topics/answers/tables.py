@@ -25,12 +25,14 @@ def probes(results: Results) -> str:
         here = rows.loc[rows["probe"] == probe]
         if here.empty:
             continue
-        full = column(here.drop_duplicates(["text", "start"]), "needle_right_full").mean()
+        segments = here.drop_duplicates(["text", "start"])
+        full = column(segments, "needle_right_full").mean()
         n = here["n"].max()
         shares = {f"1/{n / m:g}": here.loc[here["size"] == m] for m in distinct(here, "size")[::-1]}
         parts.append(
-            f"{words.capitalize()}, n = {n}: the full cache gets {full:.3g} of the tokens right. Over that, and nats a"
-            f" token; 95 % intervals over segments.\n\n{_by_arm(shares, _ANSWERS, 'answer')}"
+            f"{words.capitalize()}, {len(segments)} segments, n = {n}: the full cache gets {full:.3g} of the tokens"
+            f" right. Over that, and nats a token; 95 % intervals over segments."
+            f"\n\n{_by_arm(shares, _ANSWERS, 'answer')}"
         )
     return "\n\n".join(parts)
 

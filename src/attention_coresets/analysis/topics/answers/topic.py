@@ -29,8 +29,8 @@ TOPIC = Topic(
             "Does that hold for harder questions, and for texts of other lengths?",
             "{answers_right} of the full cache's tokens of answers at 1/8; divergence {lengths_kl} of a rival's",
             tuple(claim.id for claim in claims.CLAIMS),
-            "on the few texts run so far rules that spend all of the budget by a maximum keep lists of keys and values"
-            " whole; we spend half of it by a mean square.",
+            "on the few texts run so far rules by a maximum keep lists of keys and values whole, and so does DropKV,"
+            " by a sum of squares: what it takes is open.",
         ),
     ),
     tables={"real_probes": tables.probes, "real_lengths": tables.lengths},
