@@ -52,6 +52,38 @@ def test_unknown_groups_are_spread_over_processes(tmp_path: Path) -> None:
         assert order(sweep, leases)[0] == "n=16 seed=0"
 
 
+def on_texts(folder: Path, task: str) -> Sweep:
+    """Two arms on two texts, by text; the second arm is the slower one."""
+    made = []
+    for text in ("britannica", "code"):
+        for arm in ("uniform", "kde_walk"):
+            config = changed("cache.text", text) | {"task": task, "arm": arm, "coreset": {"name": arm}}
+            made.append(Cell(f"{text}{arm}", f"{text} {arm}", config))
+    write_plan(folder, made)
+    return Sweep(folder, "sweep", folder / "results", 0, [], folder, {made[0].group: 2.0, made[1].group: 3.0})
+
+
+@pytest.mark.parametrize("task", ["language", "replayed"])
+def test_a_process_stays_with_the_text_that_it_has_read(tmp_path: Path, task: str) -> None:
+    sweep = on_texts(tmp_path, task)
+    by_text = ["britannica uniform", "britannica kde_walk", "code uniform", "code kde_walk"]
+    with Leases(sweep.store.leases) as leases:
+        assert order(sweep, leases) == by_text
+
+
+def test_another_process_reads_another_text(tmp_path: Path) -> None:
+    sweep = on_texts(tmp_path, "language")
+    with Leases(sweep.store.leases) as others, Leases(sweep.store.leases) as leases:
+        assert others.take("britannicauniform")
+        assert order(sweep, leases) == ["code uniform", "code kde_walk", "britannica kde_walk"]
+
+
+def test_cells_without_a_text_go_longest_first(tmp_path: Path) -> None:
+    sweep = on_texts(tmp_path, "errors")
+    with Leases(sweep.store.leases) as leases:
+        assert order(sweep, leases) == ["britannica kde_walk", "code kde_walk", "britannica uniform", "code uniform"]
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(0.001, 64), (0.1, 10), (0.4, 2), (3.0, 1)])
 def test_a_process_takes_about_a_second_of_work(tmp_path: Path, seconds: float, expected: int) -> None:
     sweep = planned(tmp_path, [(8, seed) for seed in range(100)], {8: seconds})

@@ -15,6 +15,7 @@ TASKS = {
     "language": "attention_coresets.study.language",
     "replayed": "attention_coresets.study.replayed",
 }
+READING = ("language", "replayed")  # what a model makes of a text is kept for other cells on that text
 
 
 def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A planned sweep on disk: what any process, on any machine that shares the disk, needs to work on it.
 
 <sweep>/sweep.json      what it is called, where its results go, modules of the user's own
-<sweep>/plan            a line a cell: name, group, label and resolved configuration, tab between them
+<sweep>/plan            a line a cell: name, group, text, label and resolved configuration, tab between them
 <sweep>/board/*.log     what became of the cells (`progress`)
 <sweep>/multirun.yaml   the configuration, as Hydra composed it
 <sweep>/sweep.log       the command, failures with their cells, the summary
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attention_coresets.study.cell import READING
 from attention_coresets.study.disk import StudyError, replacing, write_atomically
 from attention_coresets.study.parts import named
 from attention_coresets.study.store import Store
@@ -31,6 +32,14 @@ class Cell(NamedTuple):
         """Cells of one group take about the same time, as far as one knows beforehand."""
         name, parameters = named(self.config["coreset"])
         return group_of(name, json.dumps(parameters, sort_keys=True), self.config["cache"].get("n"))
+
+    @property
+    def text(self) -> str:
+        """The text that a model reads for the cell, and a process keeps for its next cell; "" where there is none."""
+        if self.config.get("task") not in READING:
+            return ""
+        cache = {key: value for key, value in self.config["cache"].items() if key not in ("layer", "kv_head")}
+        return json.dumps([cache, self.config.get("probe")], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def write_plan(folder: Path, cells: Iterable[Cell]) -> int:
     with replacing(folder / "plan", durable=False) as part, part.open("w", encoding="utf-8") as file:
         for cell in cells:
             label, config = " ".join(cell.label.split()), json.dumps(cell.config, separators=(",", ":"))
-            file.write(f"{cell.name}\t{cell.group}\t{label}\t{config}\n")
+            file.write(f"{cell.name}\t{cell.group}\t{cell.text}\t{label}\t{config}\n")
             written += 1
     return written
 
@@ -98,16 +107,18 @@ class Jobs:
     def __init__(self, path: Path) -> None:
         self.names: list[str] = []
         self.groups: list[str] = []
+        self.texts: list[str] = []
         self.labels: list[str] = []
         self._starts: list[int] = []
         self._path = path
-        known: dict[str, str] = {}  # one text a group
+        known: dict[str, str] = {}  # one string for all that are equal
         start = 0
         with path.open("rb") as file:
             for line in file:
-                name, group, label, _ = line.split(b"\t", 3)
+                name, group, text, label, _ = line.split(b"\t", 4)
                 self.names.append(name.decode())
                 self.groups.append(known.setdefault(group.decode(), group.decode()))
+                self.texts.append(known.setdefault(text.decode(), text.decode()))
                 self.labels.append(label.decode())
                 self._starts.append(start)
                 start += len(line)

@@ -1,6 +1,7 @@
 """The cells of a sweep that are left, as one of the processes that work on it sees them."""
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Container
 
 from attention_coresets.study.leases import Leases
 from attention_coresets.study.plan import Sweep
@@ -10,10 +11,12 @@ _BATCH_SECONDS, _BATCH_CELLS = 1.0, 64
 
 
 class Queue:
-    """Hands out cells, longest first.
+    """Hands out cells, longest first, or text by text.
 
     Cells are grouped by what decides their time. A group of which nothing is known is tried first; then the groups come
-    in the order of what their cells have taken, so that no long cell is begun when all others are done.
+    in the order of what their cells have taken, so that no long cell is begun when all others are done. Cells for which
+    a model reads a text come in the order of the plan: those of the text that this process has read, then of texts that
+    no other process has, then the others.
     """
 
     def __init__(self, sweep: Sweep, leases: Leases) -> None:
@@ -27,6 +30,7 @@ class Queue:
         self._before = sweep.seconds
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._computed: Counter[str] = Counter()
+        self._text = ""  # that this process has read
         self._look()
 
     @property
@@ -44,7 +48,7 @@ class Queue:
         self._look()
         taken: list[int] = []
         left = _BATCH_SECONDS
-        for job in (job for group in self._order() for job in self._left[group]):
+        for job in self._offered(held):
             each = self.expected(job)
             if taken and (each is None or each > left or len(taken) == _BATCH_CELLS):
                 break
@@ -55,7 +59,18 @@ class Queue:
         self._look()  # others may have finished some of them between the first look and the taking
         over = [job for job in taken if self._ended(job)]
         self._leases.give_back(self.jobs.names[job] for job in over)
-        return [job for job in taken if job not in over]
+        taken = [job for job in taken if job not in over]
+        self._text = self.jobs.texts[taken[-1]] if taken else self._text
+        return taken
+
+    def _offered(self, held: Container[str]) -> list[int]:
+        """All cells that are left, in the order in which to take them."""
+        offered = [job for group in self._order() for job in self._left[group]]
+        texts = self.jobs.texts
+        if not any(texts[job] for job in offered):
+            return offered
+        others = {texts[job] for job in offered if self.jobs.names[job] in held}
+        return sorted(offered, key=lambda job: (texts[job] != self._text, texts[job] in others, job))
 
     def _look(self) -> None:
         for post in self.board.look():
