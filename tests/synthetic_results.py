@@ -303,7 +303,13 @@ def _facts(rng: np.random.Generator) -> list[dict]:
     second = [dict(row, experiment="real_tasks_gemma", d=256) for row in rows]
     for row in second:
         row["kl"] = 0.05 * math.sqrt(row["kl"])
-    return rows + second
+    # one choice of ours changed: without weights twice the divergence and half of the facts
+    ours = [row | {"experiment": "real_ablation"} for row in rows if (row["arm"], row["size"]) == ("replay_fit", 256)]
+    name = {"arm": "replay_fit_unweighted", "model": "unweighted"}
+    unweighted = [row | name | {"cell": f"{row['cell']} unweighted", "kl": 2 * row["kl"]} for row in ours]
+    for row in unweighted:
+        row["needle_found"] /= 2
+    return rows + second + ours + unweighted
 
 
 def _head_sizes(rng: np.random.Generator) -> list[dict]:

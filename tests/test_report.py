@@ -25,7 +25,7 @@ from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.report.tables_page import tables_page
 from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, QUESTIONS, SECTIONS
-from attention_coresets.analysis.topics.facts.tables import costs
+from attention_coresets.analysis.topics.facts.tables import CHANGES, ablation, costs
 from attention_coresets.analysis.topics.language_model import tables as language_tables
 from attention_coresets.study.table import COLUMNS
 from command_line import script
@@ -326,6 +326,17 @@ def test_language_table_takes_texts_without_facts_and_seeds_as_no_texts(results)
     assert language_tables.language(Results("full", twice, results.fits)) == page
     without = results.table.assign(needle_found=math.nan, needle_found_full=math.nan)
     assert "– of the planted facts" in language_tables.language(Results("smoke", without, results.fits))
+
+
+def test_the_ablation_has_ratios_over_ours_and_names_what_every_version_changes():
+    lines = ablation(synthetic_results(noise=0)).splitlines()
+    assert "6 segments of 2 texts, n = 2048, m = n/8" in lines[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[-2:]]
+    assert [row[:2] for row in rows] == [["`replay_fit`", "–"], ["`replay_fit_unweighted`", CHANGES["unweighted"]]]
+    assert [re.match(r"[\d.]+", row[-1]).group() for row in rows] == ["0.95", "0.475"]
+    assert [row[2].partition(" ")[0] for row in rows] == ["1", "2"]
+    swept = (ROOT / "conf/experiment/real_ablation.yaml").read_text().rpartition(" arm: ")[2].strip().split(",")
+    assert set(swept) == {"replay_fit", *(f"replay_fit_{end}" for end in CHANGES)}
 
 
 def test_costs_of_keeping_facts_are_means_over_segments_and_bytes_over_the_least(results):

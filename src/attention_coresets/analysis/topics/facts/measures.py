@@ -12,7 +12,7 @@ from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.language_model.measures import less
 from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_share, met, named
 
-FACTS, GEMMA = "real_tasks", "real_tasks_gemma"
+FACTS, GEMMA, ABLATION = "real_tasks", "real_tasks_gemma", "real_ablation"
 OURS = "replay_fit"
 MATCHING = "attention_matching"
 

@@ -3,9 +3,24 @@
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
+from attention_coresets.analysis.stats.estimates import paired_ratio
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.facts.measures import FACTS, GEMMA, mean, told
+from attention_coresets.analysis.topics.facts.measures import ABLATION, FACTS, GEMMA, OURS, mean, told
+from attention_coresets.analysis.topics.real_heads.caches import SEGMENT
 
+CHANGES = {
+    "own": "the whole budget by mean square",
+    "maximum": "the whole budget by maximum",
+    "unweighted": "no weights",
+    "layer": "the budget pooled over each layer alone",
+    "even": "as many tokens in each head",
+    "sensitivity": "each head's part of the budget follows its T",
+    "unmoved": "no queries moved behind the text",
+    "recent": "the last 32 tokens kept by every head",
+    "asked": "each chunk of the replay asked for in words",
+    "half": "half of each chunk replayed",
+    "whole": "the text replayed in one piece",
+}  # of OURS, by the end of the arm's name
 _COLUMNS = {"found": "facts found", "kl": "KL", "added": "loss added"}
 
 
@@ -46,6 +61,27 @@ def _kept(results: Results, experiment: str) -> str:
         f" of the full cache, which finds {full:.3g} of all; KL and loss in nats a token; 95 % intervals over segments."
     )
     return f"{about}\n\n{table([ARM, *heads], lines)}"
+
+
+def ablation(results: Results) -> str:
+    """Facts, and divergence over ours, of versions with one choice changed, the least divergence on top."""
+    rows = results.rows(ABLATION)
+    if rows.empty:
+        return f"No versions compared yet: run `python scripts/sweep.py experiment={ABLATION}`."
+    rows = told(rows)
+    (size,), n = distinct(rows, "size"), rows["n"].max()
+    changes = {OURS: "–"} | {f"{OURS}_{end}": words for end, words in CHANGES.items()}
+    ratios = {arm: paired_ratio(rows, arm, OURS, "kl", SEGMENT) for arm in distinct(rows, "arm")}
+    lines = []
+    for arm in sorted(ratios, key=lambda arm: ratios[arm].value):
+        found, ratio = mean(rows, arm, "found"), "1" if arm == OURS else interval(ratios[arm])
+        lines.append([f"`{arm}`", changes[arm], ratio, "–" if found is None else interval(found)])
+    segments = rows.drop_duplicates(["text", "start"])
+    about = (
+        f"{len(segments)} segments of {len(distinct(segments, 'text'))} texts, n = {n}, m = n/{n / size:g}; the median"
+        " ratio of divergences, segment by segment, and facts over those of the full cache; 95 % intervals."
+    )
+    return f"{about}\n\n{table(['Arm', 'What is changed', 'KL over ours', 'facts found'], lines)}"
 
 
 def costs(results: Results) -> str:

@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.facts import claims, figures, prose, tables
-from attention_coresets.analysis.topics.facts.measures import FACTS, GEMMA
+from attention_coresets.analysis.topics.facts.measures import ABLATION, FACTS, GEMMA
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -18,6 +18,13 @@ SECTIONS: tuple[Section, ...] = (
         "The same with a second model, whose every sixth layer has full attention, with one KV head: these are"
         " compressed, the others have sliding windows and are bounded already. Opt-in, under its own terms.",
         tables.gemma,
+    ),
+    Section(
+        ABLATION,
+        "Facts that a compressed cache keeps: one choice changed",
+        "The construction of ours beside versions of it with one choice changed each. No claim: what each choice is"
+        " worth.",
+        tables.ablation,
     ),
 )
 
@@ -42,5 +49,6 @@ TOPIC = Topic(
     ),
     figures={"real_tasks": (FACTS, figures.facts)},
     sentences={"real_tasks_kept": prose.kept, "real_tasks_gemma_kept": prose.gemma},
-    tables={"real_tasks": tables.facts, "real_tasks_gemma": tables.gemma, "real_tasks_costs": tables.costs},
+    tables={"real_tasks": tables.facts, "real_tasks_gemma": tables.gemma, "real_tasks_costs": tables.costs}
+    | {"real_ablation": tables.ablation},
 )
