@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         shown = find(options.results, options.name, options.tier)
         print(heading(shown))
         if shown.rows.empty:
-            raise ResultsError(f"{options.name}: no worst-case errors to show")
+            print(f"\n{text.others(shown.others, width())}")
+            return 0
         by, against = _by(options.by, shown), _against(options.against, shown)
         _tell(shown, by, against, shown.folder(options.results, options.outputs))
     except (ResultsError, StudyError) as reason:

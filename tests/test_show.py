@@ -190,8 +190,24 @@ def test_every_kind_of_experiment_can_be_shown(experiment) -> None:
     shown = find(REPOSITORY / "results", experiment, "quick")
     words = summary(shown, 120)
     assert shown.command == f"python scripts/sweep.py experiment={experiment} tier=quick"
-    assert ("No worst-case errors" in words) == (experiment == "real_language")
+    assert ("KL from the full cache's predictions" in words) == (experiment == "real_language")
     assert max(map(len, words.splitlines())) <= 140
+
+
+def test_a_sweep_of_a_language_model_says_divergence_and_facts(capsys) -> None:
+    rows = find(REPOSITORY / "results", "real_language", "quick").others
+    assert script("show").main(["real_language", "--tier", "quick", "--results", str(REPOSITORY / "results")]) == 0
+    out = capsys.readouterr().out
+    assert f"real_language: {rows['cell'].nunique()} cells, 0 worst-case errors" in out
+    for block in out.split("\n\n")[1:-1]:
+        (_, _, size, *heads), *lines = [line.split() for line in block.replace("KL ", "KL  ").splitlines()]
+        assert heads == ["KL", "loss", "added", "facts", "found"]
+        for arm, kl, _, found in lines:
+            mine = rows.loc[(rows["arm"] == arm) & (rows["size"] == int(size))]
+            assert [float(kl), float(found)] == pytest.approx(
+                [mine["kl"].mean(), mine["needle_found"].mean()], rel=0.01
+            )
+        assert [float(line[1]) for line in lines] == sorted(float(line[1]) for line in lines)
 
 
 def test_show_writes_figures_and_table_apart_from_the_results(results, tmp_path, capsys) -> None:

@@ -30,14 +30,14 @@ class Shown:
 
     arm: with what sets it apart in this sweep (`walk_tilted scale=2`). family: the cache's, with what sets it apart.
     unit: the cache, or the real head, that the row is of.
-    missing: labels of cells that are not finished. unmeasured: rows without a worst-case error, which are left out.
+    missing: labels of cells that are not finished. others: rows without a worst-case error, as of a language model.
     """
 
     place: Place
     command: str
     rows: pd.DataFrame
-    missing: Sequence[str] = ()
-    unmeasured: int = 0
+    missing: Sequence[str]
+    others: pd.DataFrame
 
     @property
     def units(self) -> str:
@@ -85,8 +85,8 @@ def _listed(results: Path) -> str:
 
 
 def _shown(place: Place, command: str, rows: pd.DataFrame, missing: Sequence[str] = ()) -> Shown:
-    measured = rows.loc[rows["error"].notna()]
-    return Shown(place, command, named(measured) if len(measured) else measured, missing, len(rows) - len(measured))
+    measured, others = rows.loc[rows["error"].notna()], rows.loc[rows["error"].isna()]
+    return Shown(place, command, named(measured) if len(measured) else measured, missing, others)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:

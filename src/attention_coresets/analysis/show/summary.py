@@ -21,7 +21,7 @@ def print_summary(store: Store, place: Place) -> None:
 def summary(shown: Shown, width: int) -> str:
     """Errors and sizes, setting by setting where these are few."""
     if shown.rows.empty:
-        return f"{heading(shown)}\nNo worst-case errors to show."
+        return f"{heading(shown)}\n\n{text.others(shown.others, width)}"
     by = default_by(shown)
     return "\n\n".join([heading(shown), text.errors(shown, by, width), text.sizes(shown, by, width), _onwards(shown)])
 
@@ -30,9 +30,10 @@ def heading(shown: Shown) -> str:
     """What there is of a sweep, and the command that it came from."""
     rows = shown.rows
     alike = [f"{SYMBOL[name]} = {rows[name].iloc[0]:g}" for name in ("n", "d", "rho") if len(distinct(rows, name)) == 1]
-    lines = [", ".join([f"{shown.place.name}: {rows['cell'].nunique()} cells, {len(rows)} errors", *alike])]
-    if shown.unmeasured:
-        lines.append(f"{shown.unmeasured} rows have no worst-case error and are left out")
+    cells = len({*rows["cell"], *shown.others["cell"]})
+    lines = [", ".join([f"{shown.place.name}: {cells} cells, {len(rows)} worst-case errors", *alike])]
+    if len(rows) and len(shown.others):
+        lines.append(f"{len(shown.others)} rows have no worst-case error and are left out")
     if shown.missing:
         lines.append(f"{len(shown.missing)} cells are not finished: {'; '.join(shown.missing[:3])}")
     return "\n".join([*lines, shown.command])

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.figures.looks import in_order
@@ -13,9 +14,16 @@ from attention_coresets.analysis.parts.measured import setting
 from attention_coresets.analysis.show import numbers
 from attention_coresets.analysis.show.shown import Shown
 from attention_coresets.analysis.stats.estimates import Estimate
-from attention_coresets.analysis.stats.frames import distinct
+from attention_coresets.analysis.stats.frames import column, distinct
 
 _GAP = "  "
+_OTHERS = {
+    "kl": "KL",
+    "added": "loss added",
+    "needle_found": "facts found",
+    "heldout_mean": "mean error",
+    "heldout_p99": "99th percentile",
+}  # measures of rows without a worst-case error
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> str:
@@ -69,6 +77,27 @@ def _error_table(rows: pd.DataFrame, found: pd.DataFrame, names: Mapping[str, An
             cells[line.arm, size] = f"{error} ×{number(over[line.arm].value)}"
     lines = [[arm, *(cells.get((arm, size), "–") for size in sizes)] for arm in numbers.ranked(found)]
     return aligned(["arm", *(f"m = {size}" for size in sizes)], lines, width)
+
+
+def others(rows: pd.DataFrame, width: int) -> str:
+    """Arm by size and measure, of rows that no worst query was sought for: a language model's, or a replay's."""
+    rows = rows.assign(added=rows["loss"] - rows["loss_full"])
+    names = [name for name in _OTHERS if np.isfinite(column(rows, name)).any()]
+    if not names:
+        return "No worst-case errors to show."
+    tables, about = [], []
+    for size in distinct(rows, "size"):
+        here = rows.loc[rows["size"] == size]
+        means = {arm: [column(here.loc[here["arm"] == arm], name).mean() for name in names] for arm in set(here["arm"])}
+        lines = [[arm, *map(number, means[arm])] for arm in sorted(means, key=lambda arm: (means[arm], arm))]
+        tables.append(aligned([f"m = {size}", *(_OTHERS[name] for name in names)], lines, width))
+    if "kl" in names:
+        about.append(
+            "KL from the full cache's predictions and loss added to it in nats a token, facts found of those asked for."
+        )
+    if "heldout_mean" in names:
+        about.append("Errors at held-out queries, in units of the values.")
+    return "\n\n".join([*tables, explained(" ".join(["Means over cells.", *about]), width)])
 
 
 def sizes(shown: Shown, by: Sequence[str], width: int) -> str:
