@@ -71,8 +71,11 @@ def _product_scale(found: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
         return found.abs()
     if a.dim() == 3 and found.dim() == 2:  # addbmm
         return found.abs() + (a.abs() @ b.abs()).sum(0)
+    size = a.abs().to(torch.float64) @ b.abs().to(torch.float64) + found.abs()
+    if a.shape[-1] > 1 and bool(a.all()) and bool(b.all()):
+        return size
     terms = (a != 0).to(torch.float64) @ (b != 0).to(torch.float64)
-    return torch.where(terms > 1, a.abs().to(torch.float64) @ b.abs().to(torch.float64) + found.abs(), 0.0)
+    return torch.where(terms > 1, size, 0.0)
 
 
 def _sum_scale(func, found: Tensor, args, kwargs) -> Tensor | None:

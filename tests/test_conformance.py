@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("registries")
 
 @pytest.mark.parametrize("name", CORESETS)
 def test_every_construction_keeps_its_type(name):
-    check_construction(make_coreset(name), n=10 if name == "optimum" else 24, d=2 if name == "optimum" else 4)
+    check_construction(make_coreset(name), n=8 if name == "optimum" else 24, d=2 if name == "optimum" else 4)
 
 
 @pytest.mark.parametrize("label", [label for label, arm in ARMS.items() if arm.construction != "optimum"])

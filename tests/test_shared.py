@@ -40,8 +40,8 @@ def made(monkeypatch):
 @pytest.mark.parametrize("parameters", [{}, {"model": "unweighted"}, {"recursion": "halving"}, {"model": "free"}])
 def test_sizes_share_one_inverse_and_keep_their_tokens(parameters, kind, compiled, made):
     cache, construct, shared = cache_of(kind), make_coreset("gram_schmidt_walk", **parameters), Shared()
-    with backend("auto" if compiled else "torch"):
-        for size in SIZES:
+    with backend("auto" if compiled else "torch"):  # torch's loop takes twenty times as long
+        for size in SIZES if compiled else SIZES[:2]:
             alone = construct(cache, size, 2.0, 7)
             found = construct(cache, size, 2.0, 7, shared=shared)
             assert torch.equal(found.indices, alone.indices)
