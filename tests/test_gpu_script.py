@@ -45,7 +45,7 @@ def smoke(tmp_path_factory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-@pytest.mark.timeout(420)  # a minute of one idle core, which the suite leaves to nobody
+@pytest.mark.timeout(900)  # a minute of one idle core, which the suite leaves to nobody
 def test_every_step_runs_on_the_cpu(smoke):
     folder, said = smoke
     (path,) = folder.glob("*.smoke.json")
