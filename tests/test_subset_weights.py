@@ -64,6 +64,26 @@ def test_nnls_of_a_kernel_matrix_of_near_duplicates(rng):
     assert objective(found[0].numpy()) <= objective(best) + 1e-6 * abs(objective(best))
 
 
+def test_nnls_without_predictions_finds_the_same_minimum(rng, monkeypatch):
+    """Where the corrector goes in circles, as on a head of 1797 tokens of a real model, plain steps take over."""
+    a, b = factors(rng, 30, 25, heads=20)
+    gram, target = torch.from_numpy(a.transpose(0, 2, 1) @ a), torch.from_numpy(np.einsum("hkm,hk->hm", a, b))
+    usual = nnls(gram, target, ridge=1e-6)
+    monkeypatch.setattr("attention_coresets.coresets.kernel.nnls._PREDICTED", 0)
+    plain = nnls(gram, target, ridge=1e-6)
+    assert not torch.equal(plain, usual)
+    torch.testing.assert_close(plain, usual, rtol=1e-6, atol=1e-8)
+
+
+def test_nnls_of_large_weights_ends_where_rounding_does():
+    """Weights of 2400 of two features that nearly cancel: G u is known to 1e-12 of the target, not to 1e-13."""
+    gram = torch.tensor([[1.0, -0.37695, -0.99948], [-0.37695, 1.0, 0.34728], [-0.99948, 0.34728, 1.0]]).double()
+    target = torch.tensor([-0.05747, 1.0, 0.10909]).double()
+    found = nnls(gram[None], target[None], ridge=0.0)
+    assert found.max() > 1000
+    assert kkt_residual(gram[None], target[None], found).item() < 1e-11
+
+
 def test_nnls_treats_each_head_alone_and_refuses_what_is_no_gram_matrix(rng):
     a, b = factors(rng, 8, 8, heads=4)
     gram, target = torch.from_numpy(a.transpose(0, 2, 1) @ a), torch.from_numpy(np.einsum("hkm,hk->hm", a, b))

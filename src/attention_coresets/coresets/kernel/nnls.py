@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _STEPS = 100
-_TOLERANCE = 1e-13
+_PREDICTED, _CENTRED = 30, 0.1  # steps with a prediction; after them u z is to fall to this part of its mean
+_TOLERANCE, _ROUNDING = 1e-13, 4  # of G u - target, beside so many times what rounding may do to it
 _SHORT = 0.995  # of the way to the boundary: iterates stay inside it
 
 
@@ -16,7 +17,7 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
     best value is 0 come out as tiny positive numbers. A head that has converged stays as it is, whatever its batch.
 
     An interior point method with Mehrotra's predictor and corrector takes some 15 steps however ill-conditioned G is,
-    where active sets take hundreds.
+    where active sets take hundreds. The corrector may go in circles; steps without one, after the 30th, do not.
 
     Cost: O(m^3) a step and head.
 
@@ -29,27 +30,30 @@ def nnls(gram: Float[Tensor, "H m m"], target: Float[Tensor, "H m"], ridge: floa
     aim = target / size[:, None]  # the problem in units of the matrix's level and the target's size
     # u and its multipliers z in one array: a GPU then takes half of the launches
     x = torch.stack([torch.ones_like(aim) / matrix.abs().sum(-1).amax(-1, keepdim=True), torch.ones_like(aim)])
+    rounding = _ROUNDING * torch.finfo(matrix.dtype).eps * matrix.abs()
     done, failed = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.int32)
-    for _ in range(_STEPS):
+    for taken in range(_STEPS):
         u, z = x
         dual, products = _product(matrix, u) - aim - z, u * z
-        done = done | (torch.maximum(dual.abs(), products).amax(-1) <= _TOLERANCE)
+        away = torch.baddbmm(torch.maximum(dual.abs(), products).unsqueeze(-1), rounding, u.unsqueeze(-1), alpha=-1)
+        done = done | (away.amax((-2, -1)) <= _TOLERANCE)
         # both answers at once: for each the host would wait for the device
         finished, refused = torch.stack([done.all(), failed.any()]).tolist()
         if refused:
             raise ValueError("the Gram matrix of the least squares is not positive semidefinite, or holds NaN or Inf")
         if finished:
             return u * (size / level)[:, None]
-        step, failed = _direction(matrix, x, products, dual)
+        step, failed = _direction(matrix, x, products, dual, predicted=taken < _PREDICTED)
         length = (_SHORT * _reach(x, step)).clamp_max(1.0).masked_fill(done, 0.0)
         x = torch.addcmul(x, length[:, None], step)
     raise RuntimeError(f"non-negative least squares did not converge in {_STEPS} steps")
 
 
-def _direction(matrix: Tensor, x: Tensor, products: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(matrix: Tensor, x: Tensor, products: Tensor, dual: Tensor, predicted: bool) -> tuple[Tensor, Tensor]:
     """Finds the Newton step for G u - target = z, u z = mu, and which heads have no such step; products are u z.
 
-    It is tried with mu = 0 first, which says what mu to take and mends the error of the second order.
+    Where it is predicted, it is tried with mu = 0 first, which says what mu to take and mends the error of the second
+    order.
     """
     u, z = x
     factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(z / u))
@@ -59,9 +63,11 @@ def _direction(matrix: Tensor, x: Tensor, products: Tensor, dual: Tensor) -> tup
         du = torch.cholesky_solve((change / u - dual).unsqueeze(-1), factor).squeeze(-1)
         return torch.stack([du, torch.addcmul(change, z, du, value=-1) / u])
 
+    mean = products.mean(-1, keepdim=True)
+    if not predicted:
+        return solve(_CENTRED * mean - products), failed
     step = solve(-products)
     length = _reach(x, step).clamp_max(1.0)[:, None]
-    mean = products.mean(-1, keepdim=True)
     ahead = torch.addcmul(x, length, step).prod(0).mean(-1, keepdim=True)
     return solve((ahead / mean) ** 3 * mean - products - step.prod(0)), failed
 
