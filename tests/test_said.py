@@ -71,6 +71,21 @@ def planted_facts_found(arm: str) -> float:
     return float(rows["needle_found"].mean())
 
 
+def changed(name: str) -> pd.Series:
+    """A mean over segments of the versions of replay_fit with one choice changed."""
+    return table().query("experiment == 'real_ablation'").groupby("arm")[name].mean().rename(lambda arm: arm[11:])
+
+
+def over_layers_facts_are_lost() -> bool:
+    found = changed("needle_found")
+    return found[["layer", "even"]].max() < 0.5 * found[""] and found["own"] < 0.9 * found[""]
+
+
+def divergences_of_the_ablation() -> bool:
+    over = changed("kl") / changed("kl")[""]
+    return abs(over["own"] - 1) < 0.2 and over["maximum"] > 2 and min(over["unweighted"], over["unmoved"]) > 1.2
+
+
 @dataclass(frozen=True)
 class Said:
     words: str
@@ -102,6 +117,8 @@ SAID = (
         "docs/figures.md",
         lambda: max(over_the_walk("walk_tilted_kernel_swaps").max(), over_the_walk("walk_tilted_refit").max()) < 1,
     ),
+    Said("is what keeps facts: pooled over each layer", "docs/real_caches.md", over_layers_facts_are_lost),
+    Said("about the same, but more facts are lost", "docs/real_caches.md", divergences_of_the_ablation),
     Said("is missed: log-weights", "docs/real_caches.md", lambda: verdict("gemma_kl_ratio") == MISSED),
     Said("is missed.)", "docs/minimax.md", lambda: verdict("minimax_ceiling") == MISSED),
     Said(

@@ -42,9 +42,7 @@ TOPIC = Topic(
             "Does what keeps facts on one model move another's predictions less than published rules do?",
             "on Gemma 3 270M, 1/8: its divergence is {gemma_kl_ratio} times that of the best rule without weights",
             ("gemma_kl_ratio",),
-            "a likely reason: a replay asks its three heads for more tokens than are kept"
-            " (`real_sizes_gemma`); SnapKV follows the text's last queries, which serve its"
-            " continuation. No arm keeps many facts.",
+            "a likely reason: a replay asks its three heads for more tokens than are kept (`real_sizes_gemma`).",
         ),
     ),
     figures={"real_tasks": (FACTS, figures.facts)},

@@ -47,9 +47,9 @@ TOPIC = Topic(
             "On hard caches, does the size grow with d, e^ρ − 1 and 1/ε with the exponents ½, 1 and 1?",
             "{joint_alpha}, {joint_beta} and {joint_gamma}",
             tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_")),
-            "the error of these constructions over the floor depends on the number of clusters per dimension, and"
-            " the design has fewer where d is large. The floor itself has ½, 1 and 1 on the same rows. Kernel"
-            " halving had been expected to behave like random draws; it balances better.",
+            "the error over the floor depends on the number of clusters per dimension, and the design has fewer"
+            " where d is large. The floor itself has ½, 1 and 1. Kernel halving had been expected to behave like"
+            " random draws; it balances better.",
         ),
         Question(
             "How far above the proven floor is the best construction that is not told the clusters?",

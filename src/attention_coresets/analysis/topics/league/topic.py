@@ -46,8 +46,8 @@ TOPIC = Topic(
             " {league_portfolio_unweighted}",
             tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("league_")),
             "where weights are fixed only the tokens can be chosen, and the best other is picked cell by cell"
-            " afterwards, among rules that have this project's tilt and swaps too. Whether 0.7 is possible is"
-            " open: no floor excludes it.",
+            " afterwards, among rules with this project's tilt and swaps. Whether 0.7 is possible is open: no"
+            " floor excludes it.",
         ),
         Question(
             "Do coresets made for a small certificate have a smaller one than all others?",
