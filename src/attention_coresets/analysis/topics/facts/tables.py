@@ -1,5 +1,7 @@
 """Facts kept, as Markdown."""
 
+import pandas as pd
+
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
@@ -54,10 +56,9 @@ def _kept(results: Results, experiment: str) -> str:
             cells += ["–" if (found := mean(here, arm, name)) is None else interval(found) for name in _COLUMNS]
         lines.append([model_of(rows, arm), *cells])
     heads = [f"{word}, {share}" for share in shares for word in _COLUMNS.values()]
-    segments = rows.drop_duplicates(["text", "start"])
-    full = column(segments, "needle_found_full").mean()
+    full = column(rows.drop_duplicates(["text", "start"]), "needle_found_full").mean()
     about = (
-        f"{len(segments)} segments of {len(distinct(segments, 'text'))} texts, n = {rows['n'].max()}; facts over those"
+        f"{_segments(rows)}; facts over those"
         f" of the full cache, which finds {full:.3g} of all; KL and loss in nats a token; 95 % intervals over segments."
     )
     return f"{about}\n\n{table([ARM, *heads], lines)}"
@@ -69,19 +70,24 @@ def ablation(results: Results) -> str:
     if rows.empty:
         return f"No versions compared yet: run `python scripts/sweep.py experiment={ABLATION}`."
     rows = told(rows)
-    (size,), n = distinct(rows, "size"), rows["n"].max()
+    (size,) = distinct(rows, "size")
     changes = {OURS: "–"} | {f"{OURS}_{end}": words for end, words in CHANGES.items()}
     ratios = {arm: paired_ratio(rows, arm, OURS, "kl", SEGMENT) for arm in distinct(rows, "arm")}
     lines = []
     for arm in sorted(ratios, key=lambda arm: ratios[arm].value):
         found, ratio = mean(rows, arm, "found"), "1" if arm == OURS else interval(ratios[arm])
         lines.append([f"`{arm}`", changes[arm], ratio, "–" if found is None else interval(found)])
-    segments = rows.drop_duplicates(["text", "start"])
     about = (
-        f"{len(segments)} segments of {len(distinct(segments, 'text'))} texts, n = {n}, m = n/{n / size:g}; the median"
+        f"{_segments(rows)}, m = n/{rows['n'].max() / size:g}; the median"
         " ratio of divergences, segment by segment, and facts over those of the full cache; 95 % intervals."
     )
     return f"{about}\n\n{table(['Arm', 'What is changed', 'KL over ours', 'facts found'], lines)}"
+
+
+def _segments(rows: pd.DataFrame) -> str:
+    """How many segments of how many texts the rows are of, and how long each is."""
+    segments = rows.drop_duplicates(["text", "start"])
+    return f"{len(segments)} segments of {len(distinct(segments, 'text'))} texts, n = {rows['n'].max()}"
 
 
 def costs(results: Results) -> str:

@@ -47,6 +47,10 @@ TOPIC = Topic(
     ),
     figures={"real_tasks": (FACTS, figures.facts)},
     sentences={"real_tasks_kept": prose.kept, "real_tasks_gemma_kept": prose.gemma},
-    tables={"real_tasks": tables.facts, "real_tasks_gemma": tables.gemma, "real_tasks_costs": tables.costs}
-    | {"real_ablation": tables.ablation},
+    tables={
+        "real_tasks": tables.facts,
+        "real_tasks_gemma": tables.gemma,
+        "real_tasks_costs": tables.costs,
+        "real_ablation": tables.ablation,
+    },
 )
