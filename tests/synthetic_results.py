@@ -55,7 +55,7 @@ def synthetic_table(seed: int = 0, caches: int = 5, noise: float = 1.0) -> pd.Da
     rows += [*_language(rng), *_enclosed(rng), *_optima(rng), *_league(rng), *_hardness(rng), *_upper_bound(rng)]
     rows += [*_luck(rng), *_joint(rng), *_beyond(rng), *_certified(Noise(6001, noise)), *_facts(Noise(6002, noise))]
     rows += _head_sizes(Noise(6003, noise))
-    rows += [*_probes(Noise(6005, noise)), *_lengths(Noise(6006, noise))]
+    rows += [*_probes(Noise(6005, noise)), *_lengths(Noise(6006, noise)), *_ratios(Noise(6007, noise))]
     return pd.DataFrame(rows)
 
 
@@ -436,6 +436,18 @@ def _beyond(rng: np.random.Generator) -> list[dict]:
         n, factor = r * d, rho * (1 + math.sqrt(r / d)) / math.expm1(rho) * math.exp(0.002 * rng.standard_normal())
         row = _joint_row("lower_bound_beyond", (n, d, r, rho), "herding_tilted", head, n // 2, "hadamard")
         rows.append(row | {"error": factor * equal_weights_floor(d, r, n // 2, rho)})
+    return rows
+
+
+def _ratios(rng: "Noise") -> list[dict]:
+    """Errors over floor (iv) that grow as d^0.03 and fall with r/d, which itself falls as d grows here."""
+    rows, arms = [], ("walk_tilted", "herding_tilted")
+    for (d, r), arm, head in itertools.product(
+        ((8, 8), (16, 16), (32, 16), (64, 32), (64, 16), (128, 32)), arms, range(8)
+    ):
+        n, factor = r * d, d**0.03 * (1 + r / d) * math.exp(0.002 * rng.standard_normal())
+        row = _joint_row("lower_bound_ratios", (n, d, r, 0.5), arm, head, n // 2, "hadamard")
+        rows.append(row | {"error": factor * equal_weights_floor(d, r, n // 2, 0.5)})
     return rows
 
 

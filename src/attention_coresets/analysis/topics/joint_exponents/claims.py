@@ -4,7 +4,7 @@ from attention_coresets.analysis.parts.block import LOWER
 from attention_coresets.analysis.parts.measured import Measure, rows_of
 from attention_coresets.analysis.parts.verdict import Check, Claim
 from attention_coresets.analysis.topics.joint_exponents import measures
-from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, KNOWS, LARGE, WEIGHTS
+from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, KNOWS, LARGE, RATIOS, WEIGHTS
 from attention_coresets.analysis.topics.joint_exponents.tolerances import BANDS
 
 NEAR = ("walk_tilted_kernel_swaps", "herding_tilted")
@@ -55,6 +55,15 @@ CLAIMS: tuple[Claim, ...] = (
     *(_joint(symbol, NEAR, "", "walk with kernel swaps, herding") for symbol in _NAMES),
     *(_joint(symbol, WALK, "_walk", "walk alone") for symbol in _NAMES),
     _joint("γ", DRAWS, "_draws", "uniform subsets and kernel halving"),
+    _factor(
+        "ratio_alpha",
+        "Signed clusters, caches of equal r/d and ρ compared, γ = 1: size ∝ d^α, α = ½",
+        "tilted = unweighted",
+        RATIOS,
+        measures.ratio_exponent(),
+        "size ∝ d^α, α = ½",
+        _REFUTES,
+    ),
     _factor(
         "sandwich_factor",
         "At m = n/2 the best construction that is not told the clusters errs by at most 1.5 × floor (iv), at"

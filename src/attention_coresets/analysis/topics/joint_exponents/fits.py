@@ -51,6 +51,22 @@ def point(rows: pd.DataFrame, error: str, finite: bool = False, beta: str = "log
     return {name: law.coefficients[name] for name in SYMBOLS}
 
 
+def at_equal_ratio(rows: pd.DataFrame) -> Estimate:
+    """alpha where rows of the same r/d and rho are compared: 1/2 + s, for error over (iv) proportional to d^s with a
+    constant for each r/d and rho. At gamma = 1, which no fit at equal r/d can tell: m is r/d d^2 / 2 there.
+
+    Raises ValueError as `joint`.
+    """
+    kind = rows.groupby(["ratio", "rho"]).ngroup().to_numpy()
+    features = {"d": np.log(column(rows, "d"))} | {
+        f"kind {k}": (kind == k).astype(float) for k in range(1, kind.max() + 1)
+    }
+    prepared = rows.assign(lo=rows["over_iv"], hi=rows["over_iv"])
+    law = fit(prepared, features, clusters=CLUSTERS)
+    low, high = bootstrap(prepared, features, np.random.default_rng(0), clusters=CLUSTERS)["d"]
+    return Estimate(0.5 + law.coefficients["d"], 0.5 + low, 0.5 + high, law.clusters)
+
+
 def with_share(rows: pd.DataFrame, error: str = "error", covariate: bool = True) -> dict[str, float]:
     """The exponents from rows of several shares m/n, with the covariate log(sqrt(m (n - m)) / n) or without it."""
     prepared, features = _prepared(rows, error, False, "log_a")

@@ -10,13 +10,14 @@ from attention_coresets.analysis.parts.measured import Measure, Measured, least,
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, median_of
 from attention_coresets.analysis.stats.frames import column, groups
-from attention_coresets.analysis.topics.joint_exponents.fits import joint
+from attention_coresets.analysis.topics.joint_exponents.fits import at_equal_ratio, joint
 from attention_coresets.analysis.topics.joint_exponents.rows import (
     BEYOND,
     CONFIGURATION,
     EXPONENTS,
     KNOWS,
     LARGE,
+    RATIOS,
     WEIGHTS,
     designed,
     far,
@@ -32,6 +33,16 @@ def exponent(symbol: str, arms: Sequence[str], finite: bool = True) -> Measure:
         rows = designed(results, EXPONENTS)
         found = ((arm, rows.loc[rows["arm"] == arm]) for arm in arms)
         return [_exponent(part, symbol, finite, arm) for arm, part in found if len(part)]
+
+    return measure
+
+
+def ratio_exponent() -> Measure:
+    """The exponent of d among caches of equal r/d and rho, a part for each arm."""
+
+    def measure(results: Results) -> list[Measured]:
+        found = groups(designed(results, RATIOS), ["arm"])
+        return [Measured(names["arm"], at_equal_ratio(rows), unit=_UNIT) for names, rows in found]
 
     return measure
 

@@ -8,7 +8,7 @@ from attention_coresets.analysis.stats.frames import column
 from attention_coresets.lower_bound import any_weights_floor, equal_weights_floor
 
 EXPONENTS, WEIGHTS, LARGE = "lower_bound_exponents", "lower_bound_weights", "lower_bound_large"
-BEYOND = "lower_bound_beyond"
+BEYOND, RATIOS = "lower_bound_beyond", "lower_bound_ratios"
 KNOWS = "coordinate_subset"  # the one construction that is given the instance
 CONFIGURATION = ["n", "d", "clusters", "rho"]
 
@@ -22,8 +22,9 @@ def designed(results: Results, experiment: str, half: bool = True) -> pd.DataFra
 def with_floors(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of signed clusters with columns
 
-    clusters; signs; a = e^rho - 1 and log_a; sharp_a, the same at the sharpened query; share = m / n; iv and v, the
-    floors for equal and for any weights; over_iv and over_v, the error over them. Where (v) says nothing it is NaN.
+    clusters; ratio = clusters / d; signs; a = e^rho - 1 and log_a; sharp_a, the same at the sharpened query; share =
+    m / n; iv and v, the floors for equal and for any weights; over_iv and over_v, the error over them. Where (v) says
+    nothing it is NaN.
     """
     d, n, rho, size = (rows[name].to_numpy() for name in ("d", "n", "rho", "size"))
     clusters = n // d
@@ -34,6 +35,7 @@ def with_floors(rows: pd.DataFrame) -> pd.DataFrame:
     error = column(rows, "error")
     rows = rows.assign(
         clusters=clusters,
+        ratio=clusters / d,
         signs=signs,
         a=np.expm1(rho),
         sharp_a=np.expm1(rho * np.sqrt(clusters / np.maximum(clusters - 1, 1))),

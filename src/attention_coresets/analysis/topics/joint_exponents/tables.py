@@ -16,6 +16,7 @@ from attention_coresets.analysis.topics.joint_exponents.rows import (
     CONFIGURATION,
     EXPONENTS,
     KNOWS,
+    RATIOS,
     WEIGHTS,
     decades,
     designed,
@@ -42,7 +43,6 @@ def exponents(results: Results) -> str:
 def _by_ratio(rows: pd.DataFrame) -> str:
     """Error over (iv) of the arms near the floor by r/d, a row, and ρ, a column."""
     rows = rows.loc[rows["arm"].isin(NEAR)]
-    rows = rows.assign(ratio=column(rows, "clusters") / column(rows, "d"))
     rhos, lines = distinct(rows, "rho"), []
     for names, group in groups(rows, ["arm", "ratio"]):
         cells = [column(group.loc[group["rho"] == rho], "over_iv") for rho in rhos]
@@ -82,23 +82,36 @@ def _control(rows: pd.DataFrame, where: str) -> list[list[str]]:
     return lines
 
 
+def ratios(results: Results) -> str:
+    """Error over (iv) by arm, r/d and rho, a column for each d."""
+    rows = designed(results, RATIOS)
+    rows = rows.assign(name=[model_of(rows, arm) for arm in rows["arm"]])
+    return _OVER_IV + ".\n\n" + _by_d(rows, {"name": ARM, "ratio": "r/d", "rho": "ρ"})
+
+
 def beyond(results: Results) -> str:
-    """Herding's error over (iv) by r/d and rho, a column for each d: the smaller ones from the design of the fits."""
-    rows = pd.concat([designed(results, name) for name in (BEYOND, EXPONENTS)])
-    rows = rows.loc[rows["arm"] == "herding_tilted"]
-    rows = rows.assign(ratio=column(rows, "clusters") / column(rows, "d"), random=random_signs_over_iv(rows))
-    asked = designed(results, BEYOND).assign(ratio=lambda r: r["clusters"] / r["d"])[["ratio", "rho"]]
-    rows = rows.merge(asked.drop_duplicates())
+    """Herding's error over (iv) by r/d and rho, a column for each d: the smaller ones from the design of the fits. Last
+    what random signs would have, where the worst query is not at a centre."""
+    asked = designed(results, BEYOND)
+    rows = pd.concat([asked, designed(results, EXPONENTS)])
+    rows = rows.loc[rows["arm"] == "herding_tilted"].merge(asked[["ratio", "rho"]].drop_duplicates())
+    law = random_signs_over_iv(rows)
+    rows = rows.assign(random=[number(x) if x > 1 else "–" for x in law])
+    note = f"{_OVER_IV}. Caches above n = 4096 are those of `lower_bound_beyond`.\n\n"
+    return note + _by_d(rows, {"ratio": "r/d", "rho": "ρ", "random": "random signs"})
+
+
+_OVER_IV = "Error over (iv) at m = n/2, median over instances; n = rd"
+
+
+def _by_d(rows: pd.DataFrame, names: dict[str, str]) -> str:
+    """The median error over (iv), a line for each value of the named columns, a column for each d."""
     sizes, lines = distinct(rows, "d"), []
-    for names, group in groups(rows, ["ratio", "rho"]):
+    for at, group in groups(rows, list(names)):
         cells = [column(group.loc[group["d"] == d], "over_iv") for d in sizes]
         words = [number(float(np.median(x))) if len(x) else "–" for x in cells]
-        law = float(group["random"].iloc[0])
-        lines.append([number(names["ratio"]), f"{names['rho']:g}", *words, number(law) if law > 1 else "–"])
-    note = (
-        "Error over (iv), median over instances; n = rd. Caches above n = 4096 are those of `lower_bound_beyond`.\n\n"
-    )
-    return note + table(["r/d", "ρ", *(f"d = {d}" for d in sizes), "random signs"], lines)
+        lines.append([*(x if isinstance(x, str) else number(x) for x in at.values()), *words])
+    return table([*names.values(), *(f"d = {d}" for d in sizes)], lines)
 
 
 def _ends(pair: tuple[float, float]) -> str:

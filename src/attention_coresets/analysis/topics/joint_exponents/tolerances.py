@@ -17,6 +17,9 @@ Predictions, with their reasons:
 * Past n = 4096 (written before `lower_bound_beyond`, after `lower_bound_exponents`): herding's error over (iv) at
   rho = 1/2 was 1.352, 1.384, 1.461, 1.516 at r = d = 8 to 64, 1.261 at r/d = 1/2 and 1.171 at 1/4; at these ratios
   rho (1 + sqrt(r/d)) / (e^rho - 1) is 1.541, 1.316, 1.156. So within 5 % of it at d >= 128, hence within 1.6 of (iv).
+* At equal r/d and rho (written before `lower_bound_ratios`, after `lower_bound_exponents`): the heuristic depends on d
+  through r/d alone, so alpha is 1/2 there, give or take the 0.1 of `joint_alpha`. Expected a little above: at r = d and
+  rho = 1/2 the error over (iv) rose from 1.36 at d = 8 to 1.52 at d = 64, elsewhere it hardly did. 0.50 to 0.56.
 * The coordinate subset is (iv) times 1.00 to 1.3 (theory notes, early figures for the same design).
 """
 
@@ -33,6 +36,7 @@ BANDS: dict[str, Band] = {
     "joint_beta_walk": replace(about(1.0, 0.3, 0.0, 2.0), pilot=True),
     "joint_gamma_walk": replace(about(1.0, 0.15, 2.0), pilot=True),
     "joint_gamma_draws": Band(1.5, inf, (1.0,), pilot=True),
+    "ratio_alpha": replace(about(0.5, 0.1, 0.0, 1.0), pilot=True),
     "sandwich_factor": Band(-inf, 1.5, pilot=True),
     "beyond_factor": Band(-inf, 1.6, pilot=True),
     "beyond_law": replace(about(1.0, 0.05), pilot=True),

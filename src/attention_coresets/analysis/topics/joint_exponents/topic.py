@@ -3,7 +3,7 @@
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.joint_exponents import claims, prose, tables
 from attention_coresets.analysis.topics.joint_exponents.figures import headline, sandwich
-from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, LARGE, WEIGHTS
+from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, LARGE, RATIOS, WEIGHTS
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -13,6 +13,12 @@ SECTIONS: tuple[Section, ...] = (
         " coordinate subset is told the clusters. The control fits floor (iv) itself on the same caches: its"
         " exponents are what this design yields where the law is known.",
         tables.exponents,
+    ),
+    Section(
+        RATIOS,
+        "Hard caches of equal r/d: the exponent of d",
+        "Every construction is compared with itself on caches of other d that have as many clusters per dimension.",
+        tables.ratios,
     ),
     Section(
         BEYOND,
