@@ -51,7 +51,7 @@ def _measured(name: str, n: int, device: str) -> Part:
         return found
 
     whole: Prefilled = step("read the prompt", lambda: prefill(model, prompt, CALIBRATION))
-    found = step("repeat it", lambda: Measured(read(model, whole, prompt)))
+    found = step("repeat it", lambda: Measured(read(whole, prompt)))
     step("sums of its queries", lambda: found.sums("own"))
     caches, construct = {"the whole cache": whole.cache}, ReplayFit()
     for k in SHARES:

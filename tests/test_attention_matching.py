@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model) -> Measured:
-    return Measured(read(model, prefill(model, text(), 40), text(), None, chunk=16))
+    return Measured(read(prefill(model, text(), 40), text(), None, chunk=16))
 
 
 def seen(found: Measured, layer: int, head: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

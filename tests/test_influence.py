@@ -40,7 +40,7 @@ def test_exchanges_end_at_the_best_allocation_of_convex_curves() -> None:
 def test_a_curve_is_the_loss_with_one_head_of_another_size() -> None:
     model, ids, more = make("Llama"), text(), text(seed=3)[:, :12]
     prefilled = prefill(model, ids, 40)
-    found = Measured(read(model, prefilled, ids))
+    found = Measured(read(prefilled, ids))
     sizes = []
 
     def loss(cache) -> float:

@@ -3,11 +3,13 @@
 ATTENTION_CORESETS_KVPRESS names a folder of `pip install --target FOLDER kvpress` (and its transformers, too).
 """
 
+import importlib
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,3 +55,20 @@ def test_kvpress_reads_a_saved_prompt_as_this_package_does(tmp_path) -> None:
     assert float((weighted - plain).abs().max()) > 0.01
     assert found["ratio"] == pytest.approx(0.7)
     assert "is of a prompt of 40 tokens, and the model has read 9" in found["wrong"]
+
+
+def test_a_press_without_weights_is_released(tmp_path, monkeypatch) -> None:
+    """What kvpress reads of the module, without kvpress."""
+    monkeypatch.setitem(sys.modules, "kvpress", SimpleNamespace(BasePress=object))
+    monkeypatch.delitem(sys.modules, "attention_coresets.kvpress_adapter", raising=False)
+    adapter = importlib.import_module("attention_coresets.kvpress_adapter")
+    monkeypatch.delitem(sys.modules, "attention_coresets.kvpress_adapter")
+    model, ids = make("Llama"), text()
+    save_prompt(compress_prompt(model, ids, share=0.3), tmp_path / "prompt.safetensors")
+    press = adapter.CoresetPress(str(tmp_path / "prompt.safetensors"), weighted=False)
+    with press(model):
+        model(ids)
+    attentions = [layer.self_attn for layer in model.model.layers]
+    assert sum(len(each.masked_key_indices[0]) for each in attentions) == round(0.7 * 160)
+    press.release()
+    assert [each.masked_key_indices for each in attentions] == [None, None]

@@ -7,6 +7,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
+from attention_coresets.models.whole.attention_matching import AttentionMatching  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.serving import (  # noqa: E402
     PromptCache,
@@ -137,8 +138,52 @@ def test_files_that_do_not_fit_are_refused(tmp_path) -> None:
         load_prompt(make(), tmp_path / "none.safetensors")
 
 
+def test_samples_of_different_lengths() -> None:
+    """The second is too short to hold queries out; its padding is known to whatever continues it."""
+    model = make()
+    ids, mask = padded([text(), text(length=20, seed=1)])
+    cache = compress_prompt(model, ids, share=0.5, attention_mask=mask)
+    assert "50.0% of 40 tokens" in repr(cache)
+    assert "nan" not in repr(cache)
+    assert cache.errors.isnan().flatten(1).all(-1).tolist() == [False, True]
+    more = text(2, 6, seed=9)
+    direct = model(more, past_key_values=cache).logits.log_softmax(-1)
+    torch.testing.assert_close(direct, continuation(model, cache, more))
+    alone = compress_prompt(model, text(length=20, seed=1), share=0.5)
+    torch.testing.assert_close(direct[1:], continuation(model, alone, more[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_samples_of_different_lengths_on_a_device(device) -> None:
+    model = make().to(device)
+    ids, mask = (x.to(device) for x in padded([text(), text(length=20, seed=1)]))
+    cache = compress_prompt(model, ids, share=0.5, attention_mask=mask)
+    assert cache.sizes.sum(dim=(1, 2)).tolist() == [80, 40]
+
+
+@pytest.mark.parametrize("construct", [ReplayFit(), AttentionMatching()])
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_prompt_of_few_tokens_is_kept_whole(construct, length) -> None:
+    model, ids = make(), text(length=length)
+    with torch.no_grad():
+        expected = model(torch.cat([ids, MORE], dim=1)).logits[:, length:].log_softmax(-1)
+    cache = compress_prompt(model, ids, share=1.0, construct=construct)
+    torch.testing.assert_close(continuation(model, cache, MORE), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_share_that_does_not_fit_is_refused_before_the_replay(monkeypatch) -> None:
+    monkeypatch.setattr("attention_coresets.models.whole.prompt.read", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match="keep 20 to 160 tokens in all, got 16"):
+        compress_prompt(make(), text(), share=0.1)
+
+
 def test_what_cannot_be_is_refused_in_words() -> None:
     model, ids = make(), text()
+    with pytest.raises(ValueError, match="ids must be tokens"):
+        compress_prompt(model, ids[:, :0], share=0.5)
+    with pytest.raises(ValueError, match="nothing but padding"):
+        compress_prompt(model, text(2), share=0.5, attention_mask=torch.tensor([[1], [0]]).expand(2, 40))
+    with pytest.raises(ValueError, match="ids must be tokens"):
+        continuation(model, compress_prompt(model, ids, share=0.4), MORE[:, :0])
     for wrong in ({}, {"share": 0.5, "count": 80}):
         with pytest.raises(ValueError, match="give a share or a count of tokens, not both"):
             compress_prompt(model, ids, **wrong)
@@ -174,4 +219,5 @@ def test_a_prompt_inside_a_context_is_continued_too() -> None:
         inside = compress_prompt(other, ids, share=0.4)
     assert torch.equal(answer(other, torch.cat([ids, MORE], 1), past_key_values=inside), following)
     other.set_attn_implementation("eager")
-    assert torch.equal(other.model(MORE, past_key_values=inside)[0], other.model(MORE, past_key_values=inside)[0])
+    hidden = other.model(MORE, past_key_values=inside)[0]
+    torch.testing.assert_close(other.lm_head(hidden).log_softmax(-1), continuation(other, inside, MORE))

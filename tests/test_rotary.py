@@ -3,6 +3,10 @@
 import pytest
 import torch
 from transformers import (
+    Cohere2Config,
+    Cohere2Model,
+    Exaone4Config,
+    Exaone4Model,
     Gemma3TextConfig,
     Gemma3TextModel,
     GlmConfig,
@@ -11,6 +15,8 @@ from transformers import (
     GPT2Model,
     GPTNeoXConfig,
     GPTNeoXModel,
+    HunYuanDenseV1Config,
+    HunYuanDenseV1Model,
     LlamaConfig,
     LlamaModel,
     Phi3Config,
@@ -19,12 +25,14 @@ from transformers import (
     PhiModel,
     Qwen3Config,
     Qwen3Model,
+    SmolLM3Config,
+    SmolLM3Model,
     StableLmConfig,
     StableLmModel,
 )
 
 from attention_coresets.models.recording import record
-from attention_coresets.models.rotary import move
+from attention_coresets.models.rotary import check_movable, move
 
 SIZES = {
     "vocab_size": 64,
@@ -80,6 +88,44 @@ def test_a_moved_query_is_the_one_of_the_later_position(name):
     torch.testing.assert_close(move(model, here, 11, 0), there, rtol=0, atol=1e-5)
     assert not torch.allclose(here, there, atol=1e-3)
     torch.testing.assert_close(move(model, move(model, here, 11, 0), -11, 0), here, rtol=0, atol=1e-5)
+
+
+WINDOWS = {"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}
+STILL = {  # the first layer gives no positions
+    "smollm3": lambda: SmolLM3Model(SmolLM3Config(**SIZES, num_hidden_layers=2, no_rope_layers=[0, 1], **TOKENS)),
+    "cohere2": lambda: Cohere2Model(Cohere2Config(**SIZES, num_hidden_layers=2, **WINDOWS, **TOKENS)),
+    "exaone4": lambda: Exaone4Model(Exaone4Config(**SIZES, num_hidden_layers=2, **WINDOWS, **TOKENS)),
+}
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_a_layer_without_positions_asks_the_same_everywhere(name):
+    torch.manual_seed(0)
+    model = STILL[name]().eval()
+    tokens = torch.randint(64, (1, 6))
+    here = first_queries(model, tokens, 0)
+    there = first_queries(model, torch.cat([torch.randint(64, (1, 11)), tokens], dim=-1), 11)
+    torch.testing.assert_close(move(model, here, 11, 0), there, rtol=0, atol=1e-5)
+    assert not torch.allclose(move(model, here, 11, 1), here, atol=1e-3)  # the second does
+
+
+def test_a_model_that_positions_its_queries_in_another_way_is_refused():
+    model = HunYuanDenseV1Model(HunYuanDenseV1Config(**SIZES, num_hidden_layers=1, head_dim=8, **TOKENS)).eval()
+    move(model, torch.zeros(4, 3, 8), 1, 0)
+    model = HunYuanDenseV1Model(HunYuanDenseV1Config(**SIZES, num_hidden_layers=1, head_dim=8, **TOKENS)).eval()
+    model.layers[0].self_attn.query_layernorm.weight.data = torch.linspace(0.2, 3, 8)  # a gain behind the turn
+    with pytest.raises(ValueError, match="layer 0 in a way that is not known"):
+        move(model, torch.zeros(4, 3, 8), 1, 0)
+
+
+def test_asking_the_model_leaves_its_angles():
+    model = MODELS["phi3-longrope"]().eval()
+    with torch.no_grad():
+        model(torch.randint(64, (1, 80)))  # beyond its first length: other angles
+    before = model.rotary_emb.inv_freq.clone()
+    check_movable(model)
+    assert torch.equal(model.rotary_emb.inv_freq, before)
+    assert not torch.equal(before, model.rotary_emb.original_inv_freq)
 
 
 def test_models_without_fixed_rotary_positions_are_refused():

@@ -32,6 +32,7 @@ class CoresetPress(BasePress):
     path: str = ""
     weighted: bool = True
     hooks: list = field(default_factory=list, init=False, repr=False)
+    masked: list = field(default_factory=list, init=False, repr=False)
 
     @property
     def compression_ratio(self) -> float:
@@ -60,12 +61,16 @@ class CoresetPress(BasePress):
             else:
                 head, token = (~bias.isfinite()).nonzero().T
                 attention.masked_key_indices = (torch.zeros_like(head), head, token)
+                self.masked.append(attention)
 
     def release(self) -> None:
         """Lets the model look at whole caches again."""
         for hook in self.hooks:
             hook.remove()
+        for attention in self.masked:
+            attention.masked_key_indices = None
         self.hooks.clear()
+        self.masked.clear()
 
 
 class _Biased:

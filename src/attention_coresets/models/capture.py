@@ -30,7 +30,7 @@ from torch import Tensor
 from attention_coresets.models.capture_files import read_metadata, save, unusable
 from attention_coresets.models.language_models import PACKAGED, TINY, load_model, prose
 from attention_coresets.models.recording import plain_layers, record
-from attention_coresets.models.rotary import move
+from attention_coresets.models.rotary import check_movable, move
 from attention_coresets.registry import check_name
 
 CALIBRATION = 512  # last positions of a cache whose queries are kept, where no number is given
@@ -138,6 +138,7 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
     from tqdm import tqdm
 
     model, ids, provenance = _model_and_tokens(source)
+    check_movable(model.base_model)
     count, plain = int(provenance["layers"]), plain_layers(model, ids.shape[-1])
     if wanted is None:
         wanted = _announced(source, plain, count)

@@ -54,6 +54,8 @@ class Predictors:
 
         Cost: O(b n).
         """
+        if size >= len(self._left):  # everything is kept
+            return {"spectral_tail": 0.0, "query_variance": 0.0}
         marginals = capped_marginals(self._log_p, size)[0]
         variances = self._squares @ (1 / marginals - 1)
         return {

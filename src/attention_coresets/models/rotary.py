@@ -11,11 +11,14 @@ moved.
 import inspect
 import sys
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_STEP, _NEAR = 7, 0.02  # places between the two queries of a check, and how far off rounding in bfloat16 may be
+_STILL: "WeakKeyDictionary[Any, frozenset[int]]" = WeakKeyDictionary()  # by decoder, its layers without positions
 _FIXED = ("default", "linear", "llama3", "yarn", "longrope")  # kinds whose angles do not follow the text's length
 
 
@@ -27,6 +30,52 @@ def check_movable(decoder) -> None:
     ropes = embedding.rope_type.values() if isinstance(embedding.rope_type, dict) else [embedding.rope_type]
     if changing := [rope for rope in ropes if rope not in _FIXED]:
         raise ValueError(f"rotary positions of kind {changing[0]!r} change with the text; known: {', '.join(_FIXED)}")
+    _still_layers(decoder)
+
+
+def _still_layers(decoder) -> frozenset[int]:
+    """Returns the layers with full attention whose queries are the same at every position (SmolLM3, Cohere 2).
+
+    The model is asked once: a text of one token has the same residual stream wherever it stands, so its queries at
+    positions 0 and 7 differ by the turn alone. Raises ValueError where `_turned` makes another query than the model.
+    """
+    if decoder not in _STILL:
+        embedding = decoder.rotary_emb
+        kept = [(buffer, buffer.clone()) for buffer in embedding.buffers()]  # longrope sets its angles at each forward
+        here, there = (_queries_at(decoder, place) for place in (0, _STEP))
+        apart = {i: (_off(_turned(decoder, q, _STEP, i), there[i]), _off(q, there[i])) for i, q in here.items()}
+        for buffer, before in kept:
+            buffer.copy_(before)
+        if odd := [layer for layer, (turned, same) in apart.items() if min(turned, same) > _NEAR]:
+            raise ValueError(
+                f"{type(decoder).__name__} gives positions to the queries of layer {odd[0]} in a way that is not "
+                "known: they cannot be moved to later ones"
+            )
+        _STILL[decoder] = frozenset(layer for layer, (turned, same) in apart.items() if same < turned)
+    return _STILL[decoder]
+
+
+def _queries_at(decoder, place: int) -> dict[int, Tensor]:
+    """Returns what the layers with full attention ask at this position, where one token is the whole text.
+
+    Of a model whose cache takes no coresets: nothing.
+    """
+    from attention_coresets.models.serving.adoption import adopt, new_cache, takes_coresets  # which imports this module
+    from attention_coresets.models.serving.attention import attending
+    from attention_coresets.models.serving.caches import coreset_layers
+
+    cache, table = new_cache(decoder), decoder.get_input_embeddings().weight
+    if not takes_coresets(cache):
+        return {}
+    adopt(cache, decoder, plan=None, calibration=1)
+    ids, places = (torch.tensor([[x]], device=table.device) for x in (len(table) // 2, place))
+    with torch.no_grad(), attending(decoder):
+        decoder(input_ids=ids, position_ids=places, past_key_values=cache, use_cache=True)
+    return {layer.index: layer.asked.queries[0].float() for layer in coreset_layers(cache) if layer.asked is not None}
+
+
+def _off(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
 
 
 def _rotation(decoder) -> Any:
@@ -38,12 +87,18 @@ def move(
 ) -> Float[Tensor, "*heads c d"]:
     """Moves the queries of a layer of a transformers decoder `by` positions on, or each its own; any factor stays.
 
-    Dimensions that the model does not turn (partial rotary embedding) stay as they are. Angles are those that the model
+    Dimensions that the model does not turn (partial rotary embedding) stay as they are, and so do layers that give no
+    positions. Angles are those that the model
     used last: longrope has others for texts beyond its first length.
 
-    Raises ValueError for a model without rotary positions, or whose angles change with every length of the text.
+    Raises ValueError for a model without rotary positions, whose angles change with every length of the text, or that
+    positions its queries in another way.
     """
     check_movable(decoder)
+    return queries if layer in _still_layers(decoder) else _turned(decoder, queries, by, layer)
+
+
+def _turned(decoder, queries: Tensor, by: int | Tensor, layer: int) -> Tensor:
     embedding, rotate = decoder.rotary_emb, _rotation(decoder)
     by_layer = isinstance(embedding.rope_type, dict)  # angles of their own for each kind of layer (Gemma 3)
     kind = decoder.config.layer_types[layer] if by_layer else None

@@ -124,7 +124,7 @@ def _replayed(key: tuple, wording: str, chunk: int, repeated: float, sloped: boo
     """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
-    return timed(lambda: Measured(replay(read.model, read.prefilled, read.ids, request, chunk, repeated, sloped)))
+    return timed(lambda: Measured(replay(read.prefilled, read.ids, request, chunk, repeated, sloped)))
 
 
 @lru_cache(maxsize=1)

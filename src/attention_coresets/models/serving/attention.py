@@ -100,6 +100,7 @@ def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor 
     layer.append(key.new, value.new)
     if columns is not None:
         layer.see(columns.expand(query.shape[0], -1))
+    layer.softcap = options.get("softcap")
     layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
     keys, values = layer.later
     whole = None if new == 1 else causal  # what a sample without padding sees of the later tokens

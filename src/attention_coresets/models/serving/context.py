@@ -224,9 +224,9 @@ def compressed(
     Raises
     ------
     ValueError
-        At once: a model without AttentionInterface, sizes that fit no context, calibration < 1. At the prompt: soft
-        caps, extra sinks, padding on the right, another cache than DynamicCache, no cache at all. When it is
-        compressed: NaN or Inf, or what the construction refuses.
+        At once: a model without AttentionInterface, sizes that fit no context, calibration < 1. At the prompt: extra
+        sinks, padding on the right, another cache than DynamicCache, no cache at all. When it is compressed: NaN or
+        Inf, or what the construction refuses.
     """
     if calibration < 1:
         raise ValueError(f"calibration must be at least 1 query, got {calibration}")

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from attention_coresets.models.serving.attention import attending, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, branch, coreset_layers
-from attention_coresets.models.serving.prefill import padded
+from attention_coresets.models.serving.prefill import check_tokens, padded
 
 
 @torch.no_grad()
@@ -33,22 +33,25 @@ def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Ten
     Raises
     ------
     ValueError
-        For a model that is not supported.
+        For a model that is not supported, or no tokens.
     """
+    check_tokens(ids)
     for layer in coreset_layers(cache):
         layer.settle()
     with attending(decoder_of(model)):
-        logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True, **_padding(cache, ids)).logits
+        logits = model(input_ids=ids, past_key_values=branch(cache), use_cache=True, **left_padding(cache, ids)).logits
     return logits.float().log_softmax(dim=-1)
 
 
-def _padding(cache: ModelCache, ids: Int[Tensor, "b c"]) -> dict[str, Tensor]:
+def left_padding(cache: ModelCache, ids: Shaped[Tensor, "b c *hidden"]) -> dict[str, Tensor]:
+    """Returns mask and positions of tokens that follow a cache of padded samples; nothing where none was padded."""
     known = coreset_layers(cache)
     missing = [known[0].get_seq_length() - known[0].read(b) for b in range(known[0].samples)] if known else []
     if not any(missing):
         return {}
     columns = torch.arange(known[0].get_seq_length() + ids.shape[1], device=ids.device)
-    return padded((columns >= ids.new_tensor(missing)[:, None]).long(), last=ids.shape[1])
+    after = columns >= torch.tensor(missing, device=ids.device)[:, None]
+    return padded(after.long(), last=ids.shape[1])
 
 
 def losses(log_probabilities: Float[Tensor, "b c v"], ids: Int[Tensor, "b c"]) -> Float[Tensor, "b c-1"]:

@@ -57,6 +57,7 @@ class CoresetLayer(CacheLayerMixin):
         self.later: tuple[Tensor, ...] = ()  # keys and values [b, kv, t, d]
         self.real: Bool[Tensor, "b t"] | None = None  # which later tokens count in each sample; None: all
         self.asked: Asked | None = None
+        self.softcap: float | None = None  # of the logits, as the model's attention was last told
         self.reading = True  # the last tokens were of a prompt that may not be over
         self.noted = 0  # bytes in the report
         self.prompted = False  # the next token belongs to a prompt, even if it comes alone

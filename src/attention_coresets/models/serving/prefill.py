@@ -57,6 +57,14 @@ def padded(attention_mask: Int[Tensor, "b n"], last: int | None = None) -> dict[
     return {"attention_mask": attention_mask, "position_ids": places if last is None else places[:, -last:]}
 
 
+def check_tokens(ids: Tensor, attention_mask: Tensor | None = None) -> None:
+    """Raises ValueError unless there are tokens [samples, n], and some that count in each sample."""
+    if ids.ndim != 2 or 0 in ids.shape:
+        raise ValueError(f"ids must be tokens [samples, n], at least one of each, got {list(ids.shape)}")
+    if attention_mask is not None and not bool(attention_mask.any(-1).all()):
+        raise ValueError("attention_mask leaves nothing but padding of a sample")
+
+
 @torch.no_grad()
 def prefill(
     model, ids: Int[Tensor, "b n"], calibration: int = 512, attention_mask: Int[Tensor, "b n"] | None = None
@@ -81,8 +89,9 @@ def prefill(
     Raises
     ------
     ValueError
-        For a model that is not supported, calibration < 0, or padding on the right.
+        For a model that is not supported, calibration < 0, no tokens, or padding on the right.
     """
+    check_tokens(ids, attention_mask)
     if calibration < 0:
         raise ValueError(f"calibration must be at least 0 queries, got {calibration}")
     decoder = decoder_of(model)

@@ -184,10 +184,10 @@ def _attend(
 ) -> Tensor:
     own_keys, own_values, weights = own.even()
     rows = queries.flatten(1, 2)  # [kv, group q, d]: broadcasting over the group would copy keys and values
-    before = _capped(rows @ own_keys.to(rows).mT, cap)  # [kv, group q, m]
+    before = capped(rows @ own_keys.to(rows).mT, cap)  # [kv, group q, m]
     if weights is not None:
         before = before + weights[:, None]
-    after = _capped(rows @ keys.to(rows).mT, cap)
+    after = capped(rows @ keys.to(rows).mT, cap)
     if seen is not None:
         hidden = torch.finfo(rows.dtype).min  # finite: padding that sees nothing gets some number, and not NaN
         after = after.unflatten(1, queries.shape[1:3]).masked_fill(~seen, hidden).flatten(1, 2)
@@ -197,5 +197,6 @@ def _attend(
     return out.unflatten(1, queries.shape[1:3])
 
 
-def _capped(logits: Tensor, cap: float | None) -> Tensor:
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Returns c tanh(logits / c) for a soft cap c, the logits themselves for None."""
     return logits if cap is None else cap * (logits / cap).tanh()

@@ -17,9 +17,10 @@ def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[st
 # of ReplayFit, parameters that differ from its own
 _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit": {},
-    # published, budgets over the whole model, as kvpress pools them; their own wording asks for the repetition
-    "kvzip_asked": _scored("kvzip") | {"wording": REPEAT},
-    "kvzip_plus_asked": _scored("kvzip_plus") | {"wording": REPEAT},
+    # published, budgets over the whole model, as kvpress pools them; their own wording asks for the repetition, and up
+    # to their 2048 tokens there is one chunk (later ones they ask for in other words, and score each by its own)
+    "kvzip_asked": _scored("kvzip") | {"wording": REPEAT, "chunk": 2048},
+    "kvzip_plus_asked": _scored("kvzip_plus") | {"wording": REPEAT, "chunk": 2048},
     # the same of our replay, which nothing asks for, and with fitted weights
     "kvzip": _scored("kvzip"),
     "kvzip_plus": _scored("kvzip_plus"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
+from attention_coresets.models.serving.ragged import capped
 from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK, LayerReading
@@ -81,6 +82,10 @@ class AttentionMatching:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
+        check_count(count, found.reading.heads, found.reading.n, self.sinks)
+        if found.reading.n <= self.sinks:  # nothing but sinks
+            everything = torch.arange(found.reading.n, device=found.reading.device)
+            return {i: [Coreset(everything) for _ in layer.keys] for i, layer in found.reading.layers.items()}
         seen, kept = _seen(found, self.sinks), self.kept(found, count)
         return {
             index: [self._weighted(own, mine.nonzero()[:, 0]) for own, mine in zip(seen[index], heads, strict=True)]
@@ -89,7 +94,6 @@ class AttentionMatching:
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""
-        check_count(count, found.reading.heads, found.reading.n, self.sinks)
         seen = _seen(found, self.sinks).values()
         scores = torch.stack([torch.stack([head.squares for head in heads]) for heads in seen])
         scores = torch.nn.functional.pad(scores, (self.sinks, 0))
@@ -102,7 +106,7 @@ class AttentionMatching:
     def _weighted(self, seen: "_Seen", tokens: Int[Tensor, "k"]) -> Coreset:
         keys, parts = seen.keys[tokens[self.sinks :] - self.sinks], []
         for queries, top, mass, _ in seen.blocks:
-            own = (queries @ keys.mT - top[:, None]).exp()
+            own = (capped(queries @ keys.mT, seen.cap) - top[:, None]).exp()
             parts.append(((own.mT @ own).double(), (own.mT @ mass).double()))
         gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
         w = boxed(gram, target, LEAST, MOST)
@@ -112,7 +116,7 @@ class AttentionMatching:
         self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]
     ) -> dict[int, list[Float[Tensor, "k dv"]]]:
         """Returns the values of the kept tokens, refitted, and the sinks' own; none where tokens keep theirs."""
-        if not self.refit:
+        if not self.refit or found.reading.n <= self.sinks:
             return {}
         layers, seen = found.reading.layers, _seen(found, self.sinks)
         return {
@@ -124,7 +128,8 @@ class AttentionMatching:
         assert coreset.log_weights is not None, "of `choose`"
         keys, parts = seen.keys[coreset.indices[self.sinks :] - self.sinks], []
         for queries, _, _, out in seen.blocks:
-            own = (queries @ keys.mT + coreset.log_weights[self.sinks :]).softmax(-1).double()
+            logits = capped(queries @ keys.mT, seen.cap) + coreset.log_weights[self.sinks :]
+            own = logits.softmax(-1).double()
             parts.append((own.mT @ own, own.mT @ out.double()))
         gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
         return torch.cat([values[coreset.indices[: self.sinks]], _least_squares(gram, target).to(values.dtype)])
@@ -170,6 +175,7 @@ class _Seen(NamedTuple):
     keys: Tensor
     squares: Tensor
     blocks: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    cap: float | None
 
 
 @lru_cache(maxsize=1)
@@ -183,11 +189,11 @@ def _of_head(layer: LayerReading, head: int, sinks: int) -> _Seen:
     squares, blocks = torch.zeros(len(keys), device=keys.device), []
     for look in layer.replays:
         for queries in look.queries[head].float():
-            logits = queries @ keys.mT
+            logits = capped(queries @ keys.mT, layer.softcap)
             top = logits.amax(-1)
             masses = logits.sub_(top[:, None]).exp_()
             mass = masses.sum(-1)
             shares = masses.div_(mass[:, None])
             squares += shares.norm(dim=0).square()
             blocks.append((queries, top, mass, shares @ values))
-    return _Seen(keys, squares, blocks)
+    return _Seen(keys, squares, blocks, layer.softcap)

@@ -1,7 +1,7 @@
 """Spends one budget on the tokens of all KV heads of a model, by scores."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BUDGETS = ("pooled", "layer", "even")
@@ -31,18 +31,24 @@ def spend(
         (AdaKV: Feng et al., arXiv 2407.11550).
     even: as many in each head.
 
-    Where the count does not divide, the first layers or heads get one more. Of equal scores the earlier counts.
+    Where the count does not divide, the first layers or heads get one more. Tokens of `kept` come first, then those
+    that a head keeps at least, then those of score inf; of equal ones the earlier.
+
+    Raises ValueError where `kept` alone is more than a part of the budget.
     """
-    rank = scores.double().masked_fill(kept, torch.inf)
-    layers, kv, _ = rank.shape
-    if budget == "even":
-        return _largest(rank.flatten(0, 1), _parts(count, layers * kv)).view(rank.shape)
-    safe = max(1, int(SAFE * count / (layers * kv)) if budget == "layer" else 0)
-    sure = _largest(rank.masked_fill(kept, -torch.inf).flatten(0, 1), [safe] * (layers * kv)).view(rank.shape)
-    rank = rank.masked_fill(sure, torch.inf)
-    if budget == "layer":
-        return _largest(rank.flatten(1), _parts(count, layers)).view(rank.shape)
-    return _largest(rank.reshape(1, -1), [count]).view(rank.shape)
+    layers, kv, _ = scores.shape
+    heads = layers * kv
+    safe = max(1, int(SAFE * count / heads) if budget == "layer" else 0)
+    tiers = 2 * kept.long()
+    if budget != "even":
+        tiers += _largest(scores.flatten(0, 1), -kept.flatten(0, 1).long(), [safe] * heads).view(kept.shape) & ~kept
+    rows = {"even": heads, "layer": layers, "pooled": 1}[budget]
+    counts, fixed = _parts(count, rows), kept.reshape(rows, -1).sum(-1).tolist()
+    if short := [i for i in range(rows) if fixed[i] > counts[i]]:
+        raise ValueError(
+            f"{fixed[short[0]]} tokens are kept anyway where budget = {budget!r} has {counts[short[0]]} of {count}"
+        )
+    return _largest(scores.reshape(rows, -1), tiers.reshape(rows, -1), counts).view(scores.shape)
 
 
 def by_shares(
@@ -65,7 +71,7 @@ def by_shares(
         )
     n = scores.shape[-1]
     least = (kept.flatten(0, 1).sum(-1) + 1).clamp_max(n).double().cpu()
-    part = shares.double().flatten() / shares.sum() + 1e-9  # heads of share 0 come last, and may be needed
+    part = (shares.double().flatten() / shares.sum() + 1e-9).cpu()  # heads of share 0 come last, and may be needed
     low, high = 0.0, n / float(part.min())
     for _ in range(100):
         level = (low + high) / 2
@@ -75,15 +81,21 @@ def by_shares(
     sizes = exact.floor().long()
     more = torch.where(sizes < n, exact - sizes, -1.0).sort(descending=True, stable=True).indices
     sizes[more[: count - int(sizes.sum())]] += 1
-    rank = scores.double().masked_fill(kept, torch.inf).flatten(0, 1)
-    return _largest(rank, sizes.tolist()).view(scores.shape)
+    return _largest(scores.flatten(0, 1), kept.flatten(0, 1).long(), sizes.tolist()).view(scores.shape)
 
 
 def _parts(count: int, parts: int) -> list[int]:
     return [count // parts + (i < count % parts) for i in range(parts)]
 
 
-def _largest(rank: Float[Tensor, "rows n"], counts: list[int]) -> Bool[Tensor, "rows n"]:
-    """Tells the largest of each row, of equal ones the earlier; rows of at most n are filled."""
-    places = rank.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
-    return places < torch.tensor(counts, device=rank.device)[:, None]
+def _largest(
+    scores: Float[Tensor, "rows n"], tiers: Int[Tensor, "rows n"], counts: list[int]
+) -> Bool[Tensor, "rows n"]:
+    """Tells the first of each row: by tier, then by score, the largest first, of equal ones the earlier."""
+    places = _places(scores.double())
+    places = _places(tiers * scores.shape[-1] - places)
+    return places < torch.tensor(counts, device=scores.device)[:, None]
+
+
+def _places(rank: Tensor) -> Int[Tensor, "rows n"]:
+    return rank.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)

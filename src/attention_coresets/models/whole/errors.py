@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Coreset, attend
+from attention_coresets.attention import Coreset
+from attention_coresets.models.serving.ragged import capped
 from attention_coresets.models.whole.reading import LayerReading, Reading
 
 QUANTILE = 0.95
@@ -29,9 +30,11 @@ def held_out_errors(
 def _error(layer: LayerReading, head: int, coreset: Coreset, quantile: float) -> Tensor:
     queries = layer.held_out.queries[head].float()  # [group, c, d]
     if not queries.shape[-2]:
-        return torch.tensor(torch.nan)
-    keys, values, flat = layer.keys[head].float(), layer.values[head].float(), queries.flatten(0, 1)
-    kept = attend(flat, keys[coreset.indices], values[coreset.indices], coreset.log_weights)
-    apart = (kept - attend(flat, keys, values)).unflatten(0, queries.shape[:2])
+        return torch.tensor(torch.nan, device=queries.device)
+    keys, values = layer.keys[head].float(), layer.values[head].float()
+    logits = capped(queries.flatten(0, 1) @ keys.mT, layer.softcap)
+    some, weights = logits[:, coreset.indices], coreset.log_weights
+    kept = (some if weights is None else some + weights.to(some)).softmax(-1) @ values[coreset.indices]
+    apart = (kept - logits.softmax(-1) @ values).unflatten(0, queries.shape[:2])
     size = (apart @ layer.factors[head].float()).norm(dim=-1) / layer.held_out.norms
     return size.flatten().quantile(quantile)

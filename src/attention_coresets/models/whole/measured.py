@@ -29,6 +29,11 @@ class Measured:
         """Returns a field of `HeadStatistics` for every head."""
         return torch.stack([torch.stack([getattr(h.sums[kind], name) for h in layer]) for layer in self._heads])
 
+    @property
+    def sloped(self) -> bool:
+        """Tells whether every replayed query has the gradient that KVgrad asks for."""
+        return all(look.slopes is not None for layer in self.reading.layers.values() for look in layer.replays)
+
     @cached_property
     def scale(self) -> float:
         """Returns what makes the own errors of moved queries as large as those of the replay."""

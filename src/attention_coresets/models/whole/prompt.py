@@ -11,9 +11,12 @@ from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 from attention_coresets.attention import Coreset
 from attention_coresets.models.serving.attention import INTERFACE, Decoder, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, branch, cache_bytes, coreset_layers
+from attention_coresets.models.serving.evaluation import left_padding
 from attention_coresets.models.serving.keeping import keep
 from attention_coresets.models.serving.needle import encode
 from attention_coresets.models.serving.prefill import prefill
+from attention_coresets.models.whole.attention_matching import AttentionMatching
+from attention_coresets.models.whole.budgets import check_count
 from attention_coresets.models.whole.errors import held_out_errors
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read
@@ -26,9 +29,9 @@ class PromptCache(DynamicCache):
     """The cache of a prompt that was compressed, to be continued any number of times: nothing changes it.
 
     Pass it to `model.generate(ids, past_key_values=cache)`, with all tokens of the prompt and the new ones in `ids`, to
-    a forward, or to `continuation`. What follows goes into a branch of it. A batch whose size is a multiple of its
-    samples continues each of them several times. `print` shows what it keeps. `attach` makes another copy of the model
-    ready for it.
+    a forward, or to `continuation`, with the new ones alone: which samples were padded is known. What follows goes into
+    a branch of it. A batch whose size is a multiple of its samples continues each of them several times. `print` shows
+    what it keeps. `attach` makes another copy of the model ready for it.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ class PromptCache(DynamicCache):
     errors : Float[Tensor, "samples layers kv"]
         For each KV head, the QUANTILE of the norms of its output's error, through the output projection, over the
         typical norm of the residual stream: at queries of the prompt's last positions, moved behind it, to which
-        neither tokens nor weights were fitted. NaN where no queries were held out.
+        neither tokens nor weights were fitted. NaN for a sample too short to hold any out.
     full_bytes : int
         Memory of the whole cache of the prompt.
     """
@@ -71,22 +74,23 @@ class PromptCache(DynamicCache):
         return torch.tensor(layers).transpose(0, 1)
 
     def __repr__(self) -> str:
-        sizes, context = self.sizes, coreset_layers(self)[0].context
-        share = float(sizes.double().mean()) / context
+        sizes, layers = self.sizes, coreset_layers(self)
+        read = torch.tensor([core.context for core in layers[0].cores or []])  # of each sample, without padding
+        share, context = float((sizes.double() / read[:, None, None]).mean()), layers[0].context
         lines = [
             f"PromptCache: {share:.1%} of {context} tokens, {int(sizes.min())} to {int(sizes.max())} a KV head; "
             f"{self.bytes / 1e6:.1f} MB of {self.full_bytes / 1e6:.1f} MB",
         ]
         if not bool(self.errors.isnan().all()):
-            worst, heads = self.errors.amax(0).flatten().sort(descending=True)
-            kv, index = self.errors.shape[-1], [layer.index for layer in coreset_layers(self)]
+            worst, heads = self.errors.nan_to_num(-torch.inf).amax(0).flatten().sort(descending=True)
+            kv, index = self.errors.shape[-1], [layer.index for layer in layers]
             named = ", ".join(
                 f"layer {index[int(h) // kv]} head {int(h) % kv}: {float(e):.2g}"
                 for e, h in zip(worst[:_SHOWN], heads[:_SHOWN], strict=True)
             )
             lines.append(
                 "error of a head's output over the residual stream, 95th percentile at held-out queries: "
-                f"median {float(self.errors.median()):.2g}; largest {named}"
+                f"median {float(self.errors.nanmedian()):.2g}; largest {named}"
             )
         return "\n".join(lines)
 
@@ -98,7 +102,7 @@ def compress_prompt(
     *,
     count: int | None = None,
     attention_mask: Int[Tensor, "b n"] | None = None,
-    construct: ReplayFit | None = None,
+    construct: ReplayFit | AttentionMatching | None = None,
     tokenizer=None,
     calibration: int = 128,
 ) -> PromptCache:
@@ -122,7 +126,7 @@ def compress_prompt(
         Instead of it: tokens of all KV heads of the model together, for each sample.
     attention_mask : Int[Tensor, "b n"], optional
         0 for padding, which must be on the left. Samples are compressed one by one, each as if it were alone.
-    construct : ReplayFit, optional
+    construct : ReplayFit or AttentionMatching, optional
         None: `ReplayFit()`.
     tokenizer
         Needed where the construct's `wording` asks for the repetition in words.
@@ -154,8 +158,10 @@ def compress_prompt(
     for sample in range(len(ids)):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
-        found = Measured(read(model, alone, mine[None], asked, construct.chunk, construct.repeated, construct.sloped))
-        budget = round(share * found.reading.heads * found.reading.n) if share else operator.index(count or 0)
+        heads = sum(alone.cache.layers[index].later[0].shape[1] for index in alone.layers)
+        budget = round(share * heads * len(mine)) if share else operator.index(count or 0)
+        check_count(budget, heads, len(mine), construct.sinks + construct.recent)  # before the long work
+        found = Measured(read(alone, mine[None], asked, construct.chunk, construct.repeated, construct.sloped))
         coresets = construct.choose(found, budget)
         errors.append(held_out_errors(found.reading, coresets))
         for index, heads in coresets.items():
@@ -170,7 +176,7 @@ def compress_prompt(
     return cache
 
 
-def _request(construct: ReplayFit, tokenizer) -> Int[Tensor, "r"] | None:
+def _request(construct: ReplayFit | AttentionMatching, tokenizer) -> Int[Tensor, "r"] | None:
     """Returns the tokens of the construct's wording; ValueError where there is none to make them."""
     if not construct.wording:
         return None
@@ -214,4 +220,7 @@ def _continue_a_branch(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, d
             raise ValueError(f"a batch of {len(given)} cannot continue the {samples} samples of a compressed prompt")
         twin.batch_repeat_interleave(len(given) // samples)
     in_place = [twin if x is cache else x for x in (*args, *kwargs.values())]
-    return tuple(in_place[: len(args)]), dict(zip(kwargs, in_place[len(args) :], strict=True))
+    options = dict(zip(kwargs, in_place[len(args) :], strict=True))
+    if given is not None and options.get("attention_mask") is None and options.get("position_ids") is None:
+        options |= left_padding(twin, given)
+    return tuple(in_place[: len(args)]), options

@@ -48,6 +48,8 @@ class LayerReading:
         Queries of the context's last positions, times the scaling, as the model asked them.
     leverage : Float[Tensor, "kv n"]
         Of each key among the head's keys as they were before they got positions, about their mean.
+    softcap : float, optional
+        The cap c of logits x, c tanh(x / c), that a model may have (Gemma 2).
     moved, held_out : Lookback
         The same as if they were asked right after the context; of every 32 positions the last 8 are held out, to tell
         the error at queries that nothing was fitted to.
@@ -61,6 +63,7 @@ class LayerReading:
     leverage: Float[Tensor, "kv n"]
     moved: Lookback
     held_out: Lookback
+    softcap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,9 @@ class Reading:
     """A context of one sample that the model has read and repeated.
 
     layers: those with full attention.
-    loss: mean loss of the repeated tokens in nats: whether the model can repeat at all.
     """
 
     layers: Mapping[int, LayerReading]
-    loss: float
 
     @property
     def n(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.rotary import move
+from attention_coresets.models.rotary import check_movable, move
 from attention_coresets.models.serving.attention import Decoder, attending
 from attention_coresets.models.serving.caches import branch, coreset_layers
 from attention_coresets.models.serving.prefill import Prefilled
@@ -22,7 +22,6 @@ from attention_coresets.models.whole.slopes import slopes
 
 @torch.no_grad()
 def read(
-    model,
     prefilled: Prefilled,
     ids: Int[Tensor, "b n"],
     request: Int[Tensor, "r"] | None = None,
@@ -38,7 +37,6 @@ def read(
 
     Parameters
     ----------
-    model
     prefilled : Prefilled
         Of one sample without padding, with the queries of some last positions. Stays as it is.
     ids : Int[Tensor, "b n"]
@@ -59,23 +57,22 @@ def read(
     Raises
     ------
     ValueError
-        For several samples or padding, other ids than the cache's, no queries, or a model whose output projections or
-        rotary positions are not known.
+        For several samples or padding, other ids than the cache's, no queries, gradients in inference mode, or a model
+        whose output projections or rotary positions are not known.
     """
     _check(prefilled, ids, chunk, repeated)
+    if sloped and torch.is_inference_mode_enabled():
+        raise ValueError("KVgrad's score needs gradients, which torch.inference_mode forbids; use torch.no_grad")
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
     replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
-    losses = []
     for piece in ids[0].split(chunk):
         piece = piece[: max(1, round(repeated * len(piece)))]
         said = torch.cat([*asked, piece])[None]
-        found, hidden = _forward(decoder, prefilled, said)
+        found = _forward(decoder, prefilled, said)
         steep = slopes(prefilled, said) if sloped else {}
         for layer, look in found.items():
             replays[layer].append(replace(look, slopes=steep.get(layer)))
-        losses.append(_losses(model, hidden[0, -len(piece) :], piece))
-    layers = {i: _layer(prefilled, i, replays[i]) for i in prefilled.layers}
-    return Reading(layers, float(torch.cat(losses).mean()))
+    return Reading({i: _layer(prefilled, i, replays[i]) for i in prefilled.layers})
 
 
 def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> None:
@@ -88,31 +85,23 @@ def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> No
         raise ValueError("a replay needs queries of the context's last positions; prefill with calibration >= 1")
     if chunk < 1 or not 0 < repeated <= 1:
         raise ValueError(f"chunk = {chunk} must be at least 1 token, and repeated = {repeated} in (0, 1]")
+    check_movable(prefilled.decoder)
 
 
-def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> tuple[dict[int, Lookback], Tensor]:
-    """Reads ids after the cache; returns what each layer with full attention was asked, and the last hidden states."""
+def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> dict[int, Lookback]:
+    """Reads ids after the cache; returns what each layer with full attention was asked."""
     cache, new = branch(prefilled.cache), ids.shape[-1]
     for layer in coreset_layers(cache):
         layer.calibration = new
     with attending(decoder), residual_norms(decoder) as norms:
-        hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        decoder(input_ids=ids, past_key_values=cache, use_cache=True)
     found = {}
     for layer in coreset_layers(cache):
         assert layer.asked is not None, "calibration was set"
         keys, values = (x[0, :, prefilled.context :].clone() for x in layer.later)
         queries = layer.asked.queries[0, :, -new:].unflatten(0, (layer.heads, -1))
         found[layer.index] = Lookback(queries, keys, values, norms[layer.index][-1])
-    return found, hidden
-
-
-def _losses(model, hidden: Tensor, piece: Tensor, block: int = 256) -> Float[Tensor, "_"]:
-    """Computes the losses of the piece's tokens but the first, block by block: logits are vocabulary-wide."""
-    head, rows = model.get_output_embeddings(), []
-    for states, following in zip(hidden[:-1].split(block), piece[1:].split(block), strict=True):
-        logits = head(states).float().log_softmax(-1)
-        rows.append(-logits.gather(-1, following[:, None])[:, 0])
-    return torch.cat(rows) if rows else hidden.new_zeros(1)
+    return found
 
 
 def _layer(prefilled: Prefilled, index: int, replays: list[Lookback]) -> LayerReading:
@@ -127,13 +116,13 @@ def _layer(prefilled: Prefilled, index: int, replays: list[Lookback]) -> LayerRe
     split = [moved[..., each, :] for each in (~held, held)]
     ahead, held_out = (Lookback(part, *nothing, typical.expand(part.shape[-2])) for part in split)
     plain = move(prefilled.decoder, keys, -torch.arange(keys.shape[-2]), index)  # each key back at position 0
-    return LayerReading(keys, values, factors, replays, queries, leverage(plain), ahead, held_out)
+    return LayerReading(keys, values, factors, replays, queries, leverage(plain), ahead, held_out, layer.softcap)
 
 
 def leverage(keys: Float[Tensor, "kv n d"]) -> Float[Tensor, "kv n"]:
     """Returns x_i^T (X^T X)^-1 x_i of each key about its head's mean, in float64: how far it lies from the others."""
     x = keys.double() - keys.double().mean(-2, keepdim=True)
     gram = x.mT @ x
-    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-300)  # of one key it is 0
     gram = gram + 1e-10 * level * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return (x * torch.linalg.solve(gram, x.mT).mT).sum(-1)

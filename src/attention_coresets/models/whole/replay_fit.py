@@ -34,7 +34,7 @@ class ReplayFit:
     Scores are compared over all heads, so that a head that looks things up keeps many tokens and most keep few. Weights
     are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
 
-    first, second: one of SCORES. part: the first's share of the budget.
+    first, second: one of SCORES. part: the first's share of the budget, and one token a head at least, if it is not 0.
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even"; or "sensitivity": each head's part follows
         its total sensitivity, sum_i max_q T_i(q) over the replay, and scores tell only which of its tokens it keeps.
     weights: "fitted"; or "none", as heuristics have it.
@@ -44,7 +44,7 @@ class ReplayFit:
     merge: whether values of tokens that are left out are blended into those of the kept (merging.py): no subset then.
     wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
-    Cost: that of the statistics (`Head.statistics`), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
+    Cost: that of the statistics (statistics.py), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
 
     Source: this project's (docs/real_caches.md); its first score is KVzip+'s (Kim et al., arXiv 2505.23416; kvpress).
     """
@@ -93,18 +93,21 @@ class ReplayFit:
     @property
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
-        used = [name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0]
-        return self.weights != "none" or any(name not in UNASKED for name in used)
+        return self.weights != "none" or not self._used <= set(UNASKED)
 
     @property
     def sloped(self) -> bool:
         """Tells whether the replay needs gradients."""
-        return "kvgrad" in (self.first, self.second)
+        return "kvgrad" in self._used
 
     @property
     def sums(self) -> bool:
         """Tells whether the replay's sums are needed."""
         return self.replays
+
+    @property
+    def _used(self) -> set[str]:
+        return {name for name, share in ((self.first, self.part), (self.second, 1 - self.part)) if share > 0}
 
     def values(self, found: Measured, coresets: Mapping[int, Sequence[Coreset]]) -> dict[int, list[Tensor]]:
         """Returns what stands in place of the kept tokens' own values: nothing, or blended ones."""
@@ -134,10 +137,12 @@ class ReplayFit:
         fixed = self.sinks + self.recent
         check_count(count, heads, n, fixed)
         kept = torch.zeros(layers, heads // layers, n, dtype=torch.bool, device=found.reading.device)
-        kept[..., : self.sinks] = kept[..., n - self.recent :] = True
-        for name, budget in ((self.first, round(self.part * count)), (self.second, count)):
-            if budget >= max(heads * (fixed + 1), int(kept.sum()) + 1):
-                kept = self._spent(found, scores(name, found, self.moved, count // heads), budget, kept)
+        kept[..., : self.sinks] = kept[..., max(0, n - self.recent) :] = True
+        least = heads * min(n, fixed + 1)
+        for name, share in ((self.first, self.part), (self.second, 1.0)):
+            budget = max(least, round(share * count)) if share else 0
+            if budget > int(kept.sum()):
+                kept = self._spent(found, scores(name, found, self.moved, count // heads - self.sinks), budget, kept)
         return kept
 
     def _spent(self, found: Measured, scores: Tensor, budget: int, kept: Tensor) -> Bool[Tensor, "layers kv n"]:

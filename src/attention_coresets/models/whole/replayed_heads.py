@@ -52,4 +52,4 @@ def _readings(source: Source, device: torch.device) -> tuple[Reading, Reading]:
     ids = segment(source, model, tokenizer)[0][:, : source.n].to(device)
     prefilled = prefill(model, ids, source.calibrated)
     words = torch.arange(8) if tokenizer is None else encode(tokenizer, REPEAT)
-    return read(model, prefilled, ids), read(model, prefilled, ids, words)
+    return read(prefilled, ids), read(prefilled, ids, words)

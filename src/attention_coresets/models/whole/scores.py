@@ -32,7 +32,12 @@ UNASKED = ("leverage", *EVICTION)  # do without a replay
 
 
 def scores(name: str, found: Measured, moved: float, size: int) -> Float[Tensor, "layers kv n"]:
-    """Returns the score of every token; `size`: tokens a head on average, which heuristics with a window ask for."""
+    """Returns the score of every token; `size`: tokens a head on average beside its sinks, which windows depend on.
+
+    Raises ValueError for KVgrad's of a reading without slopes.
+    """
+    if name == "kvgrad" and not found.sloped:
+        raise ValueError("KVgrad's score needs gradients of the replay: read(..., sloped=True)")
     if name in _REPLAYED:
         return _REPLAYED[name](found, moved)
     return torch.stack([_heuristic(name, layer, size) for layer in found.reading.layers.values()])

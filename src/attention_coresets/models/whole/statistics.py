@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.models.serving.ragged import capped
 from attention_coresets.models.whole.reading import LayerReading, Lookback
 
 _NUMBERS = 2**22  # of softmax weights held at once
@@ -66,6 +67,7 @@ class Head:
         self.center = values.mean(0)  # G is of differences of values; about their mean they round less
         self.values = values - self.center
         self.factors = layer.factors[head].float()  # [group, dv, dv]
+        self._cap = layer.softcap
         self._shown = self.values @ self.factors  # [group, n, dv]
         self._mass = _MASS * (self._shown - self._shown.mean(1, keepdim=True)).square().sum(-1).mean(-1)  # [group]
         self._looks: dict[str, list] = {kind: [] for kind in KINDS}
@@ -102,7 +104,7 @@ class Head:
         rows, first = max(1, _NUMBERS // len(keys)), after - len(queries)
         for block, norms in zip(queries.split(rows), look.norms.split(rows), strict=True):
             last = n + first + len(block) if after else n  # later tokens are hidden from all of the block
-            logits = block @ keys[:last].mT
+            logits = capped(block @ keys[:last].mT, self._cap)
             if after:
                 ahead = torch.ones(len(block), last - n, dtype=torch.bool, device=keys.device).triu(first + 1)
                 logits[:, n:].masked_fill_(ahead, -torch.inf)
@@ -124,7 +126,7 @@ class Head:
                 v = self._shown[g, tokens]
                 products = v @ v.mT + (self._mass[g] if kind == "moved" else 0.0)
                 for queries, log_sum, out, _, norms in zip(*(x.split(rows) for x in parts), strict=True):
-                    weights = (queries @ keys.mT - log_sum[:, None]).exp()
+                    weights = (capped(queries @ keys.mT, self._cap) - log_sum[:, None]).exp()
                     left, a = weights * norms.square().reciprocal()[:, None], out @ self.factors[g]
                     # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
                     cross = left.mT @ (weights * (a @ v.mT - 0.5 * a.square().sum(-1, keepdim=True)))
