@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from attention_coresets.models.recording import record
-from attention_coresets.models.rotary import check_movable, move
+from attention_coresets.models.rotary import any_token, check_movable, move
 
 SIZES = {
     "vocab_size": 64,
@@ -70,6 +70,18 @@ MODELS = {
 }
 
 
+def learn(model):
+    """`check_movable`, asked by recordings of all layers."""
+
+    def ask(place):
+        found = {}
+        layers = range(model.config.num_hidden_layers)
+        record(model, any_token(model), layers, lambda i, queries, *_: found.update({i: queries}), place=place)
+        return found
+
+    check_movable(model, ask)
+
+
 def first_queries(model, ids, first):
     """Queries of the first layer from position `first` on; they depend on each token and its position alone."""
     found = []
@@ -81,6 +93,7 @@ def first_queries(model, ids, first):
 def test_a_moved_query_is_the_one_of_the_later_position(name):
     torch.manual_seed(0)
     model = MODELS[name]().eval()
+    learn(model)
     tokens = torch.randint(64, (1, 6))
     here = first_queries(model, tokens, 0)
     filler = torch.randint(64, (1, 11))
@@ -102,6 +115,7 @@ STILL = {  # the first layer gives no positions
 def test_a_layer_without_positions_asks_the_same_everywhere(name):
     torch.manual_seed(0)
     model = STILL[name]().eval()
+    learn(model)
     tokens = torch.randint(64, (1, 6))
     here = first_queries(model, tokens, 0)
     there = first_queries(model, torch.cat([torch.randint(64, (1, 11)), tokens], dim=-1), 11)
@@ -111,11 +125,13 @@ def test_a_layer_without_positions_asks_the_same_everywhere(name):
 
 def test_a_model_that_positions_its_queries_in_another_way_is_refused():
     model = HunYuanDenseV1Model(HunYuanDenseV1Config(**SIZES, num_hidden_layers=1, head_dim=8, **TOKENS)).eval()
-    move(model, torch.zeros(4, 3, 8), 1, 0)
-    model = HunYuanDenseV1Model(HunYuanDenseV1Config(**SIZES, num_hidden_layers=1, head_dim=8, **TOKENS)).eval()
+    with pytest.raises(RuntimeError, match="comes first"):
+        move(model, torch.zeros(4, 3, 8), 1, 0)
     model.layers[0].self_attn.query_layernorm.weight.data = torch.linspace(0.2, 3, 8)  # a gain behind the turn
     with pytest.raises(ValueError, match="layer 0 in a way that is not known"):
-        move(model, torch.zeros(4, 3, 8), 1, 0)
+        learn(model)
+    model.layers[0].self_attn.query_layernorm.weight.data = torch.ones(8)
+    learn(model)
 
 
 def test_asking_the_model_leaves_its_angles():
@@ -123,15 +139,14 @@ def test_asking_the_model_leaves_its_angles():
     with torch.no_grad():
         model(torch.randint(64, (1, 80)))  # beyond its first length: other angles
     before = model.rotary_emb.inv_freq.clone()
-    check_movable(model)
+    learn(model)
     assert torch.equal(model.rotary_emb.inv_freq, before)
     assert not torch.equal(before, model.rotary_emb.original_inv_freq)
 
 
 def test_models_without_fixed_rotary_positions_are_refused():
-    queries = torch.zeros(4, 3, 8)
     with pytest.raises(ValueError, match="GPT2Model has no rotary positions"):
-        move(GPT2Model(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4)), queries, 1, 0)
+        learn(GPT2Model(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4)))
     dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     with pytest.raises(ValueError, match="'dynamic' change with the text"):
-        move(LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1, rope_parameters=dynamic)), queries, 1, 0)
+        learn(LlamaModel(LlamaConfig(**SIZES, num_hidden_layers=1, rope_parameters=dynamic)))

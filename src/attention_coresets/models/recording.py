@@ -15,13 +15,20 @@ Keep = Callable[[int, Tensor, Tensor, Tensor, float], None]
 
 
 def record(
-    model, ids: Int[Tensor, "1 t"], layers: Iterable[int], keep: Keep, *, first: int = 0, chunk: int = CHUNK
+    model,
+    ids: Int[Tensor, "1 t"],
+    layers: Iterable[int],
+    keep: Keep,
+    *,
+    first: int = 0,
+    chunk: int = CHUNK,
+    place: int = 0,
 ) -> None:
     """Runs the decoder over the t tokens and hands `keep` what the attention of each of these layers gets.
 
     Keys and queries are as they enter the softmax: after rotary embedding and, where the model has them, their norms.
     Logits are scaling * <q, k>, whatever the model scales by. Queries are those of positions from `first` on. `keep` is
-    called in order of the layers, during the last chunk.
+    called in order of the layers, during the last chunk. `place` is the position of the first token.
 
     Cost: the tokens go through in chunks, so attention holds chunk x t logits a head at a time, and the rest of the
     layer one chunk. Keys and values of all layers stay in memory, 8 t kv d bytes a layer, and so do the queries kept.
@@ -52,7 +59,8 @@ def record(
     past = DynamicCache(config=model.config)
     with torch.no_grad():
         for part in ids.split(chunk, dim=-1):
-            model.base_model(input_ids=part, past_key_values=past, use_cache=True)
+            places = torch.arange(place + read, place + read + part.shape[-1], device=ids.device)[None]
+            model.base_model(input_ids=part, position_ids=places, past_key_values=past, use_cache=True)
             read += part.shape[-1]
 
 

@@ -10,6 +10,7 @@ moved.
 
 import inspect
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,60 +23,45 @@ _STILL: "WeakKeyDictionary[Any, frozenset[int]]" = WeakKeyDictionary()  # by dec
 _FIXED = ("default", "linear", "llama3", "yarn", "longrope")  # kinds whose angles do not follow the text's length
 
 
-def check_movable(decoder) -> None:
-    """Raises ValueError as `move` does."""
+# what the layers with full attention ask at a position where one token is the whole text: by layer, [heads, 1, d]
+Ask = Callable[[int], Mapping[int, Tensor]]
+
+
+def check_movable(decoder, ask: Ask) -> None:
+    """Learns how a decoder positions its queries, before `move`; ValueError where that is not known.
+
+    A text of one token has the same residual stream wherever it stands, so its queries at positions 0 and 7 differ by
+    the turn alone. Layers where they do not differ give no positions (SmolLM3, Cohere 2).
+    """
+    if decoder in _STILL:
+        return
     embedding = getattr(decoder, "rotary_emb", None)
     if embedding is None or _rotation(decoder) is None:
         raise ValueError(f"{type(decoder).__name__} has no rotary positions: its queries cannot be moved to later ones")
     ropes = embedding.rope_type.values() if isinstance(embedding.rope_type, dict) else [embedding.rope_type]
     if changing := [rope for rope in ropes if rope not in _FIXED]:
         raise ValueError(f"rotary positions of kind {changing[0]!r} change with the text; known: {', '.join(_FIXED)}")
-    _still_layers(decoder)
+    kept = [(buffer, buffer.clone()) for buffer in embedding.buffers()]  # longrope sets its angles at each forward
+    here, there = ask(0), ask(_STEP)
+    apart = {i: (_off(_turned(decoder, q, _STEP, i), there[i]), _off(q, there[i])) for i, q in here.items()}
+    for buffer, before in kept:
+        buffer.copy_(before)
+    if odd := [layer for layer, (turned, same) in apart.items() if min(turned, same) > _NEAR]:
+        raise ValueError(
+            f"{type(decoder).__name__} gives positions to the queries of layer {odd[0]} in a way that is not known: "
+            "they cannot be moved to later ones"
+        )
+    _STILL[decoder] = frozenset(layer for layer, (turned, same) in apart.items() if same < turned)
 
 
-def _still_layers(decoder) -> frozenset[int]:
-    """Returns the layers with full attention whose queries are the same at every position (SmolLM3, Cohere 2).
-
-    The model is asked once: a text of one token has the same residual stream wherever it stands, so its queries at
-    positions 0 and 7 differ by the turn alone. Raises ValueError where `_turned` makes another query than the model.
-    """
-    if decoder not in _STILL:
-        embedding = decoder.rotary_emb
-        kept = [(buffer, buffer.clone()) for buffer in embedding.buffers()]  # longrope sets its angles at each forward
-        here, there = (_queries_at(decoder, place) for place in (0, _STEP))
-        apart = {i: (_off(_turned(decoder, q, _STEP, i), there[i]), _off(q, there[i])) for i, q in here.items()}
-        for buffer, before in kept:
-            buffer.copy_(before)
-        if odd := [layer for layer, (turned, same) in apart.items() if min(turned, same) > _NEAR]:
-            raise ValueError(
-                f"{type(decoder).__name__} gives positions to the queries of layer {odd[0]} in a way that is not "
-                "known: they cannot be moved to later ones"
-            )
-        _STILL[decoder] = frozenset(layer for layer, (turned, same) in apart.items() if same < turned)
-    return _STILL[decoder]
-
-
-def _queries_at(decoder, place: int) -> dict[int, Tensor]:
-    """Returns what the layers with full attention ask at this position, where one token is the whole text.
-
-    Of a model whose cache takes no coresets: nothing.
-    """
-    from attention_coresets.models.serving.adoption import adopt, new_cache, takes_coresets  # which imports this module
-    from attention_coresets.models.serving.attention import attending
-    from attention_coresets.models.serving.caches import coreset_layers
-
-    cache, table = new_cache(decoder), decoder.get_input_embeddings().weight
-    if not takes_coresets(cache):
-        return {}
-    adopt(cache, decoder, plan=None, calibration=1)
-    ids, places = (torch.tensor([[x]], device=table.device) for x in (len(table) // 2, place))
-    with torch.no_grad(), attending(decoder):
-        decoder(input_ids=ids, position_ids=places, past_key_values=cache, use_cache=True)
-    return {layer.index: layer.asked.queries[0].float() for layer in coreset_layers(cache) if layer.asked is not None}
+def any_token(decoder) -> Int[Tensor, "1 1"]:
+    """Returns a text of one token to ask a decoder with: not the first of its table, which may be padding."""
+    table = decoder.get_input_embeddings().weight
+    return torch.tensor([[len(table) // 2]], device=table.device)
 
 
 def _off(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
+    return float((found - wanted).float().norm() / wanted.float().norm().clamp_min(1e-30))
 
 
 def _rotation(decoder) -> Any:
@@ -91,11 +77,11 @@ def move(
     positions. Angles are those that the model
     used last: longrope has others for texts beyond its first length.
 
-    Raises ValueError for a model without rotary positions, whose angles change with every length of the text, or that
-    positions its queries in another way.
+    Raises RuntimeError before `check_movable` of the decoder.
     """
-    check_movable(decoder)
-    return queries if layer in _still_layers(decoder) else _turned(decoder, queries, by, layer)
+    if decoder not in _STILL:
+        raise RuntimeError("check_movable(decoder, ask) comes first")
+    return queries if layer in _STILL[decoder] else _turned(decoder, queries, by, layer)
 
 
 def _turned(decoder, queries: Tensor, by: int | Tensor, layer: int) -> Tensor:

@@ -16,12 +16,6 @@ def new_cache(decoder: Decoder) -> ModelCache:
     return DynamicCache(config=decoder.config)
 
 
-def takes_coresets(cache: ModelCache) -> bool:
-    """Tells whether a new cache has layers that coresets can replace, and none that they cannot be beside."""
-    kinds = {type(layer).__name__ for layer in cache.layers}
-    return kinds <= {*_REPLACED, *_LEFT} and not kinds.isdisjoint(_REPLACED)
-
-
 def adopt(cache: ModelCache, decoder: Decoder, plan: Plan | None, calibration: int | None = None) -> bool:
     """Makes the cache one whose layers with full attention hold coresets; tells whether it begins a prompt.
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from attention_coresets.coresets.base import Construction, check_is_construction, check_sinks
 from attention_coresets.coresets.randomness import seed_of
-from attention_coresets.models.rotary import check_movable, move
+from attention_coresets.models.rotary import move
 from attention_coresets.models.serving.attention import Decoder
 from attention_coresets.models.serving.caches import ModelCache, branch
 from attention_coresets.models.serving.heads import Heads
 from attention_coresets.models.serving.layer import CoresetLayer
 from attention_coresets.models.serving.layout import Layout
 from attention_coresets.models.serving.plan import Plan
+from attention_coresets.models.serving.positions import check_positions
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.serving.ragged import Ragged
 
@@ -49,7 +50,7 @@ class Compression(Plan):
         if not isinstance(self.layout.size, float):
             check_sinks(self.construct.sinks, self.layout.size - self.layout.keep_recent)
         if self.construct.needs_queries and self.construct.moved:
-            check_movable(self.decoder)
+            check_positions(self.decoder)
 
     def __deepcopy__(self, memo: dict) -> "Compression":
         return self

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.rotary import check_movable, move
+from attention_coresets.models.rotary import move
 from attention_coresets.models.serving.attention import Decoder, attending
 from attention_coresets.models.serving.caches import branch, coreset_layers
+from attention_coresets.models.serving.positions import check_positions
 from attention_coresets.models.serving.prefill import Prefilled
 from attention_coresets.models.whole.parts_of_model import attention_modules, factor, projection, residual_norms
 from attention_coresets.models.whole.reading import CHUNK, LayerReading, Lookback, Reading
@@ -85,7 +86,7 @@ def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> No
         raise ValueError("a replay needs queries of the context's last positions; prefill with calibration >= 1")
     if chunk < 1 or not 0 < repeated <= 1:
         raise ValueError(f"chunk = {chunk} must be at least 1 token, and repeated = {repeated} in (0, 1]")
-    check_movable(prefilled.decoder)
+    check_positions(prefilled.decoder)
 
 
 def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> dict[int, Lookback]:
