@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import oracles
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
-from attention_coresets.adversary.ascent import _climb, climb
+from attention_coresets.adversary.ascent import Ascent, _climb, climb
 from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.adversary.gradient import error_and_gradient, rooms
 from attention_coresets.adversary.sides import two_sides
@@ -284,3 +284,45 @@ def test_errors_that_float32_does_not_see_are_found_in_float64():
     assert (best > 1e-10).all()
     assert (found.error >= (1 - 1e-3) * best).all()
     torch.testing.assert_close(attention_error(found.query.unsqueeze(-2), cache, coreset).squeeze(-1), found.error)
+
+
+@pytest.mark.parametrize(("keys", "values"), [(1, 1e11), (1, 1e13), (1e-22, 1), (1e-28, 1), (1e12, 1e-12)])
+def test_units_of_keys_and_values_change_nothing(keys, values):
+    cache = small_cache("sphere", n=64, d=8, heads=2)
+    coreset = cases(cache, 12.0)[0]
+    scaled = Cache(cache.keys * keys, cache.values * values)
+    worst, found = worst_query(cache, coreset, 12.0), worst_query(scaled, coreset, 12.0 / keys)
+    torch.testing.assert_close(found.error / values, worst.error, rtol=1e-6, atol=0)
+    at = attention_error(found.query.unsqueeze(-2), scaled, coreset)[..., 0]
+    torch.testing.assert_close(at, found.error, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_dimension_against_a_dense_grid(seed):
+    """Narrow hills at every radius, which few directions and radii pass by."""
+    rng = np.random.default_rng(seed)
+    keys, values = (torch.from_numpy(x) for x in (rng.uniform(-1, 1, (20, 1)), rng.standard_normal((20, 2))))
+    cache, coreset = Cache(keys, values), Coreset(torch.arange(0, 20, 2))
+    steps = torch.logspace(-4, 0, 20_000, dtype=torch.float64)
+    grid = 400 * torch.cat([steps, -steps])[:, None]
+    best = attention_error(grid, cache, coreset).max()
+    worst = worst_query(cache, coreset, 400.0, certify=True)
+    assert float(worst.climbed) >= float(best) * (1 - 1e-6)
+    assert float(worst.error) <= float(worst.certificate)
+
+
+def test_the_error_is_not_below_what_branch_and_bound_finds(monkeypatch):
+    """Where all climbs stand still at a query of no error."""
+    cache = small_cache("sphere", n=24, d=3)
+    coreset = cases(cache, 4.0)[0]
+    right = worst_query(cache, coreset, 4.0, certify=True)
+
+    def lost(cache, coreset, rho, **_):
+        return Ascent(torch.zeros(()).double(), torch.zeros(3).double(), torch.tensor(64))
+
+    monkeypatch.setattr("attention_coresets.adversary.worst.ascend", lost)
+    found = worst_query(cache, coreset, 4.0, certify=True)
+    assert float(found.climbed) == 0
+    assert float(found.error) == pytest.approx(float(right.error), abs=2e-4)
+    at = float(attention_error(found.query[None], cache, coreset)[0])
+    assert at == pytest.approx(float(found.error), rel=1e-9)

@@ -316,3 +316,15 @@ def test_many_tokens_in_little_memory():
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     assert float(done.stdout.split()[0]) <= 200
+
+
+def test_what_is_certified_exact_allows_for_rounding():
+    cache = Cache(small_cache("sphere").keys, torch.ones(60, 3, dtype=torch.float64)[: small_cache("sphere").n])
+    worst = worst_query(cache, Coreset(torch.arange(3)), 2.0, certify=True)
+    assert float(worst.error) <= float(worst.certificate) <= 1e-12
+
+
+def test_the_least_radius_is_certified_too():
+    cache, coreset = small_cache("sphere"), Coreset(torch.arange(5))
+    worst = worst_query(cache, coreset, 1e-30, certify=True)
+    assert float(worst.error) <= float(worst.certificate) <= float(worst.error) * (1 + 1e-6)

@@ -1,6 +1,7 @@
 """Every construction, over a table of families: exact size, honest weights and marginals, the same in every batch."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -249,3 +250,11 @@ def test_every_construction_is_in_the_table():
     """All but the optimum and those for queries: test_optimum.py, test_eviction.py, test_query_coresets.py."""
     elsewhere = {"optimum", "query_walk", "query_exchange", *EVICTION}
     assert {name for name, _ in CONSTRUCTIONS} == set(CORESETS) - elsewhere
+
+
+def test_uniform_keeps_the_texts_first_tokens_wherever_they_are() -> None:
+    cache, places = small_cache("sphere", n=20), torch.arange(19, -1, -1)
+    found = make_coreset("uniform", sinks=3)(cache, 8, 2.0, 0, positions=places)
+    assert {17, 18, 19} <= set(found.indices.tolist())
+    assert found.log_weights[found.indices >= 17].tolist() == [0.0, 0.0, 0.0]
+    assert float(found.log_weights[found.indices < 17].min()) == pytest.approx(math.log(17 / 5))

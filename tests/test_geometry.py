@@ -297,3 +297,8 @@ def test_script_writes_a_row_a_head(captured, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [*arguments, "0"])
     assert script.main() == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: workers must be at least 1, got 0"
+
+
+def test_a_token_that_nobody_looks_at_is_covered():
+    calibration, heldout = (torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0]]) for _ in range(2))
+    assert coverage(calibration, heldout, recent=1)["coverage_100"] == 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attention_coresets import Cache, Coreset, attend, attention_error, make_cache
+from attention_coresets import Cache, Coreset, WeightedCache, attend, attention_error, make_cache
 from attention_coresets.caches.signed_clusters import SignedClusters
 from attention_coresets.lower_bound import (
     FLOORS,
@@ -406,3 +406,10 @@ def test_experiments_run_at_the_smoke_tier(shell, name):
     assert outcome.code == 0
     assert "0 failed" in outcome.summary
     assert shell.collect("--tier", "smoke").code == 0
+
+
+def test_bounds_of_a_weighted_cache_are_refused():
+    cache = make_cache("signed_clusters", d=4, clusters=4, seed=0)
+    weighted = WeightedCache(cache.keys, cache.values, torch.zeros(cache.n))
+    with pytest.raises(ValueError, match="got a WeightedCache"):
+        signed_clusters_bounds(weighted, Coreset(torch.arange(8)), 1.0)

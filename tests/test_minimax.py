@@ -531,3 +531,12 @@ def test_branch_and_bound_encloses_the_error_found(family, d):
     found = worst_query(cache, coreset, 2.0).error
     enclosed = branch_and_bound(cache, coreset, 2.0, gap=0.05 * float(found))
     assert float(enclosed.upper) <= 1.06 * float(found)
+
+
+def test_weights_do_not_run_away_at_a_large_radius():
+    """A constant in all log-weights changes nothing, so nothing else holds it."""
+    construct = make_coreset("gram_schmidt_walk", model="free", refinement="minimax")
+    for seed in range(12):
+        cache = make_cache("sphere", n=11, d=3, seed=seed)
+        for rho in (50.0, 400.0):
+            assert float(construct(cache, 5, rho, seed).log_weights.abs().max()) < 1e4

@@ -5,9 +5,10 @@ import torch
 
 from attention_coresets import WeightedCache, make_cache, make_coreset
 from attention_coresets.compiled import backend
-from attention_coresets.coresets.balancing import shared_inverse
+from attention_coresets.coresets.balancing import recursion, shared_inverse
 from attention_coresets.coresets.shared import Shared
 from attention_coresets.coresets.walks.walk import inverses, walk_signs
+from attention_coresets.devices import DeviceWarning
 
 SIZES = (8, 13, 24, 40, 60)
 
@@ -102,3 +103,28 @@ def test_a_walk_on_an_inverse_refuses_frozen_coordinates():
     eye, x = torch.eye(3).double()[None], torch.tensor([[1.0, 0.0, 0.0]]).double()
     with pytest.raises(ValueError, match="needs every"):
         walk_signs(eye, x, torch.rand(1, 3).double(), inverted=True)
+
+
+@pytest.mark.parametrize("model", ["tilted", "unweighted"])
+def test_parts_of_the_heads_do_not_take_what_others_left(model, monkeypatch):
+    """As a GPU's memory ends, a size is chosen in parts of the heads; another size had them all at once."""
+    cache = make_cache("cap_outliers", n=120, d=5, heads=4, seed=3)
+    construct, shared = make_coreset("gram_schmidt_walk", model=model), Shared()
+    alone = {size: construct(cache, size, 2.0, 7).indices for size in SIZES}
+    assert torch.equal(construct(cache, 60, 2.0, 7, shared=shared).indices, alone[60])
+    monkeypatch.setattr(recursion, "at_once", lambda *_, **__: 2)
+    assert torch.equal(construct(cache, 40, 2.0, 7, shared=shared).indices, alone[40])
+    of_heads, tried = type(construct)._of_heads, []
+
+    def ends(self, heads, *args):
+        tried.append(len(heads.keys))
+        found = of_heads(self, heads, *args)
+        if len(heads.keys) > 2:
+            raise torch.OutOfMemoryError
+        return found
+
+    monkeypatch.setattr(type(construct), "_of_heads", ends)
+    with pytest.warns(DeviceWarning, match="going on with 2"):
+        found = construct(cache, 24, 2.0, 7, shared=Shared())
+    assert tried == [4, 2, 2]
+    assert torch.equal(found.indices, alone[24])

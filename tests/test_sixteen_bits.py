@@ -21,6 +21,8 @@ from attention_coresets import (
 )
 from attention_coresets.adversary import CERTIFICATES, branch_and_bound, climb
 from attention_coresets.coresets.eviction import EVICTION
+from attention_coresets.coresets.exact.optimum import best_subset
+from attention_coresets.coresets.kernel.refit import refit_log_weights
 from tables import CONSTRUCTIONS, FAMILIES, OFF_SPHERE, generators, label, small_cache
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -197,3 +199,19 @@ def test_a_body_and_a_tilt_see_the_bits(dtype: torch.dtype) -> None:
     back = body.outside(body.inside(coreset, cache), cache)
     torch.testing.assert_close(back.log_weights, torch.zeros(5), rtol=0, atol=1e-6)
     assert torch.equal(tilt(cache.keys, 2.0).p, tilt(exact.keys, 2.0).p)
+
+
+def test_fitted_weights_are_not_rounded_to_the_caches_sixteen_bits():
+    cache = make_cache("sphere", n=24, d=3, seed=0)
+    half = Cache(cache.keys.bfloat16(), cache.values.bfloat16())
+    wide = Cache(half.keys.double(), half.values.double())
+    coreset = Coreset(torch.arange(0, 24, 3))
+    for of in (half, Cache(half.keys, half.values * 2.0**60)):
+        found, expected = (refit_log_weights(c, coreset, 2.0).log_weights for c in (of, wide))
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    one = make_coreset("gram_schmidt_walk", model="free", refinement="minimax")
+    found, expected = (one(c, 8, 2.0, 3) for c in (half, wide))
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.log_weights.double(), expected.log_weights.double(), rtol=0, atol=1e-5)
+    best, whole = (best_subset(c, 3, 2.0, model="free") for c in (half[..., :8, :], wide[..., :8, :]))
+    torch.testing.assert_close(best.coreset.log_weights.double(), whole.coreset.log_weights, rtol=0, atol=1e-5)

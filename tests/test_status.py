@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from attention_coresets.analysis.parts.band import Band, about, anything
 from attention_coresets.analysis.parts.block import BENIGN, BLOCKS, LOWER, OWN, UPPER
 from attention_coresets.analysis.parts.measured import Measured, exactly
 from attention_coresets.analysis.parts.status import NOT_RUN, ORDER, overall, status
-from attention_coresets.analysis.stats.estimates import Estimate, median
+from attention_coresets.analysis.stats.estimates import Estimate, median, paired_log_ratio
 
 NAN, INF = math.nan, math.inf
 SLOPE = about(1.0, 0.1, 1.5)
@@ -159,3 +160,16 @@ def test_ratios_that_cannot_be_below_one_have_no_interval_that_is():
     assert wide.low == 1.0
     assert wide.high == pytest.approx(plain.simultaneous(20).high)
     assert math.isnan(Estimate(1.2, NAN, NAN, 2).at_least(1.0).low)
+
+
+def test_a_median_of_zero_is_no_ratio() -> None:
+    """An arm is exact in two of three draws: its median is zero, and not what is left without the zeros."""
+    rows = [
+        {"arm": arm, "seed": seed, "head": 0, "draw": draw, "cache": "sphere", "cache_params": "{}", "n": 8, "d": 2}
+        | {"rho": 1.0, "size": 4, "error": error}
+        for seed in range(5)
+        for arm, errors in (("a", (0.0, 0.0, 1.0)), ("b", (1.0, 1.0, 1.0)))
+        for draw, error in enumerate(errors)
+    ]
+    assert paired_log_ratio(pd.DataFrame(rows), "a", "b").empty
+    assert len(paired_log_ratio(pd.DataFrame(rows), "b", "b")) == 5

@@ -273,3 +273,13 @@ def test_missing_and_damaged_tables_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(StudyError, match="other columns"):
         read_table(path)
+
+
+def test_a_cell_is_in_the_table_once_whatever_its_labels(store: Store) -> None:
+    """What a label leaves out depends on what else a run sweeps, and a value may be written in two ways."""
+    a, b = (keep(store, seed) for seed in range(2))
+    whole = [Member(a, "uniform", "seed=0 rho=1"), Member(a, "uniform", "seed=0 rho=1.0"), Member(b, "uniform", "b")]
+    store.record(Manifest("one", "smoke", whole, []))
+    store.record(Manifest("one", "smoke", [Member(a, "uniform", "the only cell")], ["seed=0"]))
+    rows = gather(store, "smoke", "one").rows
+    assert rows["cell"].value_counts().to_dict() == {cell: len(store.read(cell)) for cell in (a, b)}

@@ -161,6 +161,21 @@ def test_single_cell_prints_its_rows_and_is_kept(shell: Shell) -> None:
     assert not list(Path.cwd().glob("*.log"))
 
 
+@pytest.mark.parametrize("arguments", [("-m", "cache.n=32"), ("-m", "cache.n=32", "name=mine")])
+def test_a_sweep_of_one_cell(shell: Shell, arguments) -> None:
+    outcome = shell.sweep("cache=sphere", "cache.d=4", "coreset=uniform", "sizes=[8]", *arguments)
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary == "1 computed, 0 already done, 0 failed"
+    name = next(path.name for path in (shell.results / "cells" / "index" / "own").iterdir())
+    assert shell.script("show", name).code == 0
+
+
+def test_an_experiment_of_one_cell_and_more_later(shell: Shell) -> None:
+    assert shell.probe("seed=0", "arm=uniform").code == 0
+    assert shell.probe("seed=0,1", "arm=uniform").summary == "1 computed, 1 already done, 0 failed"
+    assert re.search(r"probe +2 +0 +4 ", shell.collect("--tier", "smoke").out)
+
+
 # sweeps ------------------------------------------------------------------------------------------------------------
 
 

@@ -204,3 +204,11 @@ def test_weights_count_repeated_tokens(n, d, rho, seed):
     doubled = tilt(keys, rho, times.log().double() + 5.0)  # a common factor moves the entropy alone
     torch.testing.assert_close(doubled.p, weighted.p, rtol=0, atol=1e-9)
     torch.testing.assert_close(doubled.entropy, weighted.entropy + 5.0, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1e-20, 1e6])
+def test_units_of_the_keys_change_nothing(scale, rng):
+    keys = torch.from_numpy(rng.standard_normal((20, 3)))
+    one, other = tilt(keys, 2.0), tilt(keys * scale, 2.0 / scale)
+    torch.testing.assert_close(other.p, one.p, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(other.sigma / scale, one.sigma, rtol=1e-6, atol=0)

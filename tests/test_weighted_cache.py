@@ -329,3 +329,23 @@ def test_equal_log_weights_refine_alike(rng):
 def test_refitted_weights_refuse_a_weighted_cache(rng):
     with pytest.raises(ValueError, match="log-weights"):
         refit_log_weights(weighted_cache(rng, (), 9, 3, 2), Coreset(torch.arange(3)), 1.0)
+
+
+@pytest.mark.parametrize(("log_weight", "rho"), [(-310.0, 1000.0), (-400.0, 2000.0)])
+def test_a_token_of_little_weight_may_carry_everything(log_weight, rho):
+    """Five equal keys are kept; the sixth weighs nothing near 0 and everything at the query that points at it."""
+    keys, values = torch.zeros(6, 2).double(), torch.zeros(6, 1).double()
+    keys[5, 0], values[5] = 1.0, 1.0
+    cache = WeightedCache(keys, values, torch.tensor([0.0, 0, 0, 0, 0, log_weight]))
+    coreset = Coreset(torch.arange(5), torch.zeros(5))
+    for name, certificate in CERTIFICATES.items():
+        assert float(certificate(cache, coreset, rho)) >= 0.99, name
+
+
+def test_a_constant_in_log_weights_changes_no_error(rng):
+    cache = Cache(*(torch.from_numpy(rng.standard_normal((12, 3))).float() for _ in range(2)))
+    weights, queries = torch.from_numpy(rng.standard_normal(5)), torch.from_numpy(rng.standard_normal((4, 3))).float()
+    plain = attention_error(queries, cache, Coreset(torch.arange(5), weights))
+    for shift in (1e6, 1e7, 1e12):
+        found = attention_error(queries, cache, Coreset(torch.arange(5), weights + shift))
+        torch.testing.assert_close(found, plain, rtol=1e-4 * max(1, shift / 1e11), atol=1e-6)

@@ -285,8 +285,8 @@ def attention_error(
     unit = exact_unit(cache.values)
     keys, values = cache.take(coreset.indices)
     base, weights = base_weights(cache), coreset.log_weights
-    base = None if base is None else (base - base.amax(dim=-1, keepdim=True)).to(dtype)
-    weights = None if weights is None else weights.to(dtype)
+    # log-weights count up to a constant, and large ones would be rounded
+    base, weights = (None if x is None else (x - x.amax(dim=-1, keepdim=True)).to(dtype) for x in (base, weights))
     errors = [
         (attend(q, cache.keys, cache.values / unit, base) - attend(q, keys, values / unit, weights)).norm(dim=-1)
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))

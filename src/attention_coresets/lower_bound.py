@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.theory import check_rho
 
 FLOORS = ("floor_i", "floor_ii", "floor_iv", "floor_v")  # the bounds' columns in result tables
@@ -53,10 +53,12 @@ def signed_clusters_bounds(cache: Cache, coreset: Coreset, rho: float) -> Bounds
 
     Cost: O(n (d + log n)) a head.
 
-    Raises ValueError for rho <= 0, a cache that is not of this kind, or centres that are not orthonormal, as those of
-    more than d clusters.
+    Raises ValueError for rho <= 0, a WeightedCache, a cache that is not of this kind, or centres that are not
+    orthonormal, as those of more than d clusters.
     """
     rho = check_rho(rho)
+    if base_weights(cache) is not None:
+        raise ValueError("the bounds are proven for a Cache, whose tokens count once each; got a WeightedCache")
     cache.check_indices(coreset.indices)
     layout = signed_clusters_layout(cache)
     check_orthonormal(layout.centers)

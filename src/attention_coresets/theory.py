@@ -16,7 +16,7 @@ _NEWTON_STEPS = 200
 _LEAST_SIGMA = 1e-12  # of `tilt_step`
 _LARGEST_EXPONENT = 709.0  # e^709 is a float, e^710 none
 _LARGEST_REACH = 1e5  # nats; beyond, float64 cannot tell a gap of 1e-6
-_LARGEST_RHO = 1e30  # its square is finite in float32
+LARGEST_RHO = 1e30
 _EASY_RHO = 16.0  # in units of the keys' spread: up to here Newton's method converges from anywhere
 
 
@@ -108,7 +108,7 @@ def tilt(keys: Float[Array, "*heads n d"], rho: float, log_weights: Float[Array,
     origin = x.to(torch.float64).mean(dim=-2, keepdim=True)
     x = x.to(torch.float64) - origin
     spread = x.norm(dim=-1).amax(dim=-1)  # [H]
-    equal = spread <= 1e-12 * (1 + origin.norm(dim=-1).squeeze(-1))
+    equal = spread <= 1e-12 * origin.norm(dim=-1).squeeze(-1)  # up to the rounding of their mean
     unit = torch.where(equal, torch.ones_like(spread), spread)
     reach = rho * float(torch.where(equal, 0.0, spread).max())
     if reach > _LARGEST_REACH:
@@ -282,11 +282,11 @@ def exp(x: float) -> float:
 
 
 def check_rho(rho: float) -> float:
-    """Returns rho as a number of Python; ValueError unless it is positive and finite, and so is its square."""
+    """Returns rho as a number of Python; ValueError unless it is positive and of a size that can be squared."""
     rho = number("rho", rho)
     if not (math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a positive finite number, got {rho}")
-    if not 1 / _LARGEST_RHO <= rho <= _LARGEST_RHO:
-        limits = f"{1 / _LARGEST_RHO:.0e} and {_LARGEST_RHO:.0e}"
+    if not 1 / LARGEST_RHO <= rho <= LARGEST_RHO:
+        limits = f"{1 / LARGEST_RHO:.0e} and {LARGEST_RHO:.0e}"
         raise ValueError(f"rho must lie between {limits}, got {rho}; scale the keys instead")
     return rho

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Cache, Coreset, base_weights
-from attention_coresets.theory import tilt
+from attention_coresets.theory import LARGEST_RHO, tilt
 
 LAWS = (0.0, 0.5, 1.0)  # p = p* of the tilt at these shares of rho; 0 is the uniform law, or the weights' own
 
@@ -87,7 +87,8 @@ def differences(cache: Cache, coreset: Coreset, rho: float) -> Iterator[Differen
     spread = (keys - keys.mean(dim=-2, keepdim=True)).norm(dim=-1).max()
     steepest = 100 / float(spread.clamp_min(1e-300))  # beyond, nothing is certified but by the values
     for share in LAWS:
-        p, log_p = _law(keys, min(share * rho, steepest), log_w)
+        near = max(share * rho, 1 / LARGEST_RHO) if share else 0.0  # the least rho that a tilt takes
+        p, log_p = _law(keys, min(near, steepest), log_w)
         p = p / p.sum(-1, keepdim=True)
         x, u = (y - p.unsqueeze(1) @ y for y in (keys, values))
         if log_w is None:

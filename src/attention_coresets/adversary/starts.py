@@ -16,6 +16,7 @@ _SCREENED = 4096  # tokens whose own query is tried, dropped ones first
 _WORST = 64  # of them aimed at
 _AIMED = 64  # tokens aimed at by lottery, of those dropped and of those kept
 _RANDOM = 128
+_GRID = 4096
 
 
 def starts(cache: Cache, coreset: Coreset, rho: float, count: int, generator: Generators) -> Float[Tensor, "H count d"]:
@@ -24,9 +25,14 @@ def starts(cache: Cache, coreset: Coreset, rho: float, count: int, generator: Ge
     The pool has directions +-k_i and +-(k_i - mean) of the tokens that hurt most when pointed at, and of others,
     dropped and kept, drawn by lottery; and random directions. Each comes at every radius of RADII, of which only the
     best competes, so that the better half is not one query thrice. All heads share the random numbers of one generator,
-    or each has a generator of its own, so that a head starts alike whatever its batch.
+    or each has a generator of its own, so that a head starts alike whatever its batch. With d = 1 there are two
+    directions, and the pool is a fine grid of the whole ball.
     """
     sides = two_sides(cache, coreset, rho)
+    if cache.d == 1:
+        grid = _line(cache, rho)
+        best = errors(grid, sides).topk(count, dim=-1).indices
+        return grid.gather(-2, best.unsqueeze(-1))
     aimed = _aimed(cache, coreset, sides, rho, generator)
     directions = torch.cat([aimed, _random(cache, generator)], dim=-2)  # [H, p, d]
     radii = rho * torch.tensor(RADII, dtype=directions.dtype, device=directions.device)
@@ -49,6 +55,14 @@ def _drawn(generator: Generators, draw: Callable[[torch.Generator], Tensor]) -> 
     """Draws on the CPU what all heads share ``[1, ...]``, or what each draws with its own generator ``[H, ...]``."""
     each = [generator] if isinstance(generator, torch.Generator) else generator
     return torch.stack([draw(g) for g in each])
+
+
+def _line(cache: Cache, rho: float) -> Tensor:
+    """Returns queries ``[H, p, 1]`` of a ball in one dimension, half of them at equal steps, half at equal ratios."""
+    even, ratios = torch.arange(1, _GRID + 1) / _GRID, torch.logspace(-6, 0, _GRID)
+    one_side = rho * torch.cat([even, ratios])
+    both = torch.cat([one_side, -one_side]).to(cache.keys)
+    return both[:, None].expand(len(cache.keys), -1, -1)
 
 
 def _aimed(cache: Cache, coreset: Coreset, sides: Sides, rho: float, generator: Generators) -> Tensor:

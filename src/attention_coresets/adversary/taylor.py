@@ -12,6 +12,7 @@ from attention_coresets.theory import check_rho
 _ENTRIES = 2**16  # of the largest moment tensor
 _POWERS = 2**20  # entries of the tensor powers held at once
 _DEGREES = 6
+_FARTHEST = 300.0  # rho |x| beyond which there is no ceiling
 
 
 @torch.no_grad()
@@ -72,10 +73,12 @@ def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
     """Returns of sum_i c_i e^{<q,x_i>} u_i / n the tensors of the explicit degrees, flat, after a bound on the rest."""
     n, (d, width) = len(x), (x.shape[-1], u.shape[-1])
     degrees, rounding = _degrees(d, width), 4 * n * torch.finfo(x.dtype).eps
-    sizes, z = u.norm(dim=-1) * c.abs(), (rho * x.norm(dim=-1)).clamp_max(300)
-    rest = log_tail(z, z.new_full((), degrees)).exp() + rounding * z.exp()
+    sizes, z = u.norm(dim=-1) * c.abs(), rho * x.norm(dim=-1)
+    some = z.clamp_max(_FARTHEST)
+    rest = log_tail(some, z.new_full((), degrees)).exp() + rounding * some.exp()
+    rest = torch.where((z > _FARTHEST) & (sizes > 0), torch.inf, sizes * rest)
     tensors = _tensors(x, u * c.unsqueeze(-1) / n, degrees)
-    return torch.cat([(sizes * rest).mean(0, keepdim=True), *(tensor.flatten() for tensor in tensors)])
+    return torch.cat([rest.mean(0, keepdim=True), *(tensor.flatten() for tensor in tensors)])
 
 
 def _bound(series: Tensor, d: int, width: int, rho: float) -> Tensor:

@@ -1,5 +1,6 @@
 """Finds the worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,10 @@ from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, bra
 from attention_coresets.attention import Cache, Coreset, calm
 from attention_coresets.bodies import QueryBody
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
+from attention_coresets.inputs import CALM
+from attention_coresets.theory import LARGEST_RHO
 
+_ROUNDING = 64 * torch.finfo(torch.float64).eps
 _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n = 512
 
 
@@ -26,8 +30,10 @@ class WorstQuery:
     error : Float[Tensor, "*heads"]
         The error at `query`, float64, in the unit of the values.
     query : Float[Tensor, "*heads d"]
+    climbed : Float[Tensor, "*heads"]
+        The largest error that a climb found: less than `error` where branch and bound came upon a better query.
     reached : Int[Tensor, "*heads"]
-        How many climbs ended within 1 % of the best.
+        How many climbs ended within 1 % of the best of them.
     restarts : int
         How many climbs there were.
     ceilings : dict[str, Tensor], optional
@@ -38,6 +44,7 @@ class WorstQuery:
 
     error: Float[Tensor, "*heads"]
     query: Float[Tensor, "*heads d"]
+    climbed: Float[Tensor, "*heads"]
     reached: Int[Tensor, "*heads"]
     restarts: int
     ceilings: dict[str, Tensor] | None = None
@@ -122,25 +129,49 @@ def worst_query(
 
 
 def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float, **effort: Any) -> WorstQuery:
-    cache, unit = calm(cache)
-    found, restarts = ascend(cache, coreset, rho, **effort), effort["restarts"]
-    if not certify:
-        return _in_units(WorstQuery(*found, restarts), unit)
-    ceilings = {name: certificate(cache, coreset, rho) for name, certificate in CERTIFICATES.items()}
+    (cache, unit), scale = calm(cache), _key_scale(cache.keys, rho)
+    cache, rho = replace(cache, keys=cache.keys * scale), rho / scale
+    climbed, query, reached = ascend(cache, coreset, rho, **effort)
+    found = WorstQuery(climbed, query, climbed, reached, effort["restarts"])
+    if certify:
+        found = _certified(found, cache, coreset, rho, gap / float(unit.max()))
+    return _in_units(found, unit, scale)
+
+
+def _key_scale(keys: Tensor, rho: float) -> float:
+    """Returns the power of 2 to multiply keys by that are far from unit size, where rho over it may be taken: mostly 1.
+
+    Float32 could not hold squares of slopes otherwise. Queries that are found are over it.
+    """
+    keys = keys.detach().to(torch.float64)
+    exponent = math.frexp(float((keys - keys.mean(dim=-2, keepdim=True)).abs().max()))[1]
+    scale = 2.0**-exponent
+    return scale if abs(exponent) > CALM and 1 / LARGEST_RHO <= rho / scale <= LARGEST_RHO else 1.0
+
+
+def _certified(found: WorstQuery, cache: Cache, coreset: Coreset, rho: float, gap: float) -> WorstQuery:
+    # what is proven is of numbers, and an error of zero is computed as one of rounding
+    rounding = _ROUNDING * cache.values.to(torch.float64).norm(dim=-1).amax(-1)
+    ceilings = {name: certificate(cache, coreset, rho) + rounding for name, certificate in CERTIFICATES.items()}
     if cache.d > MAX_DIMENSION:
-        return _in_units(WorstQuery(*found, restarts, ceilings), unit)
-    enclosure = branch_and_bound(cache, coreset, rho, gap=gap / float(unit.max()), nodes=_NODES)
+        return replace(found, ceilings=ceilings)
+    enclosure = branch_and_bound(cache, coreset, rho, gap=gap, nodes=_NODES)
     ceilings |= {"branch_and_bound": enclosure.upper}
-    return _in_units(WorstQuery(*found, restarts, ceilings, enclosure), unit)
+    missed = enclosure.lower > found.error  # the climbs have passed by a narrow hill
+    error = torch.where(missed, enclosure.lower, found.error)
+    query = torch.where(missed[..., None], enclosure.query.to(found.query), found.query)
+    return replace(found, error=error, query=query, ceilings=ceilings, enclosure=enclosure)
 
 
-def _in_units(worst: WorstQuery, unit: Float[Tensor, "*heads 1 1"]) -> WorstQuery:
-    """Turns what was found of values over `unit` into the same of the values."""
+def _in_units(worst: WorstQuery, unit: Float[Tensor, "*heads 1 1"], scale: float) -> WorstQuery:
+    """Turns what was found of values over `unit`, and keys times `scale`, into the same of values and keys."""
     unit, enclosure = unit[..., 0, 0].to(torch.float64), worst.enclosure
     if enclosure is not None:
-        enclosure = replace(enclosure, lower=enclosure.lower * unit, upper=enclosure.upper * unit)
+        lower, upper = enclosure.lower * unit, enclosure.upper * unit
+        enclosure = replace(enclosure, lower=lower, upper=upper, query=enclosure.query * scale)
     ceilings = None if worst.ceilings is None else {name: x * unit for name, x in worst.ceilings.items()}
-    return replace(worst, error=worst.error * unit, ceilings=ceilings, enclosure=enclosure)
+    errors = {"error": worst.error * unit, "climbed": worst.climbed * unit}
+    return replace(worst, **errors, query=worst.query * scale, ceilings=ceilings, enclosure=enclosure)
 
 
 def _outside(worst: WorstQuery, body: QueryBody) -> WorstQuery:

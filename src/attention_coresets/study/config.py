@@ -34,9 +34,9 @@ class Adversary:
 
     restarts: int = _key("starts of the search for the worst query")
     steps: int = _key("steps of ascent from each start")
-    polish: int = _key("steps of Newton's method from the best")
+    polish: int = _key("steps of ascent in float64 from the best")
     certify: bool = _key("add proven ceilings of the error", False)
-    gap: float = _key("branch and bound ends at this relative gap, up to d = 4", 1e-4)
+    gap: float = _key("branch and bound ends at this gap, in the unit of the values, up to d = 4", 1e-4)
     racing: bool = _key("give up climbs that fall behind", False)
 
 

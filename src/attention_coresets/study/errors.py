@@ -126,7 +126,7 @@ def found_by(config: Mapping[str, Any], worst: WorstQuery, facts: list[dict[str,
     nothing = torch.full_like(worst.error, math.nan)
     ceilings, enclosure = worst.ceilings or {}, worst.enclosure
     columns = {
-        "error": worst.error,
+        "error": worst.climbed,  # what branch and bound is compared with
         "reached": worst.reached,
         "certificate": nothing if worst.certificate is None else worst.certificate,
         "ceiling_kernel": ceilings.get("kernel", nothing),

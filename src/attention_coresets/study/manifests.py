@@ -58,8 +58,9 @@ def read(index: Path, tier: str, experiment: str) -> Manifest:
         except FileNotFoundError:  # a run that made it obsolete has removed it meanwhile
             continue
     own = max((at for at, run in enumerate(runs) if not run.overrides), default=0)
-    members = dict.fromkeys(member for run in runs[own:] for member in run.members)
-    return Manifest(experiment, tier, list(members), runs[-1].overrides, runs[-1].command)
+    # what a label leaves out depends on what else is swept: the same cell may have several
+    members = {(member.cell, member.arm): member for run in runs[own:] for member in run.members}
+    return Manifest(experiment, tier, list(members.values()), runs[-1].overrides, runs[-1].command)
 
 
 def _files(index: Path, tier: str, experiment: str) -> list[Path]:

@@ -53,6 +53,8 @@ def place_of(config_name: str | None, experiment: str | None, tier: str, argumen
 def swept(label: str) -> dict[str, str]:
     """The keys and values of a cell's label, `cache=sphere cache.n=64`."""
     starts = [*_KEY.finditer(label)]
+    if not starts:  # one cell, of which nothing is swept
+        return {}
     ends = [*(start.start() for start in starts[1:]), len(label)]
     return {start[1]: label[start.end() : end] for start, end in zip(starts, ends, strict=True)}
 

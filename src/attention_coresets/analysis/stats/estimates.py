@@ -131,13 +131,13 @@ def paired_log_ratio(
 ) -> pd.DataFrame:
     """log(arm / other) of the column `name` on every (cache, setting) that both arms have.
 
-    Columns: those of `caches`, cache, n, d, rho, size, and log_ratio. Rows where either is zero are left out: one of
-    them is then exact, and a ratio says nothing. Where a real head has several seeds of the construction, their median
-    is compared.
+    Columns: those of `caches`, cache, n, d, rho, size, and log_ratio. Where a real head has several seeds of the
+    construction, their median is compared. Where either is zero the pair is left out: one of them is then exact, and a
+    ratio says nothing.
     """
     keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
-    compared = rows.loc[(rows[name] > 0) & rows["arm"].isin([arm, other]), [*keys, "arm", name]]
-    found = medians(compared, [*keys, "arm"], [name])
+    found = medians(rows.loc[rows["arm"].isin([arm, other]), [*keys, "arm", name]], [*keys, "arm"], [name])
+    found = found.loc[found[name] > 0]
     left, right = (found.loc[found["arm"] == label].drop(columns="arm") for label in (arm, other))
     both = left.merge(right, on=keys, suffixes=("_left", "_right"))
     ratio = np.log(column(both, f"{name}_left") / column(both, f"{name}_right"))

@@ -93,10 +93,10 @@ class Balancing(Construction):
         steps = rounds(cache.n, request.size, self.recursion)
         uniforms = all_uniforms(request.generator, len(keys), steps)
         chunk = at_once(cache.n**2, keys.device, MAX_GRAM)
-        # what parts of the heads leave would take the memory that they are cut for
-        shared = request.shared if len(keys) <= chunk else None
 
         def of_part(part: slice) -> Coreset:
+            # what parts of the heads leave would take the memory that they are cut for, and is not of other parts
+            shared = request.shared if part == slice(0, len(keys)) else None
             k, v, b, *u = (t[part] for t in (keys, values, base, *uniforms))
             heads = Cache(k, v) if own is None else WeightedCache(k, v, b)
             return self._of_heads(heads, b, request.rho, steps, u, shared)

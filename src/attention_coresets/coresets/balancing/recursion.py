@@ -33,6 +33,11 @@ class Walk:
         vectors = self.vectors(tokens.keys, tokens.values, -log_pi, tokens.measure, uniforms)
         return self.signs(vectors, 2 * marginals - 1, uniforms)
 
+    @property
+    def alone(self) -> "Walk":
+        """Returns the rule for a part of the heads, which leaves nothing for other sizes."""
+        return Walk(self.signs, self.vectors)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -104,6 +109,7 @@ def _walk_buckets(
     log_pi = log_pi + marginals.clamp_min(1e-300).log()
     log_pi = torch.where(real, log_pi, log_pi[:, :1])  # what fills a bucket up is its first token once more
     chunk = at_once(width**2, indices.device, MAX_GRAM if buckets == 1 else _BUCKET_GRAM)
+    walk = walk if len(indices) <= chunk else walk.alone
     split = (t.split(chunk) for t in (heads, indices, log_pi, marginals, uniforms))
     kept = torch.cat([walk.kept(tokens.bucket(i, h), lp, m, u) for h, i, lp, m, u in zip(*split, strict=True)])
     if not bool((kept.sum(-1) == targets).all()):

@@ -15,8 +15,8 @@ from attention_coresets.coresets.randomness import draw
 class Uniform(Construction):
     """Draws `size` tokens uniformly at random, unweighted.
 
-    sinks: the first so many tokens are always kept. They are a language model's attention sinks where the cache is in
-        order of position. Each other token kept then has log-weight log((n - sinks) / (size - sinks)).
+    sinks: the text's first so many tokens, a language model's attention sinks, are always kept. Each other token kept
+        then has log-weight log((n - sinks) / (size - sinks)).
 
     Cost: O(n log n).
     """
@@ -34,10 +34,11 @@ class Uniform(Construction):
     def choose(self, request: Request) -> Coreset:
         cache, size = request.cache, request.size
         rank = draw(request.generator, request.heads, cache.n)
-        rank[:, : self.sinks] = -1.0
+        sinks = (request.rank < self.sinks).reshape(rank.shape)
+        rank[sinks.cpu()] = -1.0
         chosen = rank.argsort(dim=-1)[:, :size].sort(dim=-1).values.reshape(*cache.heads, size).to(cache.keys.device)
         if self.sinks == 0:
             return Coreset(chosen)
         rest = math.log((cache.n - self.sinks) / (size - self.sinks))
         log_weights = torch.full_like(chosen, rest, dtype=torch.float64)
-        return Coreset(chosen, log_weights.masked_fill_(chosen < self.sinks, 0.0))
+        return Coreset(chosen, log_weights.masked_fill_(sinks.view(*cache.heads, -1).gather(-1, chosen), 0.0))

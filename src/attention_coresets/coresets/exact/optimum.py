@@ -20,6 +20,7 @@ from attention_coresets.coresets.base import MODELS, Construction, Request, chec
 from attention_coresets.coresets.exact.demands import Demands
 from attention_coresets.coresets.exact.subset_search import Certified, SubsetSearch
 from attention_coresets.coresets.kernel.law import capped_marginals, law
+from attention_coresets.inputs import least_float32
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
@@ -151,9 +152,9 @@ class _Problem:
     def certified(self, found: Certified) -> Certified:
         """Returns `found` in the cache's own scale, dtype and device."""
         weights = found.coreset.log_weights
-        coreset = Coreset(
-            found.coreset.indices.to(self.origin.device), None if weights is None else weights.to(self.origin)
-        )
+        if weights is not None:
+            weights = weights.to(self.origin.device, least_float32(self.origin.dtype))
+        coreset = Coreset(found.coreset.indices.to(self.origin.device), weights)
         return Certified(coreset, found.lower * self.radius, found.upper * self.radius)
 
 

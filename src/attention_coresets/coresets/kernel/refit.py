@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, attend
+from attention_coresets.attention import Cache, Coreset, attend, calm
 from attention_coresets.coresets.base import check_plain
 from attention_coresets.coresets.kernel.law import law
 from attention_coresets.coresets.kernel.nnls import nnls
 from attention_coresets.coresets.kernel.unit_kernel import UnitKernel, unit_kernel
 from attention_coresets.coresets.selection import FLOOR, floored_log
+from attention_coresets.inputs import least_float32
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
@@ -76,7 +77,7 @@ def refit_log_weights(
     if queries < 1:
         raise ValueError(f"queries must be at least 1, got {queries}")
     cache.check_indices(coreset.indices)
-    flat = Cache(*(x.reshape(-1, *x.shape[-2:]).to(torch.float64) for x in (cache.keys, cache.values)))
+    flat = calm(cache, torch.float64)[0].flat()
     tokens = coreset.indices.reshape(-1, coreset.size)
     start = torch.zeros_like(flat.keys[:, : coreset.size, 0])
     if coreset.log_weights is not None:
@@ -89,7 +90,7 @@ def refit_log_weights(
         bank = _bank(flat, rho, queries, generator or torch.Generator().manual_seed(0))
         log_norms = kernel.log_norms.gather(-1, tokens)
         fitted = _floored(_gauss_newton(flat, tokens, bank, start) + log_norms) - log_norms
-    return Coreset(coreset.indices, fitted.reshape(coreset.indices.shape).to(cache.keys.dtype))
+    return Coreset(coreset.indices, fitted.reshape(coreset.indices.shape).to(least_float32(cache.keys.dtype)))
 
 
 def kernel_weights(

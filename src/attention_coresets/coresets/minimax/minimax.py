@@ -20,6 +20,7 @@ from attention_coresets.coresets.minimax.swaps import minimax_swaps
 from attention_coresets.coresets.minimax.weights import minimax_weights
 from attention_coresets.coresets.randomness import Generators, draw, seeded
 from attention_coresets.devices import at_once, in_parts
+from attention_coresets.inputs import least_float32
 from attention_coresets.registry import check_name
 from attention_coresets.theory import check_rho
 
@@ -112,7 +113,7 @@ def minimax(
     found = in_parts(work, heads, at_once(largest, flat.keys.device, on_cpu=1))
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
     equal = model == "unweighted" and base_weights(cache) is None
-    return Coreset(tokens, None if equal else weights.to(cache.keys.dtype))
+    return Coreset(tokens, None if equal else weights.to(least_float32(cache.keys.dtype)))
 
 
 def _free(heads: Heads, tokens: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:

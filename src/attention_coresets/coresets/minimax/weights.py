@@ -15,6 +15,7 @@ _CURVED = 1024  # worst queries that make up the Hessian; the others' share in i
 _MOST_DAMPING = 1e6
 _LEAST_GAIN = 1e-4  # nats of the objective: a step that gains less is the last
 _FLOOR = -30.0  # log-weight under the largest: a step takes no token further down
+_FAR = 1e3
 _SMALLEST = 1e-20  # squared error, against log 0
 
 
@@ -65,6 +66,9 @@ def _polish(power: int, steps: int, logits: Tensor, values: Tensor, wanted: Tens
     gradient, hessian = _derivatives(state, values, power)
     while True:
         trial = x - _solve(hessian, gradient, damping)
+        top = trial.amax(-1, keepdim=True)
+        # a constant in all log-weights changes nothing, and no step is to carry them all away
+        trial = torch.where(top.abs() > _FAR, trial - top, trial)
         trial = trial.clamp_min(trial.amax(-1, keepdim=True) + _FLOOR)
         new = _state(logits, values, wanted, trial, power)
         better, gained = going & (new[0] < state[0]), state[0] - new[0]
