@@ -116,7 +116,7 @@ def test_numbers(x, text):
 def test_markdown():
     assert interval(Estimate(1.0, 0.9, 1.1, 5)) == "1 [0.9, 1.1]"
     assert interval(Estimate(1.0, NAN, NAN, 2)) == "1"
-    assert table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
+    assert table(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| - | - |\n| 1\\|2 | 3 |"
     assert "\nnew\n" in fill("<!-- numbers:a -->\nold\n<!-- /numbers:a -->", {"a": "new"})
     assert contents_of_blocks("x <!-- numbers:a -->old<!-- /numbers:a -->") == {"a": "old"}
     with pytest.raises(ValueError, match="numbers:b is no block"):

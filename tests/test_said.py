@@ -71,6 +71,11 @@ def planted_facts_found(arm: str) -> float:
     return float(rows["needle_found"].mean())
 
 
+def facts_on_gemma() -> float:
+    rows = table().query("experiment == 'real_tasks_gemma' and arm == 'replay_fit' and size * 8 == n")
+    return float(rows["needle_found"].mean() / rows["needle_found_full"].mean())
+
+
 def changed(name: str) -> pd.Series:
     """A mean over segments of the versions of replay_fit with one choice changed."""
     return table().query("experiment == 'real_ablation'").groupby("arm")[name].mean().rename(lambda arm: arm[11:])
@@ -97,6 +102,7 @@ SAID = (
     Said("errors come near the floor", "README.md", lambda: of("sandwich_factor").max() <= 1.5),
     Said("stays marked as contradicted", "README.md", lambda: verdict("joint_alpha") == "contradicted"),
     Said("Caches that were not made hard are easier", "README.md", lambda: of("beta_walk_tilted", "high").max() < 1),
+    Said("the size grows about like √d", "README.md", lambda: verdict("ratio_alpha") in ("reproduced", "consistent")),
     Said("it falls as ρ grows", "README.md", lambda: of("beta_walk_tilted_antipodal", "high").max() < 0),
     Said("Our target was 0.7: undecided", "README.md", lambda: verdict("league_free") == OPEN),
     Said("Target missed: the same", "README.md", lambda: verdict("league_portfolio_tilted") == MISSED),
@@ -107,6 +113,8 @@ SAID = (
         lambda: max(map(planted_facts_found, ("query_exchange", "expected_attention"))) < 0.1,
     ),
     Said("Facts are mostly kept if all heads", "README.md", lambda: of("facts_8").min() >= 0.9),
+    Said("it loses most of them", "README.md", lambda: facts_on_gemma() < 0.5),
+    Said("most facts are lost", f"{TOPICS}/facts/topic.py", lambda: facts_on_gemma() < 0.5),
     Said("gain less over other rules", "docs/findings.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("gains much only with free", "docs/limits.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("err less at later queries", "docs/findings.md", lambda: of("real_mean").max() < 1),
@@ -147,7 +155,7 @@ SAID = (
         f"{TOPICS}/hard_instances/figures/controls.py",
         lambda: of("product_rho", "low").min() > 0,
     ),
-    Said("it balances better", f"{TOPICS}/joint_exponents/topic.py", lambda: of("joint_gamma_draws").min() < 1.5),
+    Said("balances better", f"{TOPICS}/joint_exponents/topic.py", lambda: of("joint_gamma_draws").min() < 1.5),
     Said(
         "errs less with a wider kernel",
         f"{TOPICS}/ablation/topic.py",

@@ -39,7 +39,7 @@ def size_between(lo: float, hi: float) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; a pipe inside a cell is escaped."""
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["-"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

@@ -54,9 +54,9 @@ def own_target(results: Results) -> str:
 FOUND: dict[str, Words] = {
     "found_verdicts": verdicts,
     "found_constant": worst_of("constant_sigma"),
-    "found_beta": worst_of("beta_walk_tilted_antipodal"),
+    "found_beta": worst_of("beta_bound"),
     "found_league_free": worst_of("league_free"),
-    "found_league_fixed": worst_of("league_portfolio_tilted", "league_portfolio_unweighted"),
+    "found_league_fixed": worst_of("league_portfolio_tilted"),
     "found_loss": worst_of("real_loss_8"),
     "found_facts": worst_of("facts_8"),
     "own_target": own_target,

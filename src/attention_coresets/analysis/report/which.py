@@ -105,7 +105,7 @@ def _answers(lines: Sequence[Line], results: Results, benchmarks: Path) -> str:
             (f"an answer at least {times} times faster than the walk's", _first(_faster(lines, walk, times)))
             for times in FASTER
         ),
-        ("a long cache: time that grows nearly as n", _first(long)),
+        ("time that grows nearly as n, up to n = 4096 (beyond: `two_stage`)", _first(long)),
     ]
     rows = [[want, f"`{line.arm}`", _why(line)] for want, line in found if line is not None]
     return table(["You want", "Take", "Because"], [*rows, *_elsewhere(results, benchmarks)])

@@ -26,10 +26,11 @@ TOPIC = Topic(
     sections=SECTIONS,
     questions=(
         Question(
-            "Does that hold for harder questions, and for texts of other lengths?",
-            "{answers_right} of the full cache's tokens of answers at 1/8; divergence {lengths_kl} of a rival's",
+            "Does SmolLM2-135M answer harder questions too, and on texts of other lengths?",
+            "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_kl} of a rule's"
+            " divergence",
             tuple(claim.id for claim in claims.CLAIMS),
-            "lists of keys and values are kept whole by a maximum; half of our budget goes by a mean square.",
+            "KVzip scores by a maximum, which keeps lists whole; half of our budget goes by a mean square.",
         ),
     ),
     tables={"real_probes": tables.probes, "real_lengths": tables.lengths},

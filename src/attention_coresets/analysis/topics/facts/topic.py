@@ -39,10 +39,11 @@ TOPIC = Topic(
             tuple(claim.id for claim in claims.CLAIMS if claim.experiment == FACTS),
         ),
         Question(
-            "Does what keeps facts on one model move another's predictions less than published rules do?",
-            "on Gemma 3 270M, 1/8: its divergence is {gemma_kl_ratio} times that of the best rule without weights",
+            "Does `replay_fit` move a second model's predictions less than published rules?",
+            "on Gemma 3 270M, 1/8: {gemma_kl_ratio} times the divergence of the best unweighted rule;"
+            " most facts are lost",
             ("gemma_kl_ratio",),
-            "a likely reason: a replay asks its three heads for more tokens than are kept (`real_sizes_gemma`).",
+            "a likely reason: a replay asks Gemma's three heads for more tokens than are kept (`real_sizes_gemma`).",
         ),
     ),
     figures={"real_tasks": (FACTS, figures.facts)},

@@ -26,7 +26,7 @@ TOPIC = Topic(
     questions=(
         Question(
             "Does a head need as many tokens as the total sensitivity of its queries says?",
-            "the size needed for an error grows at slopes of which the furthest from 1 is {real_sizes}",
+            "slopes of the size in T and in 1/ε, predicted to be 1: the one further off is {real_sizes}",
             (SIZES,),
         ),
     ),

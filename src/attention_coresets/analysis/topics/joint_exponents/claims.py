@@ -10,14 +10,14 @@ from attention_coresets.analysis.topics.joint_exponents.tolerances import BANDS
 NEAR = ("walk_tilted_kernel_swaps", "herding_tilted")
 WALK, DRAWS = ("walk_tilted",), ("uniform", "kernel_halving_tilted")
 _NAMES = {"α": ("alpha", "d^α, α = ½"), "β": ("beta", "(e^ρ − 1)^β, β = 1"), "γ": ("gamma", "ε^−γ, γ = 1")}
-_REFUTES = "an exponent that stays away from the floor's as d and r grow"
+_REFUTES = "an exponent that stays off the floor's as d, r grow"
 
 
 def _joint(symbol: str, arms: tuple[str, ...], suffix: str, who: str) -> Claim:
     name, law = _NAMES[symbol]
     return Claim(
         id=f"joint_{name}{suffix}",
-        statement=f"Signed clusters, α, β and γ fitted together (finite-size form): size ∝ {law}: {who}",
+        statement=f"α, β, γ fitted together (finite-size form): {symbol}, {who}",
         models="tilted = unweighted",
         experiment=EXPONENTS,
         expected=BANDS[f"joint_{name}{suffix}"],
@@ -33,7 +33,7 @@ def _coordinate(symbol: str) -> Claim:
     name, law = _NAMES[symbol]
     return Claim(
         id=f"coordinate_{name}",
-        statement=f"The coordinate subset, which is told the clusters, at r ≥ 16 (e^ρ − 1): size ∝ {law}",
+        statement=f"The coordinate subset, which is told the clusters, at r ≥ 16 (e^ρ − 1): {symbol}",
         models="unweighted",
         experiment=LARGE,
         expected=BANDS[f"coordinate_{name}"],
@@ -57,7 +57,7 @@ CLAIMS: tuple[Claim, ...] = (
     _joint("γ", DRAWS, "_draws", "uniform subsets and kernel halving"),
     _factor(
         "ratio_alpha",
-        "Signed clusters, caches of equal r/d and ρ compared, γ = 1: size ∝ d^α, α = ½",
+        "Caches of equal r/d and ρ compared, γ = 1: α, for each of three arms",
         "tilted = unweighted",
         RATIOS,
         measures.ratio_exponent(),

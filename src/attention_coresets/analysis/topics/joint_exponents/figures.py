@@ -14,7 +14,14 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 from attention_coresets.analysis.topics.joint_exponents.fits import SYMBOLS, joint, point
 from attention_coresets.analysis.topics.joint_exponents.measures import coordinate_rows
-from attention_coresets.analysis.topics.joint_exponents.rows import CONFIGURATION, EXPONENTS, KNOWS, WEIGHTS, designed
+from attention_coresets.analysis.topics.joint_exponents.rows import (
+    CONFIGURATION,
+    EXPONENTS,
+    KNOWS,
+    RATIOS,
+    WEIGHTS,
+    designed,
+)
 
 # by arm: elsewhere colours tell coreset models, of which there is one here
 COLORS = {
@@ -25,6 +32,8 @@ COLORS = {
     "herding_tilted": "#029e73",
     KNOWS: "black",
 }
+# by clusters per dimension, few to many
+SHADES = {0.125: "#a6611a", 0.25: "#d98f2b", 0.5: "#4f9d9d", 1.0: "#01665e"}
 MARKERS = {"herding_tilted": "P", "walk_tilted_kernel_swaps": "v"}
 
 
@@ -46,7 +55,7 @@ def headline(results: Results) -> Figure:
     _exponents(axes[1], rows)
     headed(
         figure,
-        "Caches made to be hard (signed clusters): the error that no coreset can beat (black dashes), and what"
+        "Caches made to be hard (signed clusters): the floor for equal cluster weights (black dashes), and what"
         " constructions reach",
     )
     return figure
@@ -60,8 +69,45 @@ def sandwich(results: Results) -> Figure:
     axes = list(figure.subplots(1, 2).flat)
     _over_floor(axes[0], designed(results, EXPONENTS))
     _any_weights(axes[1], designed(results, WEIGHTS, half=False))
-    headed(figure, "Hard caches: error over the proven floor, which no coreset can beat (at 1 nothing is left to gain)")
+    headed(
+        figure,
+        "Hard caches: error over the floor for equal cluster weights (left) and for any weights (right);"
+        " at 1 nothing is left to gain",
+    )
     return figure
+
+
+def ratios(results: Results) -> Figure:
+    """Error over the floor against d, a line for each number of clusters per dimension, named in the first panel. A
+    level line says that √d tokens are enough. A panel for each construction; medians over instances."""
+    rows = designed(results, RATIOS)
+    figure = new_figure(9.6, 3.4)
+    axes = list(figure.subplots(1, rows["arm"].nunique()).flat)
+    for ax, (names, own) in zip(axes, groups(rows, ["arm"]), strict=True):
+        for at, part in groups(own, ["ratio", "rho"]):
+            _along_d(ax, part, at["ratio"], at["rho"], named=ax is axes[0])
+        log_axes(ax)
+        plain_ticks(ax, "x", [8, 16, 32, 64, 128, 256])
+        plain_ticks(ax, "y", [1, 1.2, 1.5, 2, 2.5])
+        ax.set(xlabel="dimension d", xlim=(7, 560), ylim=(0.98, 2.8))
+        ax.set_title(own_look(names["arm"]).label)
+    axes[0].set(ylabel="error / floor for equal cluster weights")
+    headed(
+        figure,
+        "With r in proportion to d the error over the floor hardly changes: the size grows about like √d"
+        " (solid ρ = ½, dashed ρ = 1)",
+    )
+    return figure
+
+
+def _along_d(ax: Axes, rows: pd.DataFrame, ratio: float, rho: float, named: bool) -> None:
+    found = medians(rows, ["d"], ["over_iv"])
+    color = SHADES[ratio]
+    ax.plot(found["d"], found["over_iv"], "o-" if rho == 0.5 else "s--", color=color, markersize=4)
+    if rho == 0.5 and named:
+        words = f"r = d/{1 / ratio:.0f}" if ratio < 1 else "r = d"
+        end = (found["d"].iloc[-1], found["over_iv"].iloc[-1])
+        ax.annotate(words, end, xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=7.5)
 
 
 def _rate(rows: pd.DataFrame, error: str = "error") -> np.ndarray:

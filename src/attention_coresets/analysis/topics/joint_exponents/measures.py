@@ -1,6 +1,6 @@
 """What the claims of the joint exponents measure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from attention_coresets.analysis.parts.measured import Measure, Measured, least, setting
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import NOTHING, median_of
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, median_of
 from attention_coresets.analysis.stats.frames import column, groups
 from attention_coresets.analysis.topics.joint_exponents.fits import at_equal_ratio, joint
 from attention_coresets.analysis.topics.joint_exponents.rows import (
@@ -42,7 +42,7 @@ def ratio_exponent() -> Measure:
 
     def measure(results: Results) -> list[Measured]:
         found = groups(designed(results, RATIOS), ["arm"])
-        return [Measured(names["arm"], at_equal_ratio(rows), unit=_UNIT) for names, rows in found]
+        return [_fitted(names["arm"], at_equal_ratio, rows) for names, rows in found]
 
     return measure
 
@@ -58,8 +58,12 @@ def coordinate_exponent(symbol: str) -> Measure:
 
 
 def _exponent(rows: pd.DataFrame, symbol: str, finite: bool, label: str) -> Measured:
+    return _fitted(label, lambda rows: joint(rows, finite=finite).exponents[symbol], rows)
+
+
+def _fitted(label: str, law: Callable[[pd.DataFrame], Estimate], rows: pd.DataFrame) -> Measured:
     try:
-        return Measured(label, joint(rows, finite=finite).exponents[symbol], unit=_UNIT)
+        return Measured(label, law(rows), unit=_UNIT)
     except ValueError as reason:
         return Measured(label, NOTHING, str(reason), unit=_UNIT)
 

@@ -25,6 +25,12 @@ def found_joint(results: Results) -> str:
     return ", ".join(f"{symbol} = {interval(found[0].estimate)}" for symbol, found in parts)
 
 
+def found_ratio(results: Results) -> str:
+    """α among caches of equal r/d, from the least to the largest of the arms."""
+    found = claimed(CLAIMS, results, "ratio_alpha")
+    return span(found) if found else ""
+
+
 def found_sandwich(results: Results) -> str:
     found = claimed(CLAIMS, results, "sandwich_factor")
     return span(found) if found else ""

@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.joint_exponents import claims, prose, tables
-from attention_coresets.analysis.topics.joint_exponents.figures import headline, sandwich
+from attention_coresets.analysis.topics.joint_exponents.figures import headline, ratios, sandwich
 from attention_coresets.analysis.topics.joint_exponents.rows import BEYOND, EXPONENTS, LARGE, RATIOS, WEIGHTS
 
 SECTIONS: tuple[Section, ...] = (
@@ -51,11 +51,11 @@ TOPIC = Topic(
     questions=(
         Question(
             "On hard caches, does the size grow with d, e^ρ − 1 and 1/ε with the exponents ½, 1 and 1?",
-            "{joint_alpha}, {joint_beta} and {joint_gamma}",
-            tuple(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_")),
-            "the error over the floor depends on the number of clusters per dimension, and the design has fewer"
-            " where d is large. The floor itself has ½, 1 and 1. Kernel halving had been expected to behave like"
-            " random draws; it balances better.",
+            "α {ratio_alpha} at equal r/d; together α {joint_alpha}, β {joint_beta}, γ {joint_gamma};"
+            " each of its worst arm",
+            ("ratio_alpha", *(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_"))),
+            "α: the error over the floor depends on r/d, clusters per dimension, and this design has fewer where d is"
+            " large. γ: kernel halving, expected to behave like random draws, balances better.",
         ),
         Question(
             "How far above the proven floor is the best construction that is not told the clusters?",
@@ -73,7 +73,11 @@ TOPIC = Topic(
             ("free_factor",),
         ),
     ),
-    figures={"headline": (EXPONENTS, headline), "sandwich": (WEIGHTS, sandwich)},
+    figures={"headline": (EXPONENTS, headline), "ratios": (RATIOS, ratios), "sandwich": (WEIGHTS, sandwich)},
     headline=(prose.where_it_binds,),
-    sentences={"found_joint": prose.found_joint, "found_sandwich": prose.found_sandwich},
+    sentences={
+        "found_joint": prose.found_joint,
+        "found_ratio": prose.found_ratio,
+        "found_sandwich": prose.found_sandwich,
+    },
 )

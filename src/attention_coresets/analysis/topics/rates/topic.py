@@ -64,8 +64,8 @@ TOPIC = Topic(
         ),
         Question(
             "How do sizes grow on caches that are not made to be hard?",
-            "like ε^−γ with γ = {gamma_walk_tilted} for the tilted walk and {gamma_uniform} for uniform draws; no"
-            " theorem predicts them",
+            "like ε^−γ: γ = {gamma_walk_tilted} for the tilted walk (bound: 1, for small ε), {gamma_uniform} for"
+            " uniform draws",
             (
                 *(claim.id for claim in claims.CLAIMS if claim.block is BENIGN),
                 *("equal_keys_decay", "equal_keys_decay_uniform", "product_rho"),

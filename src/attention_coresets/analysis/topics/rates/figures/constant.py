@@ -38,7 +38,9 @@ def constant(results: Results) -> Figure:
             ax.set(xlabel=label)
             ax.tick_params(labelbottom=True)
     headed(
-        figure, "The tilted walk needs fewer tokens than √d e^(ρσ)/ε on every family of caches (further left: fewer)"
+        figure,
+        "At d = 8 the tilted walk needs fewer tokens than √d e^(ρσ)/ε on every family, in the median"
+        " (further left: fewer)",
     )
     shared_legend(figure, axes.flat)
     return figure
