@@ -17,7 +17,7 @@ from attention_coresets.devices import one_line_of_memory, warn_if_slow
 from attention_coresets.inputs import CALM
 from attention_coresets.theory import LARGEST_RHO
 
-_ROUNDING = 64 * torch.finfo(torch.float64).eps
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
 _NODES = 100_000  # of branch and bound, a head: some ten seconds at d = 4 and n = 512
 
 
@@ -144,9 +144,11 @@ def _key_scale(keys: Tensor, rho: float) -> float:
     Float32 could not hold squares of slopes otherwise. Queries that are found are over it.
     """
     keys = keys.detach().to(torch.float64)
-    exponent = math.frexp(float((keys - keys.mean(dim=-2, keepdim=True)).abs().max()))[1]
+    spread = float((keys - keys.mean(dim=-2, keepdim=True)).abs().max())
+    exponent = math.frexp(spread)[1]
     scale = 2.0**-exponent
-    return scale if abs(exponent) > CALM and 1 / LARGEST_RHO <= rho / scale <= LARGEST_RHO else 1.0
+    apart = spread > 1e-12 * float(keys.abs().max())  # not equal up to rounding
+    return scale if apart and abs(exponent) > CALM and 1 / LARGEST_RHO <= rho / scale <= LARGEST_RHO else 1.0
 
 
 def _certified(found: WorstQuery, cache: Cache, coreset: Coreset, rho: float, gap: float) -> WorstQuery:
