@@ -238,3 +238,21 @@ def test_a_second_stage_may_refine(last):
     plain = read(cache, 50, make_coreset("two_stage", keep=4, last="walk_tilted"), 16).coreset()
     errors = [float(worst_query(cache, Coreset(c.indices, c.log_weights), RHO).error) for c in (coreset, plain)]
     assert errors[0] < errors[1]
+
+
+def test_a_block_that_ended_in_its_middle_leaves_no_stream(monkeypatch, rng):
+    stream = Stream("kernel_halving", 8, 1.0, certify=True)
+    block = [torch.from_numpy(rng.standard_normal((40, 3))) for _ in range(2)]
+    stream.add(*block)
+    before = stream.coreset()
+
+    def ends(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Stream, "_reduced", ends)
+    with pytest.raises(torch.OutOfMemoryError):
+        stream.add(*block)
+    monkeypatch.undo()
+    for use in (lambda: stream.add(*block), stream.coreset, lambda: stream.ceiling(before)):
+        with pytest.raises(RuntimeError, match="begin a new stream"):
+            use()

@@ -117,6 +117,7 @@ class Stream:
         self._keys: Tensor | None = None  # [*heads, 2 * width, d], of which the first self._filled are the last read
         self._values: Tensor | None = None
         self._filled = 0
+        self._whole = True  # no block was left in its middle
 
     @property
     def held(self) -> int:
@@ -126,8 +127,10 @@ class Stream:
     def add(self, keys: Float[Array, "*heads b d"], values: Float[Array, "*heads b dv"]) -> None:
         """Reads a block, which may have no token.
 
-        Raises ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's.
+        Raises ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's. An error in
+        the middle of a block (memory that ends) leaves the stream of no use: RuntimeError from then on.
         """
+        self._check_whole()
         keys, values = tensor("keys", keys).detach(), tensor("values", values).detach()
         if keys.dim() >= 2 and keys.shape[-2] == 0 and keys.shape[:-1] == values.shape[:-1]:
             if self._keys is not None and self._values is not None:
@@ -141,6 +144,7 @@ class Stream:
             )
         _check_like(block.keys, self._keys, "keys")
         _check_like(block.values, self._values, "values")
+        self._whole = False
         if self.certify:
             self._moments = self._moments or RunningMoments.about(block.flat())
             self._moments.add(block.flat())
@@ -154,6 +158,7 @@ class Stream:
                 self._buckets.append(self._reduced(self._buffered(), self.generator))
                 self._filled = 0
                 self._settle()
+        self._whole = True
 
     def coreset(self) -> HeldCoreset:
         """Returns a coreset of all that was read: exactly `size` tokens, or every token while there are no more.
@@ -161,6 +166,7 @@ class Stream:
         The stream may go on as if this had not been asked. Asked twice, it answers the same. Raises ValueError before
         the first block.
         """
+        self._check_whole()
         if self.n == 0:
             raise ValueError("the stream has read no token; add a block first")
         generator = _copied(self.generator)
@@ -185,12 +191,17 @@ class Stream:
 
         Raises ValueError for a stream without `certify`, or one that has read no token.
         """
+        self._check_whole()
         if self._moments is None:
             raise ValueError("the stream has kept no sums; make it with certify=True and add a block")
         log_weights = torch.zeros_like(coreset.indices) if coreset.log_weights is None else coreset.log_weights
         weights = log_weights.to(torch.float64).softmax(dim=-1).reshape(-1, coreset.size)
         kept = Cache(coreset.keys, coreset.values).flat()
         return self._moments.ceiling(kept, weights, self.rho).reshape(coreset.indices.shape[:-1])
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise RuntimeError("an error has left a block read in part; begin a new stream")
 
     def _buffered(self) -> _Bucket:
         assert self._keys is not None, "a block was read"
