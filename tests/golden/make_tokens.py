@@ -3,7 +3,8 @@ code computes.
 
     python tests/golden/make_tokens.py
 
-First written at revision efe4b14, whose cells the committed tables hold. Write it again only where a change of results
+First written at revision efe4b14, whose cells the committed tables hold; `sinks_uniform` again where it first kept the
+text's first tokens, not the cache's (one thing in the tables). Write it again only where a change of results
 is meant, and say so. Left out are the optimum, the coordinate subset, which is for another cache, and arms whose tokens
 rounding may change (Agreement.ERROR).
 """
