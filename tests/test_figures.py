@@ -67,6 +67,7 @@ EXPECTED = {
     "controls": (4, "xy", {"uniform", "walk_tilted"}, "equal keys, d = 8, ρ = 1, 2, 3"),
     "antipodal": (3, "y", {"walk_tilted", "walk_unweighted"}, "error ε = 0.1"),
     "hardness": (4, "", set(), "n, of which n/2 are kept"),
+    "ratios": (2, "xy", set(), "r = d/4"),
     "sandwich": (2, "", set(), "floor for equal cluster weights"),
     "ceilings": (2, "y", set(), "left to right ρ = 1, 2"),
     "ablation": (2, "x", set(), r"that of the\nGram–Schmidt walk \(tilted\)"),
