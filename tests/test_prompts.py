@@ -149,6 +149,11 @@ def test_samples_of_different_lengths() -> None:
     more = text(2, 6, seed=9)
     direct = model(more, past_key_values=cache).logits.log_softmax(-1)
     torch.testing.assert_close(direct, continuation(model, cache, more))
+    by_place = model(more, None, None, cache).logits.log_softmax(-1)
+    torch.testing.assert_close(by_place, direct)
+    columns = torch.cat([mask, torch.ones_like(more)], dim=1)
+    places = (columns.cumsum(-1) - 1)[:, -6:]
+    torch.testing.assert_close(model(more, columns, places, cache).logits.log_softmax(-1), direct)
     alone = compress_prompt(model, text(length=20, seed=1), share=0.5)
     torch.testing.assert_close(direct[1:], continuation(model, alone, more[1:]), rtol=1e-4, atol=1e-5)
 
@@ -174,6 +179,9 @@ def test_a_share_that_does_not_fit_is_refused_before_the_replay(monkeypatch) -> 
     monkeypatch.setattr("attention_coresets.models.whole.prompt.read", lambda *_: pytest.fail("read"))
     with pytest.raises(ValueError, match="keep 20 to 160 tokens in all, got 16"):
         compress_prompt(make(), text(), share=0.1)
+    ids, mask = padded([text(), text(length=20, seed=1)])
+    with pytest.raises(ValueError, match="keep 20 to 80 tokens in all, got 100"):
+        compress_prompt(make(), ids, count=100, attention_mask=mask)
 
 
 def test_what_cannot_be_is_refused_in_words() -> None:

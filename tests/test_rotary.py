@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from attention_coresets.models.recording import record
-from attention_coresets.models.rotary import any_token, check_movable, move
+from attention_coresets.models.rotary import any_token, learn_positions, move
 
 SIZES = {
     "vocab_size": 64,
@@ -71,7 +71,7 @@ MODELS = {
 
 
 def learn(model):
-    """`check_movable`, asked by recordings of all layers."""
+    """`learn_positions`, asked by recordings of all layers."""
 
     def ask(place):
         found = {}
@@ -79,7 +79,7 @@ def learn(model):
         record(model, any_token(model), layers, lambda i, queries, *_: found.update({i: queries}), place=place)
         return found
 
-    check_movable(model, ask)
+    learn_positions(model, ask)
 
 
 def first_queries(model, ids, first):

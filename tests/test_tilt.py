@@ -12,6 +12,7 @@ from scipy.special import entr
 
 import oracles
 from attention_coresets import tilt
+from attention_coresets.coresets.kernel.law import law
 from attention_coresets.theory import antipodal_minimum_size, radius
 from tables import FAMILIES, small_cache
 
@@ -212,3 +213,10 @@ def test_units_of_the_keys_change_nothing(scale, rng):
     one, other = tilt(keys, 2.0), tilt(keys * scale, 2.0 / scale)
     torch.testing.assert_close(other.p, one.p, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(other.sigma / scale, one.sigma, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rho", [1.0, 1e20])
+def test_keys_of_zero_are_equal_keys(rho):
+    assert torch.equal(
+        law(torch.zeros(1, 6, 2).double(), rho, "tilted", "auto").scale, torch.tensor([rho], dtype=torch.float64)
+    )

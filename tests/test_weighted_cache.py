@@ -331,7 +331,7 @@ def test_refitted_weights_refuse_a_weighted_cache(rng):
         refit_log_weights(weighted_cache(rng, (), 9, 3, 2), Coreset(torch.arange(3)), 1.0)
 
 
-@pytest.mark.parametrize(("log_weight", "rho"), [(-310.0, 1000.0), (-400.0, 2000.0)])
+@pytest.mark.parametrize(("log_weight", "rho"), [(-310.0, 1000.0), (-400.0, 2000.0), (-800.0, 3000.0)])
 def test_a_token_of_little_weight_may_carry_everything(log_weight, rho):
     """Five equal keys are kept; the sixth weighs nothing near 0 and everything at the query that points at it."""
     keys, values = torch.zeros(6, 2).double(), torch.zeros(6, 1).double()

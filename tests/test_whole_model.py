@@ -10,7 +10,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from attention_coresets.models.serving import keep, prefill  # noqa: E402
-from attention_coresets.models.whole.budgets import spend  # noqa: E402
+from attention_coresets.models.whole.budgets import by_shares, spend  # noqa: E402
 from attention_coresets.models.whole.errors import held_out_errors  # noqa: E402
 from attention_coresets.models.whole.measured import Measured  # noqa: E402
 from attention_coresets.models.whole.merging import merged  # noqa: E402
@@ -266,6 +266,19 @@ def test_what_is_kept_anyway_comes_first_whatever_the_scores() -> None:
         spend(scores, 15, most)
     with pytest.raises(ValueError, match="12 tokens are kept anyway where budget = 'layer' has 10 of 20"):
         spend(scores, 20, most, "layer")
+
+
+@pytest.mark.parametrize("count", [20, 21, 23, 30, 160])
+def test_budgets_by_shares_keep_the_count(found, count) -> None:
+    assert int(ReplayFit(budget="sensitivity").kept(found, count).sum()) == count
+    kept = torch.zeros(2, 2, 40, dtype=torch.bool)
+    kept[..., :6] = True
+    scores = torch.rand(2, 2, 40, generator=torch.Generator().manual_seed(0))
+    if count < 24:
+        with pytest.raises(ValueError, match="24 tokens are kept anyway"):
+            by_shares(scores, count, kept, torch.ones(2, 2))
+    else:
+        assert int(by_shares(scores, count, kept, torch.ones(2, 2)).sum()) == count
 
 
 def test_a_window_leaves_room_for_the_sinks(found) -> None:

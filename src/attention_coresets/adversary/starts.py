@@ -30,9 +30,7 @@ def starts(cache: Cache, coreset: Coreset, rho: float, count: int, generator: Ge
     """
     sides = two_sides(cache, coreset, rho)
     if cache.d == 1:
-        grid = _line(cache, rho)
-        best = errors(grid, sides).topk(count, dim=-1).indices
-        return grid.gather(-2, best.unsqueeze(-1))
+        return _best_along(_line(cache, rho), sides, count)
     aimed = _aimed(cache, coreset, sides, rho, generator)
     directions = torch.cat([aimed, _random(cache, generator)], dim=-2)  # [H, p, d]
     radii = rho * torch.tensor(RADII, dtype=directions.dtype, device=directions.device)
@@ -55,6 +53,14 @@ def _drawn(generator: Generators, draw: Callable[[torch.Generator], Tensor]) -> 
     """Draws on the CPU what all heads share ``[1, ...]``, or what each draws with its own generator ``[H, ...]``."""
     each = [generator] if isinstance(generator, torch.Generator) else generator
     return torch.stack([draw(g) for g in each])
+
+
+def _best_along(grid: Tensor, sides: Sides, count: int) -> Tensor:
+    """Returns of each of `count` stretches of a grid ``[H, p, 1]`` the query of largest error."""
+    stretch = -(-grid.shape[-2] // count)
+    found = torch.nn.functional.pad(errors(grid, sides), (0, stretch * count - grid.shape[-2]), value=-torch.inf)
+    best = found.unflatten(-1, (count, stretch)).argmax(-1) + stretch * torch.arange(count, device=grid.device)
+    return grid.gather(-2, (best % grid.shape[-2]).unsqueeze(-1))
 
 
 def _line(cache: Cache, rho: float) -> Tensor:

@@ -76,7 +76,7 @@ def _series(x: Tensor, u: Tensor, c: Tensor, rho: float) -> Tensor:
     sizes, z = u.norm(dim=-1) * c.abs(), rho * x.norm(dim=-1)
     some = z.clamp_max(_FARTHEST)
     rest = log_tail(some, z.new_full((), degrees)).exp() + rounding * some.exp()
-    rest = torch.where((z > _FARTHEST) & (sizes > 0), torch.inf, sizes * rest)
+    rest = torch.where(z > _FARTHEST, torch.inf, sizes * rest)  # a small c may have underflowed
     tensors = _tensors(x, u * c.unsqueeze(-1) / n, degrees)
     return torch.cat([rest.mean(0, keepdim=True), *(tensor.flatten() for tensor in tensors)])
 

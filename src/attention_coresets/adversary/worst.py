@@ -139,9 +139,10 @@ def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float
 
 
 def _key_scale(keys: Tensor, rho: float) -> float:
-    """Returns the power of 2 to multiply keys by that are far from unit size, where rho over it may be taken: mostly 1.
+    """Returns the power of 2 that brings keys far from unit size near it, mostly 1.
 
-    Float32 could not hold squares of slopes otherwise. Queries that are found are over it.
+    Float32 could not hold squares of slopes otherwise. Keys are multiplied by it, rho is divided, and a query found so
+    has to be multiplied by it. 1 where rho could not be divided.
     """
     keys = keys.detach().to(torch.float64)
     spread = float((keys - keys.mean(dim=-2, keepdim=True)).abs().max())

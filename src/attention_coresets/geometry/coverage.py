@@ -20,9 +20,9 @@ def coverage(calibration: Float[Tensor, "b n"], heldout: Float[Tensor, "h n"], r
     _MOST held-out queries, drawn as `subsample`. Cost O(h n).
     """
     sensitivity = calibration.amax(dim=0)
-    asked, known = heldout.amax(dim=0), sensitivity
+    most = heldout.amax(dim=0)
     # a token that neither looks at is covered
-    found = {"coverage_100": float(torch.where((asked == 0) & (known == 0), 0.0, asked / known).max())}
+    found = {"coverage_100": float(torch.where((most == 0) & (sensitivity == 0), 0.0, most / sensitivity).max())}
     asked = heldout[subsample(len(heldout), _MOST)]
     row, token = (asked > _NEGLIGIBLE / asked.shape[-1]).nonzero(as_tuple=True)
     attention = asked[row, token]

@@ -30,7 +30,7 @@ from torch import Tensor
 from attention_coresets.models.capture_files import read_metadata, save, unusable
 from attention_coresets.models.language_models import PACKAGED, TINY, load_model, prose
 from attention_coresets.models.recording import plain_layers, record
-from attention_coresets.models.rotary import any_token, check_movable, move
+from attention_coresets.models.rotary import any_token, learn_positions, move
 from attention_coresets.registry import check_name
 
 CALIBRATION = 512  # last positions of a cache whose queries are kept, where no number is given
@@ -139,7 +139,7 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
 
     model, ids, provenance = _model_and_tokens(source)
     count, plain = int(provenance["layers"]), plain_layers(model, ids.shape[-1])
-    check_movable(model.base_model, lambda place: _asked(model, plain, place))
+    learn_positions(model.base_model, lambda place: _asked(model, plain, place))
     if wanted is None:
         wanted = _announced(source, plain, count)
     if any(not 0 <= layer < count for layer in wanted):

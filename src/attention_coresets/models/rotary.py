@@ -27,7 +27,7 @@ _FIXED = ("default", "linear", "llama3", "yarn", "longrope")  # kinds whose angl
 Ask = Callable[[int], Mapping[int, Tensor]]
 
 
-def check_movable(decoder, ask: Ask) -> None:
+def learn_positions(decoder, ask: Ask) -> None:
     """Learns how a decoder positions its queries, before `move`; ValueError where that is not known.
 
     A text of one token has the same residual stream wherever it stands, so its queries at positions 0 and 7 differ by
@@ -73,14 +73,14 @@ def move(
 ) -> Float[Tensor, "*heads c d"]:
     """Moves the queries of a layer of a transformers decoder `by` positions on, or each its own; any factor stays.
 
-    Dimensions that the model does not turn (partial rotary embedding) stay as they are, and so do layers that give no
-    positions. Angles are those that the model
-    used last: longrope has others for texts beyond its first length.
+    Dimensions that the model does not turn (partial rotary embedding) stay as they are, and so do queries of layers
+    that give no positions. Angles are those that the model used last: longrope has others for texts beyond its first
+    length.
 
-    Raises RuntimeError before `check_movable` of the decoder.
+    Raises RuntimeError before `learn_positions` of the decoder.
     """
     if decoder not in _STILL:
-        raise RuntimeError("check_movable(decoder, ask) comes first")
+        raise RuntimeError("learn_positions(decoder, ask) comes first")
     return queries if layer in _STILL[decoder] else _turned(decoder, queries, by, layer)
 
 

@@ -17,7 +17,7 @@ from attention_coresets.models.topics import PROBES, TOPICS
 from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.registry import build
 from attention_coresets.study.cell import TASKS
-from attention_coresets.study.costs import check_cost, tokens
+from attention_coresets.study.costs import check_cost
 from attention_coresets.study.identity import has_floors
 from attention_coresets.study.store import StudyError
 
@@ -59,8 +59,6 @@ def check(config: Mapping[str, Any]) -> None:
     _whole(config, construct)
     _body(config)
     if config.get("task", "errors") == "errors":
-        n, sizes = tokens(config["cache"]), config["sizes"]
-        _need(max(sizes) <= n, "sizes", sizes, f"at most the {n} tokens of the cache", f"[{n // 2}]")
         check_cost(config, construct)
     if config["cache"]["name"] == "model":
         # a real head is one cache and is not drawn

@@ -43,8 +43,8 @@ def law(
         center = (log_weights.softmax(dim=-1).unsqueeze(-2) @ keys).squeeze(-2)
         log_p, spread = torch.zeros_like(log_weights), (keys - center.unsqueeze(-2)).norm(dim=-1).amax(dim=-1)
     fixed = {"one": 1.0, "inv_sqrt_d": keys.shape[-1] ** -0.5, "rho": rho}
-    rounding = (1e-12 * center.norm(dim=-1)).clamp_min(1e-300)  # keys that are equal lie as far apart
-    a2 = rho / torch.maximum(spread, rounding) if scale == "auto" else torch.full_like(spread, fixed[scale])
+    equal = spread <= 1e-12 * center.norm(dim=-1)  # keys that are equal lie as far apart, by rounding
+    a2 = rho / torch.where(equal, 1.0, spread) if scale == "auto" else torch.full_like(spread, fixed[scale])
     return Law(log_p, center, a2)
 
 

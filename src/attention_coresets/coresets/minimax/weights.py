@@ -15,7 +15,7 @@ _CURVED = 1024  # worst queries that make up the Hessian; the others' share in i
 _MOST_DAMPING = 1e6
 _LEAST_GAIN = 1e-4  # nats of the objective: a step that gains less is the last
 _FLOOR = -30.0  # log-weight under the largest: a step takes no token further down
-_FAR = 1e3
+_FAR = 1e3  # log-weights that are larger are brought back
 _SMALLEST = 1e-20  # squared error, against log 0
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attention_coresets.models.rotary import any_token, check_movable
+from attention_coresets.models.rotary import any_token, learn_positions
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.attention import Decoder, attending
 from attention_coresets.models.serving.caches import coreset_layers
@@ -11,7 +11,7 @@ from attention_coresets.models.serving.caches import coreset_layers
 
 def check_positions(decoder: Decoder) -> None:
     """Raises ValueError for a decoder whose queries cannot be moved (rotary.py). Cost: two forwards over a token."""
-    check_movable(decoder, lambda place: _asked(decoder, place))
+    learn_positions(decoder, lambda place: _asked(decoder, place))
 
 
 @torch.no_grad()

@@ -59,10 +59,10 @@ def by_shares(
 ) -> Bool[Tensor, "layers kv n"]:
     """Returns which tokens are kept where each head has a share of the budget: `count` in all.
 
-    A head keeps the tokens of `kept` and one more at least, and all of its own at most: the others share what that
-    leaves, in proportion. Which of a head's tokens are kept is told by score.
+    A head keeps the tokens of `kept` and, where the count allows it for all, one more at least, and all of its own at
+    most: the others share what that leaves, in proportion. Which of a head's tokens are kept is told by score.
 
-    Raises ValueError for shares of other heads than there are.
+    Raises ValueError for shares of other heads than there are, or where `kept` alone is more than the count.
     """
     if shares.shape != scores.shape[:2] or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
         raise ValueError(
@@ -70,7 +70,11 @@ def by_shares(
             "measure them for this model"
         )
     n = scores.shape[-1]
-    least = (kept.flatten(0, 1).sum(-1) + 1).clamp_max(n).double().cpu()
+    fixed = kept.flatten(0, 1).sum(-1).double().cpu()
+    least = (fixed + 1).clamp_max(n)
+    least = least if float(least.sum()) <= count else fixed
+    if float(fixed.sum()) > count:
+        raise ValueError(f"{int(fixed.sum())} tokens are kept anyway, and count = {count}")
     part = (shares.double().flatten() / shares.sum() + 1e-9).cpu()  # heads of share 0 come last, and may be needed
     low, high = 0.0, n / float(part.min())
     for _ in range(100):

@@ -1,5 +1,6 @@
 """Compresses a prompt once, for any number of questions: `compress_prompt(model, ids, share=0.25)`."""
 
+import inspect
 import operator
 from typing import Any
 
@@ -29,9 +30,10 @@ class PromptCache(DynamicCache):
     """The cache of a prompt that was compressed, to be continued any number of times: nothing changes it.
 
     Pass it to `model.generate(ids, past_key_values=cache)`, with all tokens of the prompt and the new ones in `ids`, to
-    a forward, or to `continuation`, with the new ones alone: which samples were padded is known. What follows goes into
-    a branch of it. A batch whose size is a multiple of its samples continues each of them several times. `print` shows
-    what it keeps. `attach` makes another copy of the model ready for it.
+    a forward, or to `continuation`, with the new ones alone. It knows which samples were padded; a forward after that,
+    on the branch that the first one extends, must be given mask and positions. A batch whose size is a multiple of its
+    samples continues each of them several times. `print` shows what it keeps. `attach` makes another copy of the model
+    ready for it.
 
     Parameters
     ----------
@@ -153,14 +155,16 @@ def compress_prompt(
     asked = _request(construct, tokenizer)
     padded = attention_mask is not None and not bool(attention_mask.all())
     whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
+    lengths = [ids.shape[-1]] * len(ids) if attention_mask is None else attention_mask.sum(-1).tolist()
+    kv_heads = sum(whole.cache.layers[index].later[0].shape[1] for index in whole.layers)
+    budgets = [round(share * kv_heads * n) if share else operator.index(count or 0) for n in lengths]
+    for budget, n in zip(budgets, lengths, strict=True):  # before the long work
+        check_count(budget, kv_heads, n, construct.sinks + construct.recent)
     chosen: dict[int, list[list[Coreset]]] = {index: [] for index in whole.layers}
     errors = []
-    for sample in range(len(ids)):
+    for sample, budget in enumerate(budgets):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
-        heads = sum(alone.cache.layers[index].later[0].shape[1] for index in alone.layers)
-        budget = round(share * heads * len(mine)) if share else operator.index(count or 0)
-        check_count(budget, heads, len(mine), construct.sinks + construct.recent)  # before the long work
         found = Measured(read(alone, mine[None], asked, construct.chunk, construct.repeated, construct.sloped))
         coresets = construct.choose(found, budget)
         errors.append(held_out_errors(found.reading, coresets))
@@ -220,7 +224,8 @@ def _continue_a_branch(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, d
             raise ValueError(f"a batch of {len(given)} cannot continue the {samples} samples of a compressed prompt")
         twin.batch_repeat_interleave(len(given) // samples)
     in_place = [twin if x is cache else x for x in (*args, *kwargs.values())]
-    options = dict(zip(kwargs, in_place[len(args) :], strict=True))
+    names = [*inspect.signature(type(module).forward).parameters][1:]
+    options = dict(zip((*names[: len(args)], *kwargs), in_place, strict=True))
     if given is not None and options.get("attention_mask") is None and options.get("position_ids") is None:
         options |= left_padding(twin, given)
-    return tuple(in_place[: len(args)]), options
+    return (), options

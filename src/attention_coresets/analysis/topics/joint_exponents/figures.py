@@ -79,11 +79,12 @@ def sandwich(results: Results) -> Figure:
 
 def ratios(results: Results) -> Figure:
     """Error over the floor against d, a line for each number of clusters per dimension, named in the first panel. A
-    level line says that √d tokens are enough. A panel for each construction; medians over instances."""
+    level line follows the floor, whose size is like √d/ε. A panel for each construction; medians over instances."""
     rows = designed(results, RATIOS)
     figure = new_figure(9.6, 3.4)
-    axes = list(figure.subplots(1, rows["arm"].nunique()).flat)
-    for ax, (names, own) in zip(axes, groups(rows, ["arm"]), strict=True):
+    arms = list(groups(rows, ["arm"]))
+    axes = list(figure.subplots(1, len(arms), squeeze=False).flat)
+    for ax, (names, own) in zip(axes, arms, strict=True):
         for at, part in groups(own, ["ratio", "rho"]):
             _along_d(ax, part, at["ratio"], at["rho"], named=ax is axes[0])
         log_axes(ax)
@@ -94,15 +95,14 @@ def ratios(results: Results) -> Figure:
     axes[0].set(ylabel="error / floor for equal cluster weights")
     headed(
         figure,
-        "With r in proportion to d the error over the floor hardly changes: the size grows about like √d"
-        " (solid ρ = ½, dashed ρ = 1)",
+        "With r in proportion to d the error over the floor changes little as d grows (solid ρ = ½, dashed ρ = 1)",
     )
     return figure
 
 
 def _along_d(ax: Axes, rows: pd.DataFrame, ratio: float, rho: float, named: bool) -> None:
     found = medians(rows, ["d"], ["over_iv"])
-    color = SHADES[ratio]
+    color = SHADES.get(ratio, GREY)
     ax.plot(found["d"], found["over_iv"], "o-" if rho == 0.5 else "s--", color=color, markersize=4)
     if rho == 0.5 and named:
         words = f"r = d/{1 / ratio:.0f}" if ratio < 1 else "r = d"

@@ -51,11 +51,11 @@ TOPIC = Topic(
     questions=(
         Question(
             "On hard caches, does the size grow with d, e^ρ − 1 and 1/ε with the exponents ½, 1 and 1?",
-            "α {ratio_alpha} at equal r/d; together α {joint_alpha}, β {joint_beta}, γ {joint_gamma};"
+            "α {ratio_alpha} at equal r/d if γ = 1; together α {joint_alpha}, β {joint_beta}, γ {joint_gamma};"
             " each of its worst arm",
             ("ratio_alpha", *(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_"))),
-            "α: the error over the floor depends on r/d, clusters per dimension, and this design has fewer where d is"
-            " large. γ: kernel halving, expected to behave like random draws, balances better.",
+            "the error over the floor depends on r/d, clusters per dimension, which falls with d in this design, so"
+            " that α and γ trade off. Kernel halving, expected to behave like random draws, balances better.",
         ),
         Question(
             "How far above the proven floor is the best construction that is not told the clusters?",
