@@ -40,7 +40,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "lengths_kl",
-        f"{OURS} on texts of other lengths and at other shares: its divergence over that of each arm without weights",
+        f"{OURS} at other lengths of texts and shares: divergence over that of each arm without weights",
         answers.LENGTHS,
         answers.divergences_at_lengths,
         "at most 1/2 of the best, at each length and share",
