@@ -113,6 +113,11 @@ def test_predictors_by_their_definitions() -> None:
         assert row["gamma"] >= row["total_sensitivity"] * (1 - 1e-9)  # of all queries, as there are few
 
 
+def test_nothing_is_left_where_everything_is_kept() -> None:
+    *_, row = run_cell({**cell("uniform"), "sizes": [4, N]})
+    assert (row["size"], row["spectral_tail"], row["query_variance"]) == (N, 0.0, 0.0)
+
+
 def test_held_out_queries_are_of_another_replay(monkeypatch) -> None:
     monkeypatch.setattr(replayed_heads, "HELD_OUT", 10)
     head = replayed_head(HEAD.source, CPU, 1, 1)
