@@ -285,13 +285,18 @@ def attention_error(
     unit = exact_unit(cache.values)
     keys, values = cache.take(coreset.indices)
     base, weights = base_weights(cache), coreset.log_weights
-    # log-weights count up to a constant, and large ones would be rounded
-    base, weights = (None if x is None else (x - x.amax(dim=-1, keepdim=True)).to(dtype) for x in (base, weights))
+    base, weights = (None if x is None else _topped(x).to(dtype) for x in (base, weights))
     errors = [
         (attend(q, cache.keys, cache.values / unit, base) - attend(q, keys, values / unit, weights)).norm(dim=-1)
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
     ]
     return torch.cat(errors, dim=-1) * unit.squeeze(-1)
+
+
+def _topped(log_weights: Tensor) -> Float[Tensor, "*heads n"]:
+    """Returns log-weights less their largest, float64: they count up to a constant, and large ones would be rounded."""
+    wide = log_weights.to(torch.float64)
+    return wide - wide.amax(dim=-1, keepdim=True)
 
 
 def numbers(cache: Cache, dtype: torch.dtype = torch.float32) -> Cache:
