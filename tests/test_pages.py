@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.topics.contents import CLAIMS
@@ -30,6 +31,16 @@ LIBRARY, MODEL, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 pytestmark = pytest.mark.usefixtures("registries")
 
 
+@pytest.fixture
+def all_digits():
+    """Tensors print every digit, so that printed numbers compare as exactly as the numbers do."""
+    before = torch._tensor_str.PRINT_OPTS.precision
+    torch.set_printoptions(precision=15)
+    yield
+    torch.set_printoptions(precision=before)
+
+
+@pytest.mark.usefixtures("all_digits")
 def test_the_library_as_printed(capsys):
     exec(LIBRARY, {})
     shapes, bounds, again = capsys.readouterr().out.splitlines()
@@ -38,7 +49,7 @@ def test_the_library_as_printed(capsys):
         float(re.findall(r"tensor\(\[?([0-9.]+)", words)[0]) for words in (*bounds.split(" <= ")[::2], again)
     )
     assert 0 < found <= ceiling
-    assert again == pytest.approx(found, rel=1e-3)  # as many digits as are printed
+    assert again == pytest.approx(found, rel=1e-9)
 
 
 def test_the_library_as_printed_takes_heads(capsys):

@@ -31,8 +31,8 @@ from transformers import (
     StableLmModel,
 )
 
-from attention_coresets.models.recording import record
-from attention_coresets.models.rotary import any_token, learn_positions, move
+from attention_coresets.models.recording import asked_alone, record
+from attention_coresets.models.rotary import learn_positions, move
 
 SIZES = {
     "vocab_size": 64,
@@ -72,14 +72,7 @@ MODELS = {
 
 def learn(model):
     """`learn_positions`, asked by recordings of all layers."""
-
-    def ask(place):
-        found = {}
-        layers = range(model.config.num_hidden_layers)
-        record(model, any_token(model), layers, lambda i, queries, *_: found.update({i: queries}), place=place)
-        return found
-
-    learn_positions(model, ask)
+    learn_positions(model, lambda place: asked_alone(model, range(model.config.num_hidden_layers), place))
 
 
 def first_queries(model, ids, first):
@@ -89,15 +82,18 @@ def first_queries(model, ids, first):
     return found[0]
 
 
+def here_and_there(make):
+    """A model, and its first layer's queries of the same six tokens, at the beginning and eleven positions on."""
+    torch.manual_seed(0)
+    model = make().eval()
+    learn(model)
+    tokens, filler = torch.randint(64, (1, 6)), torch.randint(64, (1, 11))
+    return model, first_queries(model, tokens, 0), first_queries(model, torch.cat([filler, tokens], dim=-1), 11)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_moved_query_is_the_one_of_the_later_position(name):
-    torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    learn(model)
-    tokens = torch.randint(64, (1, 6))
-    here = first_queries(model, tokens, 0)
-    filler = torch.randint(64, (1, 11))
-    there = first_queries(model, torch.cat([filler, tokens], dim=-1), 11)
+    model, here, there = here_and_there(MODELS[name])
     torch.testing.assert_close(move(model, here, 11, 0), there, rtol=0, atol=1e-5)
     assert not torch.allclose(here, there, atol=1e-3)
     torch.testing.assert_close(move(model, move(model, here, 11, 0), -11, 0), here, rtol=0, atol=1e-5)
@@ -113,12 +109,7 @@ STILL = {  # the first layer gives no positions
 
 @pytest.mark.parametrize("name", STILL)
 def test_a_layer_without_positions_asks_the_same_everywhere(name):
-    torch.manual_seed(0)
-    model = STILL[name]().eval()
-    learn(model)
-    tokens = torch.randint(64, (1, 6))
-    here = first_queries(model, tokens, 0)
-    there = first_queries(model, torch.cat([torch.randint(64, (1, 11)), tokens], dim=-1), 11)
+    model, here, there = here_and_there(STILL[name])
     torch.testing.assert_close(move(model, here, 11, 0), there, rtol=0, atol=1e-5)
     assert not torch.allclose(move(model, here, 11, 1), here, atol=1e-3)  # the second does
 

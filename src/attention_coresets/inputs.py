@@ -20,7 +20,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 Seeds = Generators | int | Sequence[int] | None  # what people pass for generators
 Array = Tensor | np.ndarray
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CALM = 16  # values between 2^-16 and 2^16 have fourth powers, as squared slopes are, far from the ends of float32
+_CALM = 16  # values between 2^-16 and 2^16 have fourth powers, as squared slopes are, far from the ends of float32
 _LARGEST_KEY = 1e15  # squares of keys stay finite in float32
 
 
@@ -82,7 +82,7 @@ def exact_unit(values: Float[Tensor, "*heads n dv"]) -> Float[Tensor, "*heads 1 
     """
     largest = values.detach().abs().amax(dim=(-2, -1), keepdim=True)
     exponent = torch.frexp(largest).exponent - 1
-    extreme = (largest > 0) & (exponent.abs() > CALM)
+    extreme = (largest > 0) & (exponent.abs() > _CALM)
     return torch.full_like(largest, 2.0).pow(torch.where(extreme, exponent, 0))
 
 

@@ -1,6 +1,5 @@
 """Finds the worst case of a coreset: the query that the ascent finds, and ceilings that no query exceeds."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from attention_coresets.adversary.enclosure import MAX_DIMENSION, Enclosure, bra
 from attention_coresets.attention import Cache, Coreset, calm
 from attention_coresets.bodies import QueryBody
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
-from attention_coresets.inputs import CALM
+from attention_coresets.inputs import exact_unit
 from attention_coresets.theory import LARGEST_RHO
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
@@ -129,27 +128,24 @@ def worst_query(
 
 
 def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float, **effort: Any) -> WorstQuery:
-    (cache, unit), scale = calm(cache), _key_scale(cache.keys, rho)
-    cache, rho = replace(cache, keys=cache.keys * scale), rho / scale
+    (cache, unit), key_unit = calm(cache), _key_unit(cache.keys, rho)
+    cache, rho = replace(cache, keys=cache.keys / key_unit), rho * key_unit
     climbed, query, reached = ascend(cache, coreset, rho, **effort)
     found = WorstQuery(climbed, query, climbed, reached, effort["restarts"])
     if certify:
         found = _certified(found, cache, coreset, rho, gap / float(unit.max()))
-    return _in_units(found, unit, scale)
+    return _in_units(found, unit, key_unit)
 
 
-def _key_scale(keys: Tensor, rho: float) -> float:
-    """Returns the power of 2 that brings keys far from unit size near it, mostly 1.
+def _key_unit(keys: Tensor, rho: float) -> float:
+    """Returns the power of 2 to divide all keys by, and multiply rho by, as `exact_unit` does for values: mostly 1.
 
-    Float32 could not hold squares of slopes otherwise. Keys are multiplied by it, rho is divided, and a query found so
-    has to be multiplied by it. 1 where rho could not be divided.
+    1 too where keys are equal but for rounding, or where rho could not be multiplied.
     """
     keys = keys.detach().to(torch.float64)
-    spread = float((keys - keys.mean(dim=-2, keepdim=True)).abs().max())
-    exponent = math.frexp(spread)[1]
-    scale = 2.0**-exponent
-    apart = spread > 1e-12 * float(keys.abs().max())  # not equal up to rounding
-    return scale if apart and abs(exponent) > CALM and 1 / LARGEST_RHO <= rho / scale <= LARGEST_RHO else 1.0
+    apart = keys - keys.mean(dim=-2, keepdim=True)
+    unit, equal = float(exact_unit(apart.reshape(-1, 1))), float(apart.abs().max()) <= 1e-12 * float(keys.abs().max())
+    return 1.0 if equal or not 1 / LARGEST_RHO <= rho * unit <= LARGEST_RHO else unit
 
 
 def _certified(found: WorstQuery, cache: Cache, coreset: Coreset, rho: float, gap: float) -> WorstQuery:
@@ -166,15 +162,15 @@ def _certified(found: WorstQuery, cache: Cache, coreset: Coreset, rho: float, ga
     return replace(found, error=error, query=query, ceilings=ceilings, enclosure=enclosure)
 
 
-def _in_units(worst: WorstQuery, unit: Float[Tensor, "*heads 1 1"], scale: float) -> WorstQuery:
-    """Turns what was found of values over `unit`, and keys times `scale`, into the same of values and keys."""
+def _in_units(worst: WorstQuery, unit: Float[Tensor, "*heads 1 1"], key_unit: float) -> WorstQuery:
+    """Turns what was found of values over `unit`, and keys over `key_unit`, into the same of values and keys."""
     unit, enclosure = unit[..., 0, 0].to(torch.float64), worst.enclosure
     if enclosure is not None:
         lower, upper = enclosure.lower * unit, enclosure.upper * unit
-        enclosure = replace(enclosure, lower=lower, upper=upper, query=enclosure.query * scale)
+        enclosure = replace(enclosure, lower=lower, upper=upper, query=enclosure.query / key_unit)
     ceilings = None if worst.ceilings is None else {name: x * unit for name, x in worst.ceilings.items()}
     errors = {"error": worst.error * unit, "climbed": worst.climbed * unit}
-    return replace(worst, **errors, query=worst.query * scale, ceilings=ceilings, enclosure=enclosure)
+    return replace(worst, **errors, query=worst.query / key_unit, ceilings=ceilings, enclosure=enclosure)
 
 
 def _outside(worst: WorstQuery, body: QueryBody) -> WorstQuery:

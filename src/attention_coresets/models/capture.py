@@ -29,8 +29,8 @@ from torch import Tensor
 
 from attention_coresets.models.capture_files import read_metadata, save, unusable
 from attention_coresets.models.language_models import PACKAGED, TINY, load_model, prose
-from attention_coresets.models.recording import plain_layers, record
-from attention_coresets.models.rotary import any_token, learn_positions, move
+from attention_coresets.models.recording import asked_alone, plain_layers, record
+from attention_coresets.models.rotary import learn_positions, move
 from attention_coresets.registry import check_name
 
 CALIBRATION = 512  # last positions of a cache whose queries are kept, where no number is given
@@ -139,7 +139,7 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
 
     model, ids, provenance = _model_and_tokens(source)
     count, plain = int(provenance["layers"]), plain_layers(model, ids.shape[-1])
-    learn_positions(model.base_model, lambda place: _asked(model, plain, place))
+    learn_positions(model.base_model, lambda place: asked_alone(model, plain, place))
     if wanted is None:
         wanted = _announced(source, plain, count)
     if any(not 0 <= layer < count for layer in wanted):
@@ -158,17 +158,6 @@ def _run(source: Source, wanted: list[int] | None, progress: bool) -> list[int]:
 
         record(model, ids, missing, keep, first=first)
     return wanted
-
-
-def _asked(model, layers: list[int], place: int) -> dict[int, Tensor]:
-    """Returns what these layers ask at this position where one token is the whole text."""
-    found = {}
-
-    def keep(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> None:
-        found[layer] = queries
-
-    record(model, any_token(model.base_model), layers, keep, place=place)
-    return found
 
 
 def _announced(source: Source, plain: list[int], count: int) -> list[int]:

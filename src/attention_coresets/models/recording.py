@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from attention_coresets.models.rotary import any_token
+
 CHUNK = 1024  # tokens a forward
 _INTERFACE = "attention_coresets_capture"
 _ALTERED_SOFTMAX = ("softcap", "s_aux", "position_bias")  # attention that plain keys and queries do not reproduce
@@ -62,6 +64,17 @@ def record(
             places = torch.arange(place + read, place + read + part.shape[-1], device=ids.device)[None]
             model.base_model(input_ids=part, position_ids=places, past_key_values=past, use_cache=True)
             read += part.shape[-1]
+
+
+def asked_alone(model, layers: Iterable[int], place: int) -> dict[int, Tensor]:
+    """Returns by layer the queries [heads, 1, d] at this position where one token is the whole text (rotary.py)."""
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> None:
+        found[layer] = queries
+
+    record(model, any_token(model.base_model), layers, keep, place=place)
+    return found
 
 
 def plain_layers(model, tokens: int) -> list[int]:

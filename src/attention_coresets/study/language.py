@@ -59,7 +59,7 @@ def run_cell(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             cache, seconds = _of_a_replay(key, construct, size)
         else:
             cache, seconds = timed(lambda size=size: _of_each_head(config, read, construct, size))
-        made = {"size": size, "seconds_construct": seconds / read.heads, "fast_path": fast_path(before)}
+        made = {"size": size, "seconds_construct": seconds / read.prefilled.heads, "fast_path": fast_path(before)}
         rows.append(shared | made | read.measured(cache))
     return rows
 
@@ -76,7 +76,7 @@ def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, flo
     asked = key, construct.wording, construct.chunk, construct.repeated, construct.sloped
     found, replay = _replayed(*asked)
     replay += _summed(*asked) if construct.sums else 0.0
-    chosen, choosing = timed(lambda: construct.choose(found, size * read.heads))
+    chosen, choosing = timed(lambda: construct.choose(found, size * read.prefilled.heads))
     values, refitting = timed(lambda: construct.values(found, chosen))
     coresets, values = ({layer: [heads] for layer, heads in each.items()} for each in (chosen, values))
     return keep(read.prefilled, coresets, values), choosing + refitting + replay * construct.replays
@@ -94,11 +94,6 @@ class _Read:
     full: Float[Tensor, "1 c v"]
     asked: tuple[Asked, ...]
     answers: tuple[Answer, ...]
-
-    @property
-    def heads(self) -> int:
-        """KV heads that are compressed, in all layers."""
-        return sum(self.prefilled.cache.layers[i].keys.shape[1] for i in self.prefilled.layers)
 
     @property
     def d(self) -> int:

@@ -42,6 +42,11 @@ class Prefilled:
         """Returns the number of positions whose queries were kept."""
         return next((queries.shape[-2] for queries in self.queries.values()), 0)
 
+    @property
+    def heads(self) -> int:
+        """Returns the number of KV heads of all layers with full attention together."""
+        return sum(self.cache.layers[layer].keys.shape[1] for layer in self.layers)
+
     def recorded(self, layer: int) -> Asked | None:
         """Returns the queries of a layer by query head, as the model computes them."""
         if layer not in self.queries:

@@ -82,11 +82,11 @@ class AttentionMatching:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
-        check_count(count, found.reading.heads, found.reading.n, self.sinks)
-        if found.reading.n <= self.sinks:  # nothing but sinks
+        kept = self.kept(found, count)
+        if found.reading.n <= self.sinks:  # nothing to match
             everything = torch.arange(found.reading.n, device=found.reading.device)
             return {i: [Coreset(everything) for _ in layer.keys] for i, layer in found.reading.layers.items()}
-        seen, kept = _seen(found, self.sinks), self.kept(found, count)
+        seen = _seen(found, self.sinks)
         return {
             index: [self._weighted(own, mine.nonzero()[:, 0]) for own, mine in zip(seen[index], heads, strict=True)]
             for index, heads in zip(found.reading.layers, kept, strict=True)
@@ -94,6 +94,10 @@ class AttentionMatching:
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""
+        check_count(count, found.reading.heads, found.reading.n, self.sinks)
+        if found.reading.n <= self.sinks:
+            layers, device = len(found.reading.layers), found.reading.device
+            return torch.ones(layers, found.reading.heads // layers, found.reading.n, dtype=torch.bool, device=device)
         seen = _seen(found, self.sinks).values()
         scores = torch.stack([torch.stack([head.squares for head in heads]) for heads in seen])
         scores = torch.nn.functional.pad(scores, (self.sinks, 0))

@@ -71,10 +71,10 @@ def by_shares(
         )
     n = scores.shape[-1]
     fixed = kept.flatten(0, 1).sum(-1).double().cpu()
-    least = (fixed + 1).clamp_max(n)
-    least = least if float(least.sum()) <= count else fixed
     if float(fixed.sum()) > count:
         raise ValueError(f"{int(fixed.sum())} tokens are kept anyway, and count = {count}")
+    least = (fixed + 1).clamp_max(n)
+    least = least if float(least.sum()) <= count else fixed
     part = (shares.double().flatten() / shares.sum() + 1e-9).cpu()  # heads of share 0 come last, and may be needed
     low, high = 0.0, n / float(part.min())
     for _ in range(100):

@@ -156,10 +156,9 @@ def compress_prompt(
     padded = attention_mask is not None and not bool(attention_mask.all())
     whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
     lengths = [ids.shape[-1]] * len(ids) if attention_mask is None else attention_mask.sum(-1).tolist()
-    kv_heads = sum(whole.cache.layers[index].later[0].shape[1] for index in whole.layers)
-    budgets = [round(share * kv_heads * n) if share else operator.index(count or 0) for n in lengths]
+    budgets = [round(share * whole.heads * n) if share else operator.index(count or 0) for n in lengths]
     for budget, n in zip(budgets, lengths, strict=True):  # before the long work
-        check_count(budget, kv_heads, n, construct.sinks + construct.recent)
+        check_count(budget, whole.heads, n, construct.sinks + construct.recent)
     chosen: dict[int, list[list[Coreset]]] = {index: [] for index in whole.layers}
     errors = []
     for sample, budget in enumerate(budgets):
