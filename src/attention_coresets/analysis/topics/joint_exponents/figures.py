@@ -95,7 +95,8 @@ def ratios(results: Results) -> Figure:
     axes[0].set(ylabel="error / floor for equal cluster weights")
     headed(
         figure,
-        "With r in proportion to d the error over the floor changes little as d grows (solid ρ = ½, dashed ρ = 1)",
+        "Hard caches with clusters in proportion to d: the error over the floor changes little as d grows"
+        " (solid ρ = ½, dashed ρ = 1)",
     )
     return figure
 
