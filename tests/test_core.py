@@ -64,3 +64,32 @@ def test_the_core_runs_without_the_extras(wheel):
     )
     assert done.returncode == 0, done.stderr
     assert not extras() & {name.split(".")[0] for name in done.stdout.split()}
+
+
+SWEEP = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("transformers", "tokenizers"):
+            raise ImportError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, "scripts")
+sys.argv[:] = ["sweep.py", *sys.argv[1:]]
+import sweep
+
+code = sweep.main()
+assert not {"torch._dynamo", "attention_coresets.models.serving"} & set(sys.modules)
+sys.exit(code)
+"""
+
+
+def test_cells_need_no_language_models_and_wait_for_none_of_their_imports(tmp_path):
+    cell = ["cache.n=64", "cache.d=4", "arm=uniform", "sizes=[16]", "adversary=tiny"]
+    paths = [f"paths.results={tmp_path}", f"paths.outputs={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, *cell, *paths], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "uniform" in done.stdout

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
+from attention_coresets.models.softcap import capped
 
 _LOGITS = 2**24  # held at once
 
@@ -195,8 +196,3 @@ def _attend(
     split = own_keys.shape[1]
     out = shares[..., :split] @ own_values.to(rows) + shares[..., split:] @ values.to(rows)
     return out.unflatten(1, queries.shape[1:3])
-
-
-def capped(logits: Tensor, cap: float | None) -> Tensor:
-    """Returns c tanh(logits / c) for a soft cap c, the logits themselves for None."""
-    return logits if cap is None else cap * (logits / cap).tanh()

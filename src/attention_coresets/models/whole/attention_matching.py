@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
-from attention_coresets.models.serving.ragged import capped
+from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.reading import CHUNK, LayerReading

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
-from attention_coresets.models.serving.ragged import capped
+from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.reading import LayerReading, Reading
 
 QUANTILE = 0.95

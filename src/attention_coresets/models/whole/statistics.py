@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attention_coresets.models.serving.ragged import capped
+from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.reading import LayerReading, Lookback
 
 _NUMBERS = 2**22  # of softmax weights held at once
