@@ -283,3 +283,19 @@ def test_a_cell_is_in_the_table_once_whatever_its_labels(store: Store) -> None:
     store.record(Manifest("one", "smoke", [Member(a, "uniform", "the only cell")], ["seed=0"]))
     rows = gather(store, "smoke", "one").rows
     assert rows["cell"].value_counts().to_dict() == {cell: len(store.read(cell)) for cell in (a, b)}
+
+
+def test_what_overlapping_grids_have_in_common_is_in_the_table_once(store: Store) -> None:
+    """The cells differ, as more heads or other sizes were asked for; some of their rows are the same measurement."""
+    cells = []
+    for change, heads, sizes in (("rho", 1, [8]), ("heads", 3, [8]), ("sizes", 1, [8, 16]), ("sizes", 1, [16, 32])):
+        config = changed(change, {"rho": 2.0, "heads": heads, "sizes": sizes}[change])
+        cells.append(cell_hash(config))
+        store.write(config, [row(cells[-1], head=head, size=size) for head in range(heads) for size in sizes])
+        store.record(manifest(*cells[-1:], overrides=(f"{change}=x",)))
+    gathered = gather(store, "smoke", "one")
+    assert gathered.missing == []
+    apart = gathered.rows["cell"] == cells[0]  # another rho is another measurement
+    assert apart.sum() == 1
+    found = gathered.rows.loc[~apart, ["head", "size"]]
+    assert sorted(found.itertuples(index=False, name=None)) == [(0, 8), (0, 16), (0, 32), (1, 8), (2, 8)]

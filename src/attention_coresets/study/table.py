@@ -1,13 +1,16 @@
 """The result table: what its columns are, and how the cells of the experiments become one parquet file a tier."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from attention_coresets.lower_bound import FLOORS
+from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
 
 CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap")
@@ -69,22 +72,40 @@ class Gathered:
 
 
 def gather(store: Store, tier: str, experiment: str) -> Gathered:
-    """The cells of the experiment's present grid, exactly: what an earlier grid asked for is not looked at."""
+    """The cells of the experiment's present grid, exactly: what an earlier grid asked for is not looked at.
+
+    Grids of several runs may overlap in heads or sizes. What two of their cells have in common is there once.
+    """
     manifest = store.manifest(tier, experiment)
     asked = pd.DataFrame(
         {"cell": [m.cell for m in manifest.members], "arm": [m.arm for m in manifest.members]}, dtype="str"
     ).assign(experiment=experiment, tier=tier)
-    rows = rows_of(store, asked)
+    frames, kinds = [], {}
+    for table in store.tables(asked["cell"]):
+        cells = table.select(["cell", "config"]).to_pandas().dropna()
+        kinds |= {cell: _kind(config) for cell, config in zip(cells["cell"], cells["config"], strict=True)}
+        frames.append(_labelled(asked, table))
+    rows = _joined(frames)
     found = set(rows["cell"])
-    return Gathered(manifest, rows, [m.label for m in manifest.members if m.cell not in found])
+    rows = rows.assign(kind=rows["cell"].map(kinds)).drop_duplicates(["arm", "kind", "size", "head"])
+    return Gathered(manifest, rows.drop(columns="kind"), [m.label for m in manifest.members if m.cell not in found])
+
+
+def _kind(config: str) -> str:
+    """Names what the cells have in common that differ only in how many heads and sizes were asked for."""
+    return cell_hash(json.loads(config) | {"heads": 0, "sizes": []})
 
 
 def rows_of(store: Store, asked: pd.DataFrame) -> pd.DataFrame:
     """The rows of cells that are finished, of those in the column `cell` of `asked`, whose other columns are labels."""
-    frames = []
-    for table in store.tables(asked["cell"]):
-        rows = table.drop_columns("config").to_pandas()
-        frames.append(to_frame(asked.merge(rows, on="cell", sort=False)))
+    return _joined([_labelled(asked, table) for table in store.tables(asked["cell"])])
+
+
+def _labelled(asked: pd.DataFrame, table: Any) -> pd.DataFrame:
+    return to_frame(asked.merge(table.drop_columns("config").to_pandas(), on="cell", sort=False))
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else to_frame([])
 
 
