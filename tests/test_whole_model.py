@@ -1,17 +1,21 @@
 """Whole-model coresets: replayed queries, their statistics, budgets and weights, against the model's own attention."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import lsq_linear
 
 transformers = pytest.importorskip("transformers")
 
 from attention_coresets.models.serving import keep, prefill  # noqa: E402
 from attention_coresets.models.whole.budgets import by_shares, spend  # noqa: E402
 from attention_coresets.models.whole.errors import held_out_errors  # noqa: E402
+from attention_coresets.models.whole.inside import by_gain, rechosen  # noqa: E402
 from attention_coresets.models.whole.measured import Measured  # noqa: E402
 from attention_coresets.models.whole.merging import merged  # noqa: E402
 from attention_coresets.models.whole.prompt import compress_prompt  # noqa: E402
@@ -350,7 +354,13 @@ def test_fitted_weights_satisfy_the_conditions_of_a_minimum() -> None:
     torch.testing.assert_close(fitted(gram, gram.sum(-1), 0.05, 0.5), torch.ones(12, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("construct", [ReplayFit(), ReplayFit(part=1.0), ReplayFit(part=0.0, recent=3, budget="even")])
+CONSTRUCTS = [
+    *(ReplayFit(), ReplayFit(part=1.0), ReplayFit(part=0.0, recent=3, budget="even")),
+    *(ReplayFit(second="gain"), ReplayFit(second="gain", part=0.0, recent=2), ReplayFit(inside="exchange")),
+]
+
+
+@pytest.mark.parametrize("construct", CONSTRUCTS)
 def test_a_whole_model_keeps_the_count_and_weights_of_least_error(found, construct) -> None:
     coresets = construct.choose(found, 81)
     assert sum(c.size for heads in coresets.values() for c in heads) == 81
@@ -383,6 +393,86 @@ def test_halves_of_the_budget_go_to_the_two_scores(found) -> None:
     assert float(own[both & ~first & ~sure].min()) > float(own[~both].max())
     plain = ReplayFit(part=1.0, weights="none").choose(found, 48)
     assert all(c.log_weights is None for heads in plain.values() for c in heads)
+
+
+def left(
+    found: Measured, layer: int, head: int, kept: torch.Tensor, positive: torch.Tensor | None = None, pull: float = 1e-3
+) -> float:
+    """A head's error at the best weights of kept tokens, of any sign but where `positive`, by scipy's least squares."""
+    gram, target = found.everything(layer, head, 1.0)
+    own = pull * gram.diagonal()
+    gram, target, whole = gram + own.diag(), (target + own)[kept], float(target.sum() + own.sum())
+    factor = np.linalg.cholesky(gram[kept][:, kept].numpy())
+    aim = np.linalg.solve(factor, target.numpy())
+    least = np.full(len(target), -np.inf)
+    if positive is not None:
+        least[positive[kept].numpy()] = 0
+    solved = lsq_linear(factor.T, aim, (least, np.inf), tol=1e-14)
+    return whole - float(aim @ aim) + 2 * solved.cost
+
+
+PLACES = [(layer, head) for layer in range(2) for head in range(2)]
+
+
+def test_tokens_are_taken_by_what_the_error_falls_by(found) -> None:
+    """Against trying every token of every head; tokens that would be weighted below 0 gain nothing."""
+    start = torch.zeros(2, 2, 40, dtype=torch.bool)
+    start[..., :5] = True
+    kept = start.clone()
+    for _ in range(24):
+        best, place = -math.inf, None
+        for layer, head in PLACES:
+            mine, waits = kept[layer, head], kept[layer, head].sum() == 5
+            before = left(found, layer, head, mine)
+            for token in (~mine).nonzero().squeeze(-1).tolist():
+                more = mine.clone()
+                more[token] = True
+                gram, target = found.everything(layer, head, 1.0)
+                own = 1e-3 * gram.diagonal()
+                weights = np.linalg.solve((gram + own.diag())[more][:, more].numpy(), (target + own)[more].numpy())
+                positive = weights[int(more[:token].sum())] > 0
+                gain = (before - left(found, layer, head, more)) * positive + 1e9 * bool(waits)
+                if gain > best:
+                    best, place = gain, (layer, head, token)
+        kept[place] = True
+        assert torch.equal(by_gain(found, int(kept.sum()), start, 1.0, 1e-3), kept)
+    assert kept.sum(-1).unique().numel() > 1  # budgets differ
+
+
+@pytest.mark.parametrize("inside", ["exchange", "walk"])
+def test_heads_choose_again_as_many_tokens(found, inside) -> None:
+    construct = ReplayFit(inside=inside)
+    by_score, again = ReplayFit().kept(found, 84), construct.kept(found, 84)
+    assert torch.equal(by_score.sum(-1), again.sum(-1))
+    first = ReplayFit(part=1.0).kept(found, 42)
+    assert bool(again[first].all())
+    assert torch.equal(construct.kept(found, 84), again)  # from one seed
+    assert not torch.equal(by_score, again)
+    full = ReplayFit(inside=inside).kept(found, 160)
+    assert bool(full.all())
+
+
+def test_exchanges_lower_the_error_that_is_left(found) -> None:
+    before, after = ReplayFit().kept(found, 84), ReplayFit(inside="exchange").kept(found, 84)
+    free = ~ReplayFit(part=1.0).kept(found, 42)
+    errors = [[left(found, *place, kept[place], free[place]) for place in PLACES] for kept in (before, after)]
+    assert all(y <= x + 1e-9 for x, y in zip(*errors, strict=True))
+    assert sum(errors[1]) < 0.98 * sum(errors[0])
+
+
+def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:
+    first, kept = torch.zeros(2, 2, 2, 40, dtype=torch.bool)
+    kept[..., :15] = True
+    generator, times = torch.Generator().manual_seed(1), torch.zeros(2, 2, 40)
+    for _ in range(400):
+        times += rechosen(found, first, kept, 1.0, 1e-3, "walk", generator)
+    own = found.mixed("own", 1.0).sqrt()
+    part = 15 * own / own.sum(-1, keepdim=True)
+    free = part.amax(-1) < 1  # in other heads some tokens are certain
+    assert free.any()
+    torch.testing.assert_close((times / 400)[free].double(), part[free], rtol=0, atol=0.12)
+    fixed = rechosen(found, kept.roll(25, -1), kept.roll(25, -1) | kept, 1.0, 1e-3, "walk", generator)
+    assert bool((fixed.sum(-1) == 30).all())
 
 
 def test_everything_kept_weighs_one_and_errs_by_nothing(found) -> None:
@@ -427,6 +517,10 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
         ReplayFit().choose(found, 161)
     with pytest.raises(ValueError, match="first"):
         ReplayFit(first="kvzap")
+    with pytest.raises(ValueError, match="needs budget='pooled'"):
+        ReplayFit(second="gain", budget="even")
+    with pytest.raises(ValueError, match="inside"):
+        ReplayFit(inside="halving")
     with pytest.raises(ValueError, match=r"floor = 1\.5"):
         ReplayFit(floor=1.5)
     with pytest.raises(ValueError, match="are not the 40 tokens of the cache"):

@@ -87,7 +87,7 @@ def gather(store: Store, tier: str, experiment: str) -> Gathered:
         frames.append(_labelled(asked, table))
     rows = _joined(frames)
     found = set(rows["cell"])
-    rows = rows.assign(kind=rows["cell"].map(kinds)).drop_duplicates(["arm", "kind", "size", "head"])
+    rows = rows.assign(kind=[kinds[cell] for cell in rows["cell"]]).drop_duplicates(["arm", "kind", "size", "head"])
     return Gathered(manifest, rows.drop(columns="kind"), [m.label for m in manifest.members if m.cell not in found])
 
 

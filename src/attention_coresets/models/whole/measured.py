@@ -54,5 +54,9 @@ class Measured:
             return gram, target
         return gram + share * found.moment("moved", tokens), target + share * found.sums["moved"].target[tokens]
 
+    def everything(self, layer: int, head: int, moved: float) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n"]]:
+        """Returns G and G 1 on all tokens, mixed likewise: n x n numbers."""
+        return self.errors(layer, head, torch.arange(self.reading.n, device=self.reading.device), moved)
+
     def _at(self, layer: int, head: int) -> Head:
         return self._heads[list(self.reading.layers).index(layer)][head]

@@ -11,6 +11,7 @@ from torch import Tensor
 from attention_coresets.attention import Coreset
 from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
+from attention_coresets.models.whole.inside import INSIDE, by_gain, rechosen
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.merging import merged
 from attention_coresets.models.whole.reading import CHUNK
@@ -18,6 +19,7 @@ from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
 
 WEIGHTS = ("fitted", "none")
+GAIN = "gain"
 LARGEST = 20.0  # of a log-weight
 
 
@@ -35,8 +37,11 @@ class ReplayFit:
     are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
 
     first, second: one of SCORES. part: the first's share of the budget, and one token a head at least, if it is not 0.
+        second = "gain": one after the other, tokens that lower the error most, all weights refitted (inside.py).
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even"; or "sensitivity": each head's part follows
         its total sensitivity, sum_i max_q T_i(q) over the replay, and scores tell only which of its tokens it keeps.
+    inside: "score"; "exchange" or "walk": the second part tells how many tokens a head keeps, and the head's error
+        which, by exchanges or by the Gram-Schmidt walk (inside.py).
     weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
@@ -53,6 +58,7 @@ class ReplayFit:
     second: str = "own_error"
     part: float = 0.5
     budget: str = "pooled"
+    inside: str = "score"
     weights: str = "fitted"
     moved: float = 1.0
     sinks: int = 4
@@ -69,13 +75,16 @@ class ReplayFit:
 
     def __post_init__(self) -> None:
         one_of("first", self.first, SCORES)
-        one_of("second", self.second, SCORES)
+        one_of("second", self.second, (*SCORES, GAIN))
         one_of("budget", self.budget, (*BUDGETS, "sensitivity"))
+        one_of("inside", self.inside, INSIDE)
         one_of("weights", self.weights, WEIGHTS)
         not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
         positive(chunk=self.chunk)
         if self.merge and self.weights != "none":
             raise ValueError("weights are fitted to tokens' own values; merge=True needs weights='none'")
+        if self.second == GAIN and self.budget != "pooled":
+            raise ValueError("gains are compared over all heads: second='gain' needs budget='pooled'")
         if not 0 < self.repeated <= 1:
             raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
         if not 0 <= self.part <= 1 or not self.pull > 0 or self.floor >= 1:
@@ -93,7 +102,7 @@ class ReplayFit:
     @property
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
-        return self.weights != "none" or not self._used <= set(UNASKED)
+        return self.weights != "none" or self.inside != "score" or not self._used <= set(UNASKED)
 
     @property
     def sloped(self) -> bool:
@@ -138,17 +147,24 @@ class ReplayFit:
         check_count(count, heads, n, fixed)
         kept = torch.zeros(layers, heads // layers, n, dtype=torch.bool, device=found.reading.device)
         kept[..., : self.sinks] = kept[..., max(0, n - self.recent) :] = True
-        least = heads * min(n, fixed + 1)
-        for name, share in ((self.first, self.part), (self.second, 1.0)):
-            budget = max(least, round(share * count)) if share else 0
-            if budget > int(kept.sum()):
-                kept = self._spent(found, scores(name, found, self.moved, count // heads - self.sinks), budget, kept)
-        return kept
+        each = count // heads - self.sinks
+        if self.part:
+            kept = self._spent(found, self.first, max(heads * min(n, fixed + 1), round(self.part * count)), kept, each)
+        both = self._spent(found, self.second, count, kept, each)
+        if self.inside == "score":
+            return both
+        generator = torch.Generator().manual_seed(0)  # a walk's: the same whenever asked, as everything else is
+        return rechosen(found, kept, both, self.moved, self.pull, self.inside, generator)
 
-    def _spent(self, found: Measured, scores: Tensor, budget: int, kept: Tensor) -> Bool[Tensor, "layers kv n"]:
+    def _spent(self, found: Measured, name: str, budget: int, kept: Tensor, each: int) -> Bool[Tensor, "layers kv n"]:
+        if budget <= int(kept.sum()):
+            return kept
+        if name == GAIN:
+            return by_gain(found, budget, kept, self.moved, self.pull)
+        own = scores(name, found, self.moved, each)
         if self.budget == "sensitivity":
-            return by_shares(scores, budget, kept, found.sums("largest").sum(-1))
-        return spend(scores, budget, kept, self.budget)
+            return by_shares(own, budget, kept, found.sums("largest").sum(-1))
+        return spend(own, budget, kept, self.budget)
 
     def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
         if self.weights == "none":
