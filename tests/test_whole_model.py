@@ -385,7 +385,7 @@ def test_a_whole_model_keeps_the_count_and_weights_of_least_error(found, constru
 
 def test_halves_of_the_budget_go_to_the_two_scores(found) -> None:
     first = ReplayFit(part=1.0, weights="none").kept(found, 48)
-    both = ReplayFit(weights="none").kept(found, 96)
+    both = ReplayFit(weights="none", inside="score").kept(found, 96)
     assert bool(both[first].all())
     assert int(both.sum()) == 96
     own = scores("own_error", found, 1.0, 24).masked_fill(first, -1)
@@ -442,7 +442,7 @@ def test_tokens_are_taken_by_what_the_error_falls_by(found) -> None:
 @pytest.mark.parametrize("inside", ["exchange", "walk"])
 def test_heads_choose_again_as_many_tokens(found, inside) -> None:
     construct = ReplayFit(inside=inside)
-    by_score, again = ReplayFit().kept(found, 84), construct.kept(found, 84)
+    by_score, again = ReplayFit(inside="score").kept(found, 84), construct.kept(found, 84)
     assert torch.equal(by_score.sum(-1), again.sum(-1))
     first = ReplayFit(part=1.0).kept(found, 42)
     assert bool(again[first].all())
@@ -453,7 +453,7 @@ def test_heads_choose_again_as_many_tokens(found, inside) -> None:
 
 
 def test_exchanges_lower_the_error_that_is_left(found) -> None:
-    before, after = ReplayFit().kept(found, 84), ReplayFit(inside="exchange").kept(found, 84)
+    before, after = ReplayFit(inside="score").kept(found, 84), ReplayFit().kept(found, 84)
     free = ~ReplayFit(part=1.0).kept(found, 42)
     errors = [[left(found, *place, kept[place], free[place]) for place in PLACES] for kept in (before, after)]
     assert all(y <= x + 1e-9 for x, y in zip(*errors, strict=True))
@@ -465,13 +465,13 @@ def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:
     kept[..., :15] = True
     generator, times = torch.Generator().manual_seed(1), torch.zeros(2, 2, 40)
     for _ in range(400):
-        times += rechosen(found, first, kept, 1.0, 1e-3, "walk", generator)
+        times += rechosen(found, first, kept, 1.0, 1e-3, "walk", 100.0, generator)
     own = found.mixed("own", 1.0).sqrt()
     part = 15 * own / own.sum(-1, keepdim=True)
     free = part.amax(-1) < 1  # in other heads some tokens are certain
     assert free.any()
     torch.testing.assert_close((times / 400)[free].double(), part[free], rtol=0, atol=0.12)
-    fixed = rechosen(found, kept.roll(25, -1), kept.roll(25, -1) | kept, 1.0, 1e-3, "walk", generator)
+    fixed = rechosen(found, kept.roll(25, -1), kept.roll(25, -1) | kept, 1.0, 1e-3, "walk", 100.0, generator)
     assert bool((fixed.sum(-1) == 30).all())
 
 
@@ -504,7 +504,7 @@ def test_weights_bring_a_model_closer_to_its_full_cache(model, found) -> None:
     full = continuation(model, prefilled.cache, more)
     divergence = {}
     for weights in ("fitted", "none"):
-        coresets = ReplayFit(weights=weights).choose(found, 80)
+        coresets = ReplayFit(weights=weights, inside="score").choose(found, 80)
         held = keep(prefilled, {index: [heads] for index, heads in coresets.items()})
         divergence[weights] = agreement(full, continuation(model, held, more), more).kl
     assert divergence["fitted"] < 0.8 * divergence["none"]

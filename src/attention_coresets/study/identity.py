@@ -11,7 +11,10 @@ FORMAT = 1  # raise it when the meaning of a row changes: cells of another forma
 # what all cells were before these parameters came
 _LATER = {
     "cache": (("signs", "random"),),
-    "coreset": (("refinement", "none"), ("form", "gram"), ("rank", None), ("merge", False), ("inside", "score")),
+    "coreset": (
+        *(("refinement", "none"), ("form", "gram"), ("rank", None), ("merge", False)),
+        *(("inside", "score"), ("among", 4.0)),
+    ),
 }
 # named only where a cell differs, as they came later
 _TASK = (("task", "errors"), ("keep_recent", 0), ("body", "ball"), ("draw", 0), ("needles", 4), ("probe", "facts"))

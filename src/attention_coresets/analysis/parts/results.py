@@ -37,12 +37,13 @@ class ResultsError(Exception):
 @dataclass(frozen=True)
 class Results:
     """What figures and reports read: rows of table.parquet, records of fits.json (`stats.planned_fits`), and one row a
-    head of heads.parquet (None where real heads were not measured)."""
+    head of heads.parquet and, of the second model, heads_gemma.parquet (None where heads were not measured)."""
 
     tier: str
     table: pd.DataFrame
     fits: list[dict]
     heads: pd.DataFrame | None = None
+    gemma_heads: pd.DataFrame | None = None
     measured: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # claims, once each
 
     def rows(self, experiment: str) -> pd.DataFrame:
@@ -67,8 +68,9 @@ def present(results: Path) -> list[str]:
 def load(folder: Path) -> Results:
     """The results in results/<tier>. ResultsError where the table is missing or damaged, or fits are of another one.
 
-    A missing fits.json is no fits, a missing heads.parquet no heads. Numbers come with `DIGITS` significant digits:
-    what lies beyond them is the processor's, and must not decide which of two arms that chose the same tokens is best.
+    A missing fits.json is no fits, a missing heads.parquet or heads_gemma.parquet no heads. Numbers come with `DIGITS`
+    significant digits: what lies beyond them is the processor's, and must not decide which of two arms that chose the
+    same tokens is best.
     """
     path = folder / "table.parquet"
     if not path.exists():
@@ -77,9 +79,11 @@ def load(folder: Path) -> Results:
             f" and `python scripts/collect.py --tier {folder.name}`"
         )
     table = completed(_frame(path, NEEDED, "collect again"))
-    heads = folder / "heads.parquet"
-    geometry = _frame(heads, HEAD_COLUMNS, "run scripts/heads.py again") if heads.exists() else None
-    return Results(folder.name, table, _fits(folder / "fits.json", path), geometry)
+    heads, gemma = (
+        _frame(file, HEAD_COLUMNS, "run scripts/heads.py again") if file.exists() else None
+        for file in (folder / "heads.parquet", folder / "heads_gemma.parquet")
+    )
+    return Results(folder.name, table, _fits(folder / "fits.json", path), heads, gemma)
 
 
 def _frame(path: Path, needed: tuple[str, ...], remedy: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ REPEAT = "\n\nRepeat the previous context exactly.\n"  # KVzip's words
 
 
 def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[str, Any]:
-    return {"first": name, "part": 1.0, "budget": budget, "weights": weights}
+    return {"first": name, "part": 1.0, "budget": budget, "weights": weights, "inside": "score"}
 
 
 # of ReplayFit, parameters that differ from its own
@@ -45,10 +45,9 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit_even": {"budget": "even"},
     "replay_fit_layer": {"budget": "layer"},
     "replay_fit_sensitivity": {"budget": "sensitivity"},
-    "replay_fit_gain": {"second": "gain"},
-    "replay_fit_gain_own": {"second": "gain", "part": 0.0},
-    "replay_fit_exchange": {"inside": "exchange"},
+    "replay_fit_score": {"inside": "score"},
     "replay_fit_walk": {"inside": "walk"},
+    "replay_fit_gain": {"second": "gain"},
     "replay_fit_unmoved": {"moved": 0.0},
     "replay_fit_recent": {"recent": 32},
     "replay_fit_asked": {"wording": REPEAT},

@@ -4,6 +4,8 @@ Beside scores, which look at each token alone. A head's error is a form in the w
 kept already take their part of it: with weights of their own, whatever they are, they are eliminated.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -42,6 +44,7 @@ def rechosen(
     moved: float,
     pull: float,
     inside: str,
+    among: float,
     generator: torch.Generator,
 ) -> Bool[Tensor, "layers kv n"]:
     """Returns as many tokens in each head as `kept` has, those of `first` and others of the head's own choice.
@@ -49,16 +52,23 @@ def rechosen(
     exchange: from those of `kept`, the best exchange each time, all weights refitted (minimax/exchange.py).
     walk: the Gram-Schmidt walk on the error's form, marginals as own errors are: what is kept and what is not balance.
         Only it draws from the generator.
+
+    A head that chooses k tokens does so among the `among` k of largest own error, and those of `kept`.
+
+    Cost a head, with c the tokens of `first` and those to choose among: 4 q c^2 multiply-adds a query head for the
+    form, and O(k c) an exchange, of k at most, or O(c^3) for the walk.
     """
-    again = []
-    for (place, mine), fixed in zip(_heads(found, kept), first.flatten(0, 1), strict=True):
-        free = (~fixed).nonzero().squeeze(-1)
-        size = int(mine.sum() - fixed.sum())
-        chosen = fixed.clone()
+    own, again = found.mixed("own", moved).flatten(0, 1), []
+    for (place, mine), fixed, errors in zip(_heads(found, kept), first.flatten(0, 1), own, strict=True):
+        size, chosen = int(mine.sum() - fixed.sum()), fixed.clone()
+        order = errors.masked_fill(mine, torch.inf).masked_fill(fixed, -1.0).sort(descending=True, stable=True).indices
+        free = order[: min(math.ceil(among * size), int((~fixed).sum()))].sort().values
         if size == len(free):
             chosen[free] = True
-        elif size:
-            left = _without(form(*found.everything(*place, moved), pull), fixed, free)
+        else:
+            seen = torch.cat([fixed.nonzero().squeeze(-1), free])
+            whole = form(*found.errors(*place, seen, moved), pull)
+            left = _without(whole, len(seen) - len(free))
             start = mine[free].nonzero().squeeze(-1)
             chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
         again.append(chosen)
@@ -88,12 +98,12 @@ def _order(x: Float[Tensor, "1 n"]) -> Tensor:
     return x.argsort(dim=-1).argsort(dim=-1)
 
 
-def _without(whole: Form, fixed: Bool[Tensor, "n"], free: Tensor) -> Form:
-    """The form of the free tokens' weights, where those of the fixed tokens are the best for them."""
-    rows, room, target = _eliminated(whole, fixed)
-    gram = whole.gram[free][:, free] - rows[:, free].mT @ rows[:, free]
-    gram.diagonal().copy_(room[free])
-    return Form(gram, target[free], whole.scale[free])
+def _without(whole: Form, count: int) -> Form:
+    """The form of the other tokens' weights, where those of the first `count` are the best for them."""
+    rows, room, target = _eliminated(whole, torch.arange(len(whole.scale), device=whole.scale.device) < count)
+    gram = whole.gram[count:, count:] - rows[:, count:].mT @ rows[:, count:]
+    gram.diagonal().copy_(room[count:])
+    return Form(gram, target[count:], whole.scale[count:])
 
 
 def _eliminated(whole: Form, fixed: Bool[Tensor, "n"]) -> tuple[Tensor, Tensor, Tensor]:

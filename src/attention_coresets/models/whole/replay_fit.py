@@ -31,7 +31,9 @@ class ReplayFit:
        replayed query gives the token in the residual stream. A maximum keeps what a single query will ask for: a fact.
     2. The rest goes to those of largest `second` score: by default the mean squared error of leaving the token out.
        That keeps what most queries ask for: the text's continuation.
-    3. Weights of the kept tokens are those of least mean squared error at all queries (weights.py, statistics.py).
+    3. In each head the tokens of the second part are exchanged for others while that lowers the squared error with all
+       weights fitted: a score looks at each token alone, and keeps what others could stand for.
+    4. Weights of the kept tokens are those of least mean squared error at all queries (weights.py, statistics.py).
 
     Scores are compared over all heads, so that a head that looks things up keeps many tokens and most keep few. Weights
     are absolute: later tokens join with log-weight 0. With all tokens kept they are all 1.
@@ -40,8 +42,8 @@ class ReplayFit:
         second = "gain": one after the other, tokens that lower the error most, all weights refitted (inside.py).
     budget: "pooled" over the model, over each "layer" (AdaKV), or "even"; or "sensitivity": each head's part follows
         its total sensitivity, sum_i max_q T_i(q) over the replay, and scores tell only which of its tokens it keeps.
-    inside: "score"; "exchange" or "walk": the second part tells how many tokens a head keeps, and the head's error
-        which, by exchanges or by the Gram-Schmidt walk (inside.py).
+    inside: "exchange" or "walk": the second part tells how many tokens a head keeps, and the head's error which, by
+        exchanges or by the Gram-Schmidt walk (inside.py), among `among` times as many; or "score".
     weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
@@ -49,7 +51,8 @@ class ReplayFit:
     merge: whether values of tokens that are left out are blended into those of the kept (merging.py): no subset then.
     wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
-    Cost: that of the statistics (statistics.py), and for each head, with k of its tokens kept, 2 q k^2 + O(k^3).
+    Cost: that of the statistics (statistics.py), of the exchanges (inside.py), and for each head, with k of its tokens
+    kept, 2 q k^2 + O(k^3).
 
     Source: this project's (docs/real_caches.md); its first score is KVzip+'s (Kim et al., arXiv 2505.23416; kvpress).
     """
@@ -58,7 +61,8 @@ class ReplayFit:
     second: str = "own_error"
     part: float = 0.5
     budget: str = "pooled"
-    inside: str = "score"
+    inside: str = "exchange"
+    among: float = 4.0
     weights: str = "fitted"
     moved: float = 1.0
     sinks: int = 4
@@ -85,6 +89,8 @@ class ReplayFit:
             raise ValueError("weights are fitted to tokens' own values; merge=True needs weights='none'")
         if self.second == GAIN and self.budget != "pooled":
             raise ValueError("gains are compared over all heads: second='gain' needs budget='pooled'")
+        if not self.among >= 1:
+            raise ValueError(f"among = {self.among} must be at least 1")
         if not 0 < self.repeated <= 1:
             raise ValueError(f"repeated = {self.repeated} must lie in (0, 1]")
         if not 0 <= self.part <= 1 or not self.pull > 0 or self.floor >= 1:
@@ -154,7 +160,7 @@ class ReplayFit:
         if self.inside == "score":
             return both
         generator = torch.Generator().manual_seed(0)  # a walk's: the same whenever asked, as everything else is
-        return rechosen(found, kept, both, self.moved, self.pull, self.inside, generator)
+        return rechosen(found, kept, both, self.moved, self.pull, self.inside, self.among, generator)
 
     def _spent(self, found: Measured, name: str, budget: int, kept: Tensor, each: int) -> Bool[Tensor, "layers kv n"]:
         if budget <= int(kept.sum()):

@@ -59,6 +59,27 @@ def geometry(results: Results) -> str:
     return note + table(["In nats where it is an exponent", *counts], lines)
 
 
+def gemma_geometry(results: Results) -> str:
+    """The heads with full attention of the second model, the least to the largest, beside the first's medians."""
+    heads, first = results.gemma_heads, results.heads
+    if heads is None or first is None:
+        return "No heads measured yet: run `python scripts/heads.py --gemma`."
+    lines = [
+        [words, *(number(float(x)) for x in np.quantile(column(heads, name), [0, 0.5, 1])), _middle(first, name)]
+        for name, words in GEOMETRY.items()
+    ]
+    layers = ", ".join(f"{layer:g}" for layer in distinct(heads, "layer"))
+    note = (
+        f"{len(heads)} heads of {len(distinct(heads, 'text'))} texts, layers {layers}, n = {heads['n'].max():.0f};"
+        f" beside them the median of SmolLM2-135M's {len(first)} heads, n = {first['n'].max():.0f}.\n\n"
+    )
+    return note + table(["In nats where it is an exponent", "least", "median", "largest", "SmolLM2"], lines)
+
+
+def _middle(heads: pd.DataFrame, name: str) -> str:
+    return number(float(np.median(column(heads, name))))
+
+
 def _median_and_range(x: np.ndarray) -> str:
     low, high = np.quantile(x, [0.1, 0.9])
     return f"{interval(median(x))}; {number(low)} to {number(high)}"

@@ -48,5 +48,9 @@ TOPIC = Topic(
         "real_explained": errors_prose.explained,
         "real_weights": errors_prose.weights,
     },
-    tables={"real_geometry": tables.geometry, "real_errors": tables.errors},
+    tables={
+        "real_geometry": tables.geometry,
+        "real_gemma_geometry": tables.gemma_geometry,
+        "real_errors": tables.errors,
+    },
 )
