@@ -460,6 +460,29 @@ def test_exchanges_lower_the_error_that_is_left(found) -> None:
     assert sum(errors[1]) < 0.98 * sum(errors[0])
 
 
+def test_heads_choose_among_their_largest_own_errors(found) -> None:
+    """With `among` = 1 nothing else is to choose from; with 2, tokens stay among twice as many."""
+    by_score = ReplayFit(inside="score").kept(found, 84)
+    assert torch.equal(ReplayFit(among=1.0).kept(found, 84), by_score)
+    again, first = ReplayFit(among=2.0).kept(found, 84), ReplayFit(part=1.0).kept(found, 42)
+    assert not torch.equal(again, by_score)
+    own = found.mixed("own", 1.0).masked_fill(first, -1).sort(descending=True).values
+    for layer, head in PLACES:
+        chosen = again[layer, head] & ~first[layer, head]
+        least = own[layer, head, min(2 * int(chosen.sum()), 40) - 1]
+        assert bool((found.mixed("own", 1.0)[layer, head, chosen] >= least).all())
+
+
+@pytest.mark.parametrize("inside", ["exchange", "walk"])
+def test_heads_whose_values_are_all_zero_keep_what_they_are_given(inside) -> None:
+    model = make("Llama")
+    model.model.layers[1].self_attn.v_proj.weight.data.zero_()
+    silent = Measured(read(prefill(model, text(), 40), text(), REQUEST))
+    coresets = ReplayFit(inside=inside).choose(silent, 60)
+    assert sum(c.size for heads in coresets.values() for c in heads) == 60
+    assert all(c.size == 6 and bool(c.log_weights.isfinite().all()) for c in coresets[1])
+
+
 def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:
     first, kept = torch.zeros(2, 2, 2, 40, dtype=torch.bool)
     kept[..., :15] = True
@@ -519,6 +542,8 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
         ReplayFit(first="kvzap")
     with pytest.raises(ValueError, match="needs budget='pooled'"):
         ReplayFit(second="gain", budget="even")
+    with pytest.raises(ValueError, match=r"among = 0\.5 must be at least 1"):
+        ReplayFit(among=0.5)
     with pytest.raises(ValueError, match="inside"):
         ReplayFit(inside="halving")
     with pytest.raises(ValueError, match=r"floor = 1\.5"):

@@ -83,7 +83,7 @@ def gather(store: Store, tier: str, experiment: str) -> Gathered:
     frames, kinds = [], {}
     for table in store.tables(asked["cell"]):
         cells = table.select(["cell", "config"]).to_pandas().dropna()
-        kinds |= {cell: _kind(config) for cell, config in zip(cells["cell"], cells["config"], strict=True)}
+        kinds |= {cell: _kind(cell, config) for cell, config in zip(cells["cell"], cells["config"], strict=True)}
         frames.append(_labelled(asked, table))
     rows = _joined(frames)
     found = set(rows["cell"])
@@ -91,9 +91,13 @@ def gather(store: Store, tier: str, experiment: str) -> Gathered:
     return Gathered(manifest, rows.drop(columns="kind"), [m.label for m in manifest.members if m.cell not in found])
 
 
-def _kind(config: str) -> str:
-    """Names what the cells have in common that differ only in how many heads and sizes were asked for."""
-    return cell_hash(json.loads(config) | {"heads": 0, "sizes": []})
+def _kind(cell: str, config: str) -> str:
+    """Names what the cells have in common that differ only in how many heads and sizes were asked for.
+
+    Of cells that were restored from a table no configuration is known: each is of its own kind.
+    """
+    known = json.loads(config)
+    return cell_hash(known | {"heads": 0, "sizes": []}) if known else cell
 
 
 def rows_of(store: Store, asked: pd.DataFrame) -> pd.DataFrame:
