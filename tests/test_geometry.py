@@ -294,6 +294,9 @@ def test_script_writes_a_row_a_head(captured, tmp_path, monkeypatch, capsys):
     assert table.notna().all(axis=None)
     page = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
     assert set(table.columns) <= set(re.findall(r"`(\w+)`", page.partition("## heads.parquet")[2]))
+    monkeypatch.setattr("sys.argv", [*arguments, "1", "--gemma"])  # at this tier the same model
+    assert script.main() == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "smoke" / "heads_gemma.parquet"), table)
     monkeypatch.setattr("sys.argv", [*arguments, "0"])
     assert script.main() == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: workers must be at least 1, got 0"

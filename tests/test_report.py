@@ -27,6 +27,7 @@ from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, QUESTIONS, SECTIONS
 from attention_coresets.analysis.topics.facts.tables import CHANGES, ablation, costs
 from attention_coresets.analysis.topics.language_model import tables as language_tables
+from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY, gemma_geometry
 from attention_coresets.study.table import COLUMNS
 from command_line import script
 from synthetic_results import synthetic_results, write_fits, write_results
@@ -337,6 +338,15 @@ def test_the_ablation_has_ratios_over_ours_and_names_what_every_version_changes(
     assert [row[2].partition(" ")[0] for row in rows] == ["1", "2"]
     swept = (ROOT / "conf/experiment/real_ablation.yaml").read_text().rpartition(" arm: ")[2].strip().split(",")
     assert set(swept) == {"replay_fit", *(f"replay_fit_{end}" for end in CHANGES)}
+
+
+def test_heads_of_the_second_model_stand_from_the_least_to_the_largest_beside_the_first(results):
+    heads = results.heads.iloc[:3].assign(model="gemma3-270m", rho_centred=[30.0, 10.0, 20.0])
+    text = gemma_geometry(replace(results, gemma_heads=heads))
+    middle = results.heads["rho_centred"].median()
+    assert f"| {GEOMETRY['rho_centred']} | 10 | 20 | 30 | {number(middle)} |" in text
+    assert text.startswith("3 heads of 1 texts, layers ")
+    assert "scripts/heads.py --gemma" in gemma_geometry(results)
 
 
 def test_costs_of_keeping_facts_are_means_over_segments_and_bytes_over_the_least(results):
