@@ -47,7 +47,7 @@ class ReplayFit:
     weights: "fitted"; or "none", as heuristics have it.
     moved: how much queries of the context's last positions, carried behind it, count beside the replay.
     sinks: first tokens that every head keeps. recent: last ones likewise.
-    floor: the least weight of a kept token. pull: see `weights.fitted`.
+    floor: the least weight of a kept token. pull: see `weights.form`.
     merge: whether values of tokens that are left out are blended into those of the kept (merging.py): no subset then.
     wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
 
