@@ -356,7 +356,7 @@ def test_fitted_weights_satisfy_the_conditions_of_a_minimum() -> None:
 
 CONSTRUCTS = [
     *(ReplayFit(), ReplayFit(part=1.0), ReplayFit(part=0.0, recent=3, budget="even")),
-    *(ReplayFit(second="gain"), ReplayFit(second="gain", part=0.0, recent=2), ReplayFit(inside="exchange")),
+    *(ReplayFit(second="gain"), ReplayFit(second="gain", part=0.0, recent=2), ReplayFit(inside="walk")),
 ]
 
 
@@ -481,6 +481,11 @@ def test_heads_whose_values_are_all_zero_keep_what_they_are_given(inside) -> Non
     coresets = ReplayFit(inside=inside).choose(silent, 60)
     assert sum(c.size for heads in coresets.values() for c in heads) == 60
     assert all(c.size == 6 and bool(c.log_weights.isfinite().all()) for c in coresets[1])
+
+
+def test_what_is_all_chosen_by_a_score_that_asks_nothing_needs_no_replay() -> None:
+    assert not ReplayFit(first="snapkv", part=1.0, weights="none").replays
+    assert ReplayFit(first="snapkv", second="expected_attention", weights="none").replays  # its heads choose by the replay's error
 
 
 def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:

@@ -18,7 +18,7 @@ from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.shared import Shared
 from attention_coresets.coresets.walks.feature_walk import feature_signs
 from attention_coresets.coresets.walks.features import pivoted_cholesky, random_features
-from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.coresets.walks.walk import random_places, walk_signs
 from attention_coresets.inputs import exact_unit
 from attention_coresets.registry import check_name
 
@@ -94,14 +94,14 @@ class GramSchmidtWalk(Balancing):
         return make(keys, values, log_weights, law, uniforms)
 
     def _walk_signs(self, gram: Tensor, x: Tensor, uniforms: Tensor, inverted: bool = False) -> Tensor:
-        place, numbers = _places(uniforms), uniforms[:, 0].contiguous()
+        place, numbers = random_places(uniforms), uniforms[:, 0].contiguous()
         return walk_signs(gram, x, numbers, self.ridge, place=place, inverted=inverted)
 
     def _feature_signs(self, features: Tensor, x: Tensor, uniforms: Tensor) -> Tensor:
         alive = x.abs() < 1 - 1e-10
         level = (features.square().sum(-1) * alive).sum(-1) / alive.sum(-1).clamp_min(1)  # [H], the mean diagonal
         ridge = self.ridge * torch.where(level > 0, level, 1.0)
-        return feature_signs(features, x, uniforms[:, 0].contiguous(), ridge, place=_places(uniforms))
+        return feature_signs(features, x, uniforms[:, 0].contiguous(), ridge, place=random_places(uniforms))
 
     def _pivoted(self, keys: Tensor, values: Tensor, log_weights: Tensor, law: Law, uniforms: Tensor) -> Tensor:
         assert self.rank is not None, "checked when built"
@@ -121,8 +121,3 @@ class GramSchmidtWalk(Balancing):
         draws = [torch.randn(shape, dtype=keys.dtype, generator=g) for g in seeded(uniforms[:, 1, 0])]
         features = random_features(keys, values, log_weights, law, torch.stack(draws).to(keys.device))
         return features / exact_unit(features)  # a large rho makes them as small as 1e-150; the walk has no unit
-
-
-def _places(uniforms: Tensor) -> Tensor:
-    """Returns each token's place among the pivots, ``[H, n]``: a random order."""
-    return uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)

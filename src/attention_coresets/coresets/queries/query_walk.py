@@ -13,7 +13,7 @@ from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.coresets.queries.calibration import MARGINALS, calibration, gram, log_sensitivities
 from attention_coresets.coresets.randomness import draw
-from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.coresets.walks.walk import random_places, walk_signs
 
 REFINEMENTS = ("none", "kernel_swaps")
 _CERTAIN = 50.0  # nats above every other token: capped at pi = 1
@@ -77,9 +77,9 @@ class QueryWalk(Construction):
             log_p = log_p.masked_fill(sinks, log_p.max() + _CERTAIN)
         marginals = capped_marginals(log_p, size)
         log_weights = -marginals.clamp_min(1e-300).log()
-        weighted = _weighted(kernel, log_weights)
+        weighted = weighted_gram(kernel, log_weights)
         uniforms = uniforms.to(weighted.device)
-        place = uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)
+        place = random_places(uniforms)
         swaps = self.refinement == "kernel_swaps"
         walked = weighted.clone() if swaps else weighted  # the walk overwrites it
         kept = walk_signs(walked, 2 * marginals - 1, uniforms[:, 0].contiguous(), self.ridge, place=place)
@@ -99,7 +99,7 @@ class QueryWalk(Construction):
         return make() if request.shared is None else request.shared.once("moment", make)
 
 
-def _weighted(kernel: Tensor, log_weights: Tensor) -> Tensor:
+def weighted_gram(kernel: Tensor, log_weights: Tensor) -> Tensor:
     """Computes kernel_ij w_i w_j, its largest diagonal scaled to 1 in each head; rows of what no query sees are 0."""
     log_norms = 0.5 * kernel.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).log() + log_weights
     scale = (log_weights - log_norms.amax(-1, keepdim=True)).clamp(-300, 300).exp()

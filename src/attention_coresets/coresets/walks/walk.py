@@ -22,6 +22,11 @@ BLOCK = 96
 FREEZE = 1e-10  # a coordinate this close to +-1 is frozen there
 
 
+def random_places(uniforms: Float[Tensor, "H 2 n"]) -> Int[Tensor, "H n"]:
+    """Returns each token's place among the pivots, a random order, from the second half of a walk's numbers."""
+    return uniforms[:, 1].argsort(dim=-1).argsort(dim=-1)
+
+
 def walk_signs(
     gram: Float[Tensor, "H n n"],
     x: Float[Tensor, "H n"],

@@ -7,13 +7,15 @@ kept already take their part of it: with weights of their own, whatever they are
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.coresets.minimax.exchange import exchange
-from attention_coresets.coresets.walks.walk import walk_signs
+from attention_coresets.coresets.queries.query_walk import weighted_gram
+from attention_coresets.coresets.randomness import draw
+from attention_coresets.coresets.walks.walk import random_places, walk_signs
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.weights import Form, form
 
@@ -55,7 +57,7 @@ def rechosen(
 
     A head that chooses k tokens does so among the `among` k of largest own error, and those of `kept`.
 
-    Cost a head, with c the tokens of `first` and those to choose among: 4 q c^2 multiply-adds a query head for the
+    Cost a head, with c the tokens of `first` and those to choose among: 2 q c^2 multiply-adds a query head for the
     form, and O(k c) an exchange, of k at most, or O(c^3) for the walk.
     """
     own, again = found.mixed("own", moved).flatten(0, 1), []
@@ -86,16 +88,13 @@ def _exchanged(left: Form, start: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
 
 
 def _walked(left: Form, size: int, generator: torch.Generator) -> Int[Tensor, "k"]:
-    uniforms, places = torch.rand(2, 1, len(left.scale), generator=generator, dtype=torch.float64).to(left.gram.device)
-    gram = left.gram * left.scale[:, None] * left.scale  # of plain weights
-    marginals = capped_marginals(0.5 * gram.diagonal().clamp_min(1e-300).log()[None], size)
-    weighted = gram / marginals.T / marginals
-    kept = walk_signs(weighted[None] / weighted.diagonal().max(), 2 * marginals - 1, uniforms, place=_order(places))
+    uniforms = draw(generator, 1, 2, len(left.scale)).to(left.gram.device)
+    gram = (left.gram * left.scale[:, None] * left.scale)[None]  # of plain weights
+    log_p = 0.5 * gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).log()
+    marginals = capped_marginals(log_p, size)
+    weighted = weighted_gram(gram, -marginals.clamp_min(1e-300).log())
+    kept = walk_signs(weighted, 2 * marginals - 1, uniforms[:, 0].contiguous(), place=random_places(uniforms))
     return kept_tokens(kept, size)[0]
-
-
-def _order(x: Float[Tensor, "1 n"]) -> Tensor:
-    return x.argsort(dim=-1).argsort(dim=-1)
 
 
 def _without(whole: Form, count: int) -> Form:

@@ -108,7 +108,7 @@ class ReplayFit:
     @property
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
-        return self.weights != "none" or self.inside != "score" or not self._used <= set(UNASKED)
+        return self.weights != "none" or self._rechooses or not self._used <= set(UNASKED)
 
     @property
     def sloped(self) -> bool:
@@ -119,6 +119,10 @@ class ReplayFit:
     def sums(self) -> bool:
         """Tells whether the replay's sums are needed."""
         return self.replays
+
+    @property
+    def _rechooses(self) -> bool:
+        return self.inside != "score" and self.part < 1
 
     @property
     def _used(self) -> set[str]:
@@ -157,7 +161,7 @@ class ReplayFit:
         if self.part:
             kept = self._spent(found, self.first, max(heads * min(n, fixed + 1), round(self.part * count)), kept, each)
         both = self._spent(found, self.second, count, kept, each)
-        if self.inside == "score":
+        if not self._rechooses:
             return both
         generator = torch.Generator().manual_seed(0)  # a walk's: the same whenever asked, as everything else is
         return rechosen(found, kept, both, self.moved, self.pull, self.inside, self.among, generator)
