@@ -485,7 +485,8 @@ def test_heads_whose_values_are_all_zero_keep_what_they_are_given(inside) -> Non
 
 def test_what_is_all_chosen_by_a_score_that_asks_nothing_needs_no_replay() -> None:
     assert not ReplayFit(first="snapkv", part=1.0, weights="none").replays
-    assert ReplayFit(first="snapkv", second="expected_attention", weights="none").replays  # its heads choose by the replay's error
+    # Scores alone choose here too, but each head then exchanges tokens by the replay's error.
+    assert ReplayFit(first="snapkv", second="expected_attention", weights="none").replays
 
 
 def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:
