@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tier", default="quick", choices=TIERS)
+    parser.add_argument("--tier", default="reduced", choices=TIERS)
     parser.add_argument("--name", action="append", choices=list(FIGURES), help="this figure only; can be repeated")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the tiers")
     parser.add_argument("--figures", type=Path, default=ROOT / "figures", help="where the pictures go")

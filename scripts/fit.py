@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tier", default="quick", choices=("smoke", "quick", "reduced", "full"))
+    parser.add_argument("--tier", default="reduced", choices=("smoke", "quick", "reduced", "full"))
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the tiers")
     parser.add_argument("--replicates", type=int, default=400, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")

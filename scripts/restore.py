@@ -52,7 +52,7 @@ def restore(store: Store, tier: str, experiments: list[str]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("experiments", nargs="*", help="default: all of the table")
-    parser.add_argument("--tier", choices=TIERS, default="quick")
+    parser.add_argument("--tier", choices=TIERS, default="reduced")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "results", help="folder of the tiers")
     return parser
 

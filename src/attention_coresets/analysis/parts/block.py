@@ -27,8 +27,7 @@ UPPER = Block(
     "The upper bound",
     "Theorem says",
     "The claims are one-sided. Where the theorem speaks of all caches, the maximum over all rows is judged. The"
-    " best verdict is *held*: what is true of everything tried may fail on the next cache, and one row on the"
-    " other side would refute it.",
+    " best verdict is *held*: what is true of everything tried may fail on the next cache.",
     best="held",
     theorem=True,
 )
@@ -45,7 +44,7 @@ BENIGN = Block(
     "Rates on benign families: descriptive",
     "Theorem says",
     "The theorem bounds these rates from one side and predicts none of them. So there is no verdict, whatever the"
-    " number: *easier than the bound* if the whole interval lies below the bound, else *descriptive*. An exponent"
+    " number: *easier than the bound* if the whole wide interval lies below the bound, else *descriptive*. An exponent"
     " above the bound's over a finite range contradicts nothing, since constants are free; it is marked *above*.",
     descriptive=True,
 )

@@ -51,12 +51,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim at one tier: its estimates with a word each, and the overall word (the worst of them)."""
+    """A claim at one tier: its estimates with a word each, and the overall word (the worst of them). `claims`: how many
+    of its block are judged, which the wide interval of a word for the claim is made for."""
 
     claim: Claim
     tier: str
     parts: Sequence[tuple[Measured, str]]
     status: str
+    claims: int
 
     @property
     def deciding(self) -> tuple[Measured, str] | None:
@@ -83,7 +85,7 @@ def measured(claim: Claim | Check, results: Results) -> list[Measured]:
 def evaluate(claims: Sequence[Claim], results: Results) -> dict[str, Outcome]:
     """Every claim by its id: measured and judged setting by setting, among the claims of its block that are judged."""
     judged = [claim.block for claim in claims if _is_judged(claim, measured(claim, results))]
-    return {claim.id: _outcome(claim, results, judged.count(claim.block)) for claim in claims}
+    return {claim.id: _outcome(claim, results, max(judged.count(claim.block), 1)) for claim in claims}
 
 
 def _is_judged(claim: Claim, parts: Sequence[Measured]) -> bool:
@@ -92,8 +94,8 @@ def _is_judged(claim: Claim, parts: Sequence[Measured]) -> bool:
 
 
 def _outcome(claim: Claim, results: Results, claims: int) -> Outcome:
-    parts = [(part, status(part, claim.expected, claim.block, max(claims, 1))) for part in measured(claim, results)]
-    return Outcome(claim, results.tier, parts, overall(word for _, word in parts))
+    parts = [(part, status(part, claim.expected, claim.block, claims)) for part in measured(claim, results)]
+    return Outcome(claim, results.tier, parts, overall(word for _, word in parts), claims)
 
 
 HOLDS, VIOLATED = "holds", "violated"

@@ -48,7 +48,8 @@ def own_target(results: Results) -> str:
     words = [f"{interval(outcome.parts[0][0].estimate)} ({model})" for model, outcome in known.items()]
     met = [model for model, outcome in known.items() if outcome.status == OWN.best]
     where = f"met in the model {code(met)}" if met else "met in no model"
-    return f"{listed(words)}; the target ({outcomes['league_free'].claim.expected}) is {where}"
+    target = f"the target ({outcomes['league_free'].claim.expected}; each first made wider, for many claims)"
+    return f"{listed(words)}; {target} is {where}"
 
 
 FOUND: dict[str, Words] = {

@@ -58,11 +58,14 @@ def _rows(outcome: Outcome, results: Results) -> list[dict[str, object]]:
             "value": part.estimate.value,
             "low": part.estimate.low,
             "high": part.estimate.high,
+            "wide_low": wide.low,
+            "wide_high": wide.high,
             "units": part.estimate.caches,
             "unit": part.unit,
             "verdict_here": word,
             "reason": part.reason,
         }
         for part, word in outcome.parts
+        for wide in (part.estimate.simultaneous(outcome.claims),)
     ]
     return [about | setting for setting in settings] or [about]

@@ -99,7 +99,10 @@ def _answers(lines: Sequence[Line], results: Results, benchmarks: Path) -> str:
     found = [
         ("the least error, weights of any kind", _first(lines)),
         *((f"the same, {model} weights only", _first(_of_model(lines, model))) for model in MODELS[1::-1]),
-        ("the least proven ceiling", min(certain, key=lambda line: line.certificate.value, default=None)),
+        (
+            "the least proven ceiling (`find_coreset` seeks a lower one)",
+            min(certain, key=lambda line: line.certificate.value, default=None),
+        ),
         ("a bound that holds before anything is run", walk),
         *(
             (f"an answer at least {times} times faster than the walk's", _first(_faster(lines, walk, times)))
@@ -141,7 +144,7 @@ def _elsewhere(results: Results, benchmarks: Path) -> list[list[str]]:
         each = {names["arm"]: float(np.median(column(mine, "heldout_mean"))) for names, mine in groups(rows, ["arm"])}
         best = min(each, key=lambda arm: each[arm])
         words = f"median error {number(each[best])} at later queries, 1/{caches.SHARE} of the cache kept"
-        found.append(["a model's own cache, its queries at hand", f"`{best}`", words])
+        found.append(["a model's cache, its queries at hand (to keep facts: `compress_prompt`)", f"`{best}`", words])
     return found
 
 

@@ -30,7 +30,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "floor_factor",
         "Signed clusters, m = n/2: at every d, number of clusters and ρ the best construction errs by at most 3 ×"
-        " A√(d/2), the floor for equal cluster weights (the best is picked on these rows)",
+        " A√(d/2), a weak floor for equal cluster weights (the best is picked on these rows)",
         "tilted, unweighted, free",
         hard.ORTHONORMAL,
         BANDS["floor_factor"],

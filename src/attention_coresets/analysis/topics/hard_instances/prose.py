@@ -17,6 +17,6 @@ def floor(results: Results) -> str:
     return (
         f"**Lower bound** (signed clusters): the least error of {rules} distinct constructions is"
         f" {number(least[0].estimate.value)} times the bound proven for their own weights and, for m ≤ n/2,"
-        f" {number(equal[0].estimate.value)} times A√(d/2), the bound for equal cluster weights. At m = n/2 the"
-        f" best arm, picked on these rows, errs by {span(best)} times A√(d/2)."
+        f" {number(equal[0].estimate.value)} times A√(d/2), a weaker bound, for equal cluster weights. At"
+        f" m = n/2 the best arm, picked on these rows, errs by {span(best)} times A√(d/2)."
     )

@@ -14,7 +14,7 @@ def largest(results: Results) -> str:
         return ""
     own, plain = (number(float(column(rows, f"constant_{name}").max())) for name in ("own", "rho"))
     return (
-        f"**The search for hard caches** (n ≤ {rows['n'].max()}, all subsets tried): on the {len(rows)} caches"
-        f" found the best tilted subset has m·err/(√d e^(ρσ)) of at most {own}; with e^ρ in place of e^(ρσ), of at"
-        f" most {plain}."
+        f"**The search for hard caches** (n ≤ {rows['n'].max()}, all subsets tried): on the caches that {len(rows)}"
+        f" searches found the best tilted subset has m·err/(√d e^(ρσ)) of at most {own}; with e^ρ in place of e^(ρσ),"
+        f" of at most {plain}."
     )
