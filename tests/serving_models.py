@@ -59,7 +59,7 @@ GREEDY = {"max_new_tokens": NEW, "do_sample": False}
 
 def make(family: str = "Llama", **changes):
     """Makes the family's tiny model with seed 0, whatever was drawn before."""
-    kind = f"{family}Text" if family == "Gemma3" else family
+    kind = f"{family}Text" if family in ("Gemma3", "Gemma3n") else family
     config = getattr(transformers, f"{kind}Config")(**(SHAPE | FAMILIES.get(family, {}) | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Compressed prompts: continued and generated from any number of times, saved and loaded, batches as single runs."""
 
+import gc
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from attention_coresets.models.whole.attention_matching import AttentionMatching  # noqa: E402
+from attention_coresets.models.whole.measured import Measured  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.serving import (  # noqa: E402
     PromptCache,
@@ -119,15 +121,36 @@ def test_a_prompt_is_saved_and_loaded(tmp_path, family) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
 
 
+def trained():
+    """A copy of the model with one matrix changed a little, as by an adapter that was merged."""
+    model = make()
+    model.model.layers[1].self_attn.v_proj.weight.data *= 1.001
+    return model
+
+
+def test_a_copy_in_another_dtype_continues_a_prompt(tmp_path) -> None:
+    path = tmp_path / "prompt.safetensors"
+    save_prompt(compress_prompt(make().to(torch.bfloat16), text(), share=0.4), path)
+    coarse, fine = make().to(torch.bfloat16), make()
+    there, here = (continuation(model, load_prompt(model, path), MORE) for model in (coarse, fine))
+    assert float((there - here).abs().mean()) < 0.05
+
+
 def test_files_that_do_not_fit_are_refused(tmp_path) -> None:
-    from safetensors.torch import save_file
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
 
     path = tmp_path / "prompt.safetensors"
     save_prompt(compress_prompt(make(), text(), share=0.4), path)
-    with pytest.raises(ValueError, match=r"holds 2 layers and the model has 3"):
-        load_prompt(make(num_hidden_layers=3), path)
-    with pytest.raises(ValueError, match=r"are \[\(2, 8\)\] and the model's \(4, 8\)"):
-        load_prompt(make(num_key_value_heads=4), path)
+    for other in (make(num_hidden_layers=3), make(num_key_value_heads=4), make("Gemma3"), make("Qwen3"), trained()):
+        with pytest.raises(ValueError, match=f"by a model of other weights than this {type(other.model).__name__}"):
+            load_prompt(other, path)
+    parts = load_file(path)
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    save_file({name: x for name, x in parts.items() if name != "0.0.values"}, path, metadata=meta)
+    with pytest.raises(ValueError, match=r"lacks a part of the prompt \('0.0.values'\)"):
+        load_prompt(make(), path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="is damaged"):
         load_prompt(make(), path)
@@ -154,6 +177,8 @@ def test_samples_of_different_lengths() -> None:
     columns = torch.cat([mask, torch.ones_like(more)], dim=1)
     places = (columns.cumsum(-1) - 1)[:, -6:]
     torch.testing.assert_close(model(more, columns, places, cache).logits.log_softmax(-1), direct)
+    masked = model(more, attention_mask=columns, past_key_values=cache)
+    torch.testing.assert_close(masked.logits.log_softmax(-1), direct)
     alone = compress_prompt(model, text(length=20, seed=1), share=0.5)
     torch.testing.assert_close(direct[1:], continuation(model, alone, more[1:]), rtol=1e-4, atol=1e-5)
 
@@ -210,8 +235,50 @@ def test_what_cannot_be_is_refused_in_words() -> None:
         other(MORE, past_key_values=cache)
     attach(other, cache)
     torch.testing.assert_close(other(MORE, past_key_values=cache).logits, model(MORE, past_key_values=cache).logits)
-    with pytest.raises(ValueError, match="the cache has 2 layers and the model 3"):
-        attach(make(num_hidden_layers=3), cache)
+    for other in (make(num_hidden_layers=3), trained()):
+        with pytest.raises(ValueError, match="the compressed prompt was made by a model of other weights"):
+            attach(other, cache)
+    for change in (cache.reset, lambda: cache.crop(3), lambda: cache.batch_repeat_interleave(3)):
+        with pytest.raises(ValueError, match="is not extended or changed"):
+            change()
+
+
+@pytest.mark.parametrize("options", [{"prompt_lookup_num_tokens": 3}, {"assistant_model": make(num_hidden_layers=1)}])
+def test_decoding_that_reads_the_prompt_again_is_refused(options) -> None:
+    """transformers has such decoding read all tokens behind the cache that already holds them, without a word."""
+    model, ids = make(), text()
+    cache = compress_prompt(model, ids, share=0.4)
+    with pytest.raises(ValueError, match="assisted decoding and prompt lookup read a prompt again"):
+        answer(model, torch.cat([ids, MORE], dim=1), past_key_values=cache, **options)
+
+
+@pytest.mark.parametrize(("family", "last"), [("Llama", 216), ("Phi3", 88)])
+def test_a_replay_beyond_the_known_positions_is_refused(family, last) -> None:
+    """Llama's end at 256; at 128 Phi-3 turns all queries by other angles than the keys in the cache."""
+    compress_prompt(make(family), text(length=last), share=0.5, construct=ReplayFit(chunk=40))
+    with pytest.raises(ValueError, match=rf"passes position {last + 40}, .* shorten the text to {last} tokens"):
+        compress_prompt(make(family), text(length=last + 1), share=0.5, construct=ReplayFit(chunk=40))
+
+
+def test_under_autocast_the_choice_is_as_exact_as_ever() -> None:
+    """The forwards alone are the caller's: what is made of their keys and queries rounds as without autocast."""
+    model, ids = make(), text()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cache = compress_prompt(model, ids, share=1.0, construct=AttentionMatching())
+    assert float(cache.errors.max()) < 1e-4
+
+
+def test_a_reading_is_freed_with_the_prompt_compressed() -> None:
+    compress_prompt(make(), text(), share=0.5, construct=AttentionMatching())
+    gc.collect()
+    assert not any(type(x) is Measured for x in gc.get_objects())
+
+
+def test_a_construction_of_one_head_and_a_mask_of_other_tokens_are_refused(unchecked) -> None:
+    with pytest.raises(ValueError, match="chooses for a head: use compressed"):
+        compress_prompt(make(), text(), share=0.5, construct=UNIFORM)
+    with pytest.raises(ValueError, match=r"attention_mask is \[1, 40\] for tokens \[2, 40\]"):
+        compress_prompt(make(), text(2), share=0.5, attention_mask=torch.ones(1, 40, dtype=torch.long))
 
 
 def test_a_prompt_inside_a_context_is_continued_too() -> None:

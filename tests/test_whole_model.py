@@ -556,7 +556,7 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
         ReplayFit(floor=1.5)
     with pytest.raises(ValueError, match="are not the 40 tokens of the cache"):
         read(prefill(model, text(), 8), text()[:, :30])
-    with pytest.raises(ValueError, match="prefill with calibration >= 1"):
+    with pytest.raises(ValueError, match="last positions: calibration >= 1"):
         read(prefill(model, text(), 0), text())
     with pytest.raises(ValueError, match="one sample"):
         read(prefill(model, text(2), 8), text(2))

@@ -38,6 +38,8 @@ def learn_positions(decoder, ask: Ask) -> None:
     embedding = getattr(decoder, "rotary_emb", None)
     if embedding is None or _rotation(decoder) is None:
         raise ValueError(f"{type(decoder).__name__} has no rotary positions: its queries cannot be moved to later ones")
+    if [*inspect.signature(_rotation(decoder)).parameters][:4] != ["q", "k", "cos", "sin"]:
+        raise ValueError(f"{type(decoder).__name__} turns queries in a way that is not known: they cannot be moved")
     ropes = embedding.rope_type.values() if isinstance(embedding.rope_type, dict) else [embedding.rope_type]
     if changing := [rope for rope in ropes if rope not in _FIXED]:
         raise ValueError(f"rotary positions of kind {changing[0]!r} change with the text; known: {', '.join(_FIXED)}")

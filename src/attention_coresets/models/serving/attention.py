@@ -34,7 +34,7 @@ def decoder_of(model) -> Decoder:
         raise ValueError(f"{name} is not a decoder alone; coresets serve Llama-, Qwen- and Gemma-like decoders")
     decoder = model.get_decoder()
     attends = any(hasattr(module, "layer_idx") for module in decoder.modules())
-    takes = decoder._supports_sdpa or decoder._supports_flex_attn
+    takes = getattr(decoder, "_supports_sdpa", False) or getattr(decoder, "_supports_flex_attn", False)
     if not (attends and takes and decoder._can_set_attn_implementation()):
         raise ValueError(
             f"{name} does not take another attention function (transformers' AttentionInterface); "

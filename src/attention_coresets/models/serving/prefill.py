@@ -63,9 +63,11 @@ def padded(attention_mask: Int[Tensor, "b n"], last: int | None = None) -> dict[
 
 
 def check_tokens(ids: Tensor, attention_mask: Tensor | None = None) -> None:
-    """Raises ValueError unless there are tokens [samples, n], and some that count in each sample."""
+    """Raises ValueError unless there are tokens [samples, n], a mask of theirs, and some that count in each sample."""
     if ids.ndim != 2 or 0 in ids.shape:
         raise ValueError(f"ids must be tokens [samples, n], at least one of each, got {list(ids.shape)}")
+    if attention_mask is not None and attention_mask.shape != ids.shape:
+        raise ValueError(f"attention_mask is {list(attention_mask.shape)} for tokens {list(ids.shape)}")
     if attention_mask is not None and not bool(attention_mask.any(-1).all()):
         raise ValueError("attention_mask leaves nothing but padding of a sample")
 

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -182,10 +182,16 @@ class _Seen(NamedTuple):
     cap: float | None
 
 
-@lru_cache(maxsize=1)
+_KNOWN: "WeakKeyDictionary[Measured, dict[int, dict[int, list[_Seen]]]]" = WeakKeyDictionary()  # by sinks, by layer
+
+
 def _seen(found: Measured, sinks: int) -> dict[int, list[_Seen]]:
-    """By layer, for every head. Any budget of a reading asks for the same: (dv + 2) numbers a query are kept."""
-    return {i: [_of_head(x, h, sinks) for h in range(len(x.keys))] for i, x in found.reading.layers.items()}
+    """By layer, for every head. Any budget of a reading asks for the same: (dv + 2) numbers a query, kept with it."""
+    known = _KNOWN.setdefault(found, {})
+    if sinks not in known:
+        layers = found.reading.layers.items()
+        known[sinks] = {i: [_of_head(x, h, sinks) for h in range(len(x.keys))] for i, x in layers}
+    return known[sinks]
 
 
 def _of_head(layer: LayerReading, head: int, sinks: int) -> _Seen:

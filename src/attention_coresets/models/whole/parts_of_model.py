@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attention_coresets.models.serving.attention import Decoder
 
-_PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj")  # what families call it
+PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj")  # what families call it
 
 
 def attention_modules(decoder: Decoder) -> dict[int, tuple[nn.Module, nn.Module]]:
@@ -18,7 +18,7 @@ def attention_modules(decoder: Decoder) -> dict[int, tuple[nn.Module, nn.Module]
     named = dict(decoder.named_modules())
     found = {}
     for name, module in named.items():
-        if hasattr(module, "layer_idx") and any(hasattr(module, each) for each in _PROJECTIONS):
+        if hasattr(module, "layer_idx") and any(hasattr(module, each) for each in PROJECTIONS):
             found.setdefault(int(module.layer_idx), (module, named[name.rpartition(".")[0]]))
     return found
 
@@ -26,18 +26,31 @@ def attention_modules(decoder: Decoder) -> dict[int, tuple[nn.Module, nn.Module]
 def projection(attention: nn.Module, heads: int) -> Float[Tensor, "heads dv hidden"]:
     """Returns by query head the matrix that takes its output, a row vector, into the residual stream.
 
-    A norm that a model puts behind it is for `residual_norms`; gates are left out.
+    A norm that a model puts behind it is for `residual_norms`; gates are left out. A factor of what attention adds to
+    the stream (Granite's residual_multiplier) is in the matrix.
 
-    Raises ValueError for a module without such a matrix, or whose matrix has other axes.
+    Raises ValueError for a module without such a matrix, whose matrix has other axes or holds codes of a quantization,
+    or that has a norm before it (BitNet).
     """
-    layer = next((getattr(attention, name) for name in _PROJECTIONS if hasattr(attention, name)), None)
+    layer = next((getattr(attention, name) for name in PROJECTIONS if hasattr(attention, name)), None)
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] % heads:
         raise ValueError(
             f"{type(attention).__name__} has no output projection of its {heads} heads "
-            f"({', '.join(_PROJECTIONS)}); errors cannot be told in units of the residual stream"
+            f"({', '.join(PROJECTIONS)}); errors cannot be told in units of the residual stream"
         )
-    return weight.detach().T.reshape(heads, -1, weight.shape[0])
+    if not weight.is_floating_point() or weight.element_size() < 2 or hasattr(attention, "attn_sub_norm"):
+        raise ValueError(
+            f"{type(attention).__name__} has {'a norm before' if weight.is_floating_point() else 'a quantized'} output "
+            "projection; errors cannot be told in units of the residual stream"
+        )
+    scale = getattr(getattr(attention, "config", None), "residual_multiplier", 1.0)
+    return scale * weight.detach().T.reshape(heads, -1, weight.shape[0])
+
+
+def output_of(out: Any) -> Tensor:
+    """Returns the tensor that a module returns alone or first."""
+    return out if isinstance(out, Tensor) else out[0]
 
 
 @contextmanager
@@ -60,7 +73,7 @@ def residual_norms(decoder: Decoder) -> Iterator[dict[int, list[Float[Tensor, "t
 
     def leave(layer: int):
         def hook(_: nn.Module, args: tuple, out: Any) -> None:
-            outputs[layer] = out[0] if isinstance(out, tuple) else out
+            outputs[layer] = output_of(out)
 
         return hook
 

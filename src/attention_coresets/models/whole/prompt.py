@@ -15,10 +15,11 @@ from attention_coresets.models.serving.caches import ModelCache, branch, cache_b
 from attention_coresets.models.serving.evaluation import left_padding
 from attention_coresets.models.serving.keeping import keep
 from attention_coresets.models.serving.needle import encode
-from attention_coresets.models.serving.prefill import prefill
+from attention_coresets.models.serving.prefill import padded, prefill
 from attention_coresets.models.whole.attention_matching import AttentionMatching
 from attention_coresets.models.whole.budgets import check_count
 from attention_coresets.models.whole.errors import held_out_errors
+from attention_coresets.models.whole.marks import check_marks, marks
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read
 from attention_coresets.models.whole.replay_fit import ReplayFit
@@ -42,27 +43,39 @@ class PromptCache(DynamicCache):
     errors : Float[Tensor, "samples layers kv"]
         For each KV head, the QUANTILE of the norms of its output's error, through the output projection, over the
         typical norm of the residual stream: at queries of the prompt's last positions, moved behind it, to which
-        neither tokens nor weights were fitted. NaN for a sample too short to hold any out.
+        neither tokens nor weights were fitted (SnapKV, TOVA and H2O do score tokens by them, unmoved). NaN for a sample
+        or a `calibration` too short to hold any out.
     full_bytes : int
         Memory of the whole cache of the prompt.
+    marks : Float[Tensor, "parameters"]
+        Of the model that made it (marks.py).
     """
 
-    def __init__(self, cache: ModelCache, errors: Float[Tensor, "samples layers kv"], full_bytes: int) -> None:
+    def __init__(
+        self,
+        cache: ModelCache,
+        errors: Float[Tensor, "samples layers kv"],
+        full_bytes: int,
+        marks: Float[Tensor, "parameters"],
+    ) -> None:
         vars(self).update(vars(cache))
-        self.errors, self.full_bytes = errors, full_bytes
+        self.errors, self.full_bytes, self.marks = errors, full_bytes, marks
 
     def __copy__(self) -> DynamicCache:
         """Returns a cache as any other, of the same layers."""
         twin = DynamicCache.__new__(DynamicCache)
-        vars(twin).update({name: x for name, x in vars(self).items() if name not in ("errors", "full_bytes")})
+        own = ("errors", "full_bytes", "marks")
+        vars(twin).update({name: x for name, x in vars(self).items() if name not in own})
         return twin
 
     def update(self, *args, **kwargs):
-        """Raises ValueError: a prompt's cache is not extended."""
+        """Raises ValueError: a prompt's cache is neither extended nor changed."""
         raise ValueError(
-            "a compressed prompt is not extended; call `attach(model, cache)`, so that this model continues a branch "
-            "of it, or pass `branch(cache)`"
+            "a compressed prompt is not extended or changed; call `attach(model, cache)`, so that this model continues "
+            "a branch of it, or pass `branch(cache)`"
         )
+
+    reset = crop = reorder_cache = batch_repeat_interleave = batch_select_indices = update
 
     @property
     def bytes(self) -> int:
@@ -114,8 +127,8 @@ def compress_prompt(
     attention function, which for every other cache is transformers' `sdpa`, and with a hook that has it continue a
     branch of such a cache.
 
-    Cost: two forwards over the prompt, on its full cache, and the statistics of its queries: for SmolLM2-135M at 2048
-    tokens some minutes of one core. Memory: the whole cache, and `read`'s.
+    Cost: two forwards over the prompt, a third for several samples, and the statistics of its queries: for SmolLM2-135M
+    at 2048 tokens some minutes of one core. Memory: the whole cache, and `read`'s.
 
     Parameters
     ----------
@@ -142,18 +155,23 @@ def compress_prompt(
     Raises
     ------
     ValueError
-        For a share or count that does not fit, a construct that changes values, padding on the right, or a model that
-        is not supported.
+        For a share or count that does not fit, a construct that changes values or chooses for one head alone, padding
+        on the right, a replay beyond the model's positions, or a model that is not supported.
     """
     if (share is None) == (count is None):
         raise ValueError(f"give a share or a count of tokens, not both: share = {share}, count = {count}")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share = {share} must lie in (0, 1]")
     construct = construct or ReplayFit()
+    if not isinstance(construct, ReplayFit | AttentionMatching):
+        raise ValueError(
+            f"compress_prompt needs ReplayFit or AttentionMatching, which choose for a whole model; {construct} "
+            "chooses for a head: use compressed(model, construct, size)"
+        )
     if construct.model in ("merged", "refitted"):
         raise ValueError(f"a compressed prompt keeps tokens' own values, and {construct} changes them")
     asked = _request(construct, tokenizer)
-    padded = attention_mask is not None and not bool(attention_mask.all())
+    gaps = attention_mask is not None and not bool(attention_mask.all())
     whole = prefill(model, ids, min(calibration, ids.shape[-1]), attention_mask)
     lengths = [ids.shape[-1]] * len(ids) if attention_mask is None else attention_mask.sum(-1).tolist()
     budgets = [round(share * whole.heads * n) if share else operator.index(count or 0) for n in lengths]
@@ -163,18 +181,20 @@ def compress_prompt(
     errors = []
     for sample, budget in enumerate(budgets):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
-        alone = prefill(model, mine[None], min(calibration, len(mine))) if padded or len(ids) > 1 else whole
+        alone = prefill(model, mine[None], min(calibration, len(mine))) if gaps or len(ids) > 1 else whole
         found = Measured(read(alone, mine[None], asked, construct.chunk, construct.repeated, construct.sloped))
-        coresets = construct.choose(found, budget)
-        errors.append(held_out_errors(found.reading, coresets))
+        with torch.autocast(ids.device.type, enabled=False):
+            coresets = construct.choose(found, budget)
+            errors.append(held_out_errors(found.reading, coresets))
         for index, heads in coresets.items():
             chosen[index].append(heads)
+        del found, alone  # before the next sample's are made
     full = cache_bytes(whole.cache)
     kept = keep(whole, chosen)
     windows: list[Any] = [layer for layer in kept.layers if isinstance(layer, DynamicSlidingWindowLayer)]
     for layer in windows:  # they have views of longer tensors, which end here
         layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
-    cache = PromptCache(kept, torch.stack(errors), full)
+    cache = PromptCache(kept, torch.stack(errors), full, marks(whole.decoder))
     attach(model, cache)
     return cache
 
@@ -191,14 +211,10 @@ def _request(construct: ReplayFit | AttentionMatching, tokenizer) -> Int[Tensor,
 def attach(model, cache: PromptCache) -> None:
     """Makes a model ready to continue compressed prompts: by the attention that reads coresets, in branches.
 
-    Raises ValueError for a model that is not supported, or that the cache does not fit.
+    Raises ValueError for a model that is not supported, or whose weights are not those that made the cache.
     """
     decoder = decoder_of(model)
-    count = decoder.config.num_hidden_layers
-    if len(cache.layers) != count:
-        raise ValueError(
-            f"the cache has {len(cache.layers)} layers and the model {count}; take the prompt to its own model"
-        )
+    check_marks(decoder, cache.marks, coreset_layers(cache)[0].dtype, "the compressed prompt")
     _attend_to_coresets(decoder)
     for module in {id(module): module for module in (model, decoder)}.values():
         if _continue_a_branch not in module._forward_pre_hooks.values():
@@ -225,6 +241,26 @@ def _continue_a_branch(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, d
     in_place = [twin if x is cache else x for x in (*args, *kwargs.values())]
     names = [*inspect.signature(type(module).forward).parameters][1:]
     options = dict(zip((*names[: len(args)], *kwargs), in_place, strict=True))
-    if given is not None and options.get("attention_mask") is None and options.get("position_ids") is None:
-        options |= left_padding(twin, given)
-    return (), options
+    return (), options if given is None else options | _places(twin, given, options)
+
+
+def _places(twin: ModelCache, given: Tensor, options: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns mask and positions of tokens that follow a prompt, where its padding makes them needed.
+
+    Raises ValueError for tokens that do not follow it: a mask of other columns, or positions within it.
+    """
+    mask, places, new = options.get("attention_mask"), options.get("position_ids"), given.shape[1]
+    layer, length = coreset_layers(twin)[0], twin.get_seq_length()
+    read = torch.tensor([layer.read(b) for b in range(layer.samples)], device=given.device)
+    inside = places is not None and places.ndim == 2 and bool((places[:, 0] + 1 < read).any())
+    if inside or (mask is not None and mask.ndim == 2 and mask.shape[1] != length + new):
+        raise ValueError(
+            f"{new} tokens do not follow the {length} of a compressed prompt: their mask or positions begin within it; "
+            "assisted decoding and prompt lookup read a prompt again behind its own cache: generate without them"
+        )
+    if places is not None:
+        return {}
+    known = left_padding(twin, given)
+    if mask is None or not known:
+        return known
+    return {"position_ids": padded(mask, last=new)["position_ids"]} if mask.ndim == 2 else {}

@@ -10,27 +10,29 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from attention_coresets.files import replacing
 from attention_coresets.models.serving.adoption import new_cache
-from attention_coresets.models.serving.attention import Decoder, decoder_of
+from attention_coresets.models.serving.attention import decoder_of
 from attention_coresets.models.serving.layer import CoresetLayer
 from attention_coresets.models.serving.ragged import Ragged
+from attention_coresets.models.whole.marks import check_marks
 from attention_coresets.models.whole.prompt import PromptCache, attach
 
-FORMAT = "attention_coresets.prompt.1"
+FORMAT = "attention_coresets.prompt.2"
 _PARTS = ("keys", "values", "indices", "log_weights")
 
 
 def save_prompt(cache: PromptCache, path: str | Path) -> None:
     """Writes a compressed prompt to a safetensors file, which appears whole or not at all.
 
-    Tensors: ``errors``; of layer i and sample s ``i.s.keys`` [stored, d], ``i.s.values``, ``i.s.indices`` and, if there
-    are any, ``i.s.log_weights``, head after head; of a layer with a sliding window ``i.keys`` and ``i.values``. The
-    metadata's "prompt" is JSON: sizes of heads, lengths, window positions. So others can read what each head keeps.
+    Tensors: ``errors``; ``marks`` of the model; of layer i and sample s ``i.s.keys`` [stored, d], ``i.s.values``,
+    ``i.s.indices`` and, if there are any, ``i.s.log_weights``, head after head; of a layer with a sliding window
+    ``i.keys`` and ``i.values``. The metadata's "prompt" is JSON: sizes of heads, lengths, window positions. So others
+    can read what each head keeps.
 
     Raises ValueError for layers that are neither, and OSError where the disk refuses.
     """
     from safetensors.torch import save_file
 
-    tensors, layers = {"errors": cache.errors}, []
+    tensors, layers = {"errors": cache.errors, "marks": cache.marks}, []
     for index, layer in enumerate(cache.layers):
         own, facts = _stored(index, layer)
         tensors |= own
@@ -61,7 +63,7 @@ def _stored(index: int, layer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_prompt(model, path: str | Path) -> PromptCache:
     """Reads a compressed prompt for the model that made it, in the dtype it was saved in and on the model's device.
 
-    Raises ValueError for a file that is damaged or no prompt, or whose layers or heads are not the model's, and OSError
+    Raises ValueError for a file that is damaged or no prompt, or was made by a model of other weights, and OSError
     where there is none.
     """
     from safetensors import SafetensorError, safe_open
@@ -76,34 +78,18 @@ def load_prompt(model, path: str | Path) -> PromptCache:
         raise ValueError(
             f"{path} is {meta.get('format', 'of no known format')}, not {FORMAT}; save it with save_prompt"
         )
-    content = json.loads(meta["prompt"])
-    cache = new_cache(decoder)
-    if len(content["layers"]) != len(cache.layers):
-        raise ValueError(
-            f"{path} holds {len(content['layers'])} layers and the model has {len(cache.layers)}; load it with its own"
-        )
-    for index, facts in enumerate(content["layers"]):
-        _check(decoder, index, facts, tensors, path)
-        cache.layers[index] = _layer(index, cache.layers[index], facts, tensors)
-    found = PromptCache(cache, tensors["errors"], content["full_bytes"])
+    try:
+        content = json.loads(meta["prompt"])
+        kept = next(x.dtype for name, x in tensors.items() if name.endswith(".keys"))
+        check_marks(decoder, tensors["marks"], kept, str(path))
+        cache = new_cache(decoder)
+        for index, facts in enumerate(content["layers"]):
+            cache.layers[index] = _layer(index, cache.layers[index], facts, tensors)
+        found = PromptCache(cache, tensors["errors"], content["full_bytes"], tensors["marks"].cpu())
+    except (KeyError, StopIteration, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} lacks a part of the prompt ({error}); compress the prompt again") from error
     attach(model, found)
     return found
-
-
-def _check(decoder: Decoder, index: int, facts: dict, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Raises ValueError where keys have other axes than the model's."""
-    config = decoder.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if "samples" in facts:
-        found = {(len(s["sizes"]), tensors[f"{index}.{i}.keys"].shape[-1]) for i, s in enumerate(facts["samples"])}
-    else:
-        found = {(tensors[f"{index}.keys"].shape[1], tensors[f"{index}.keys"].shape[-1])}
-    if found != {(heads, d)}:
-        raise ValueError(
-            f"{path}, layer {index}: (KV heads, dimension) are {sorted(found)} and the model's ({heads}, {d}); "
-            "load it with its own model"
-        )
 
 
 def _layer(index: int, usual: Any, facts: dict, tensors: dict[str, Tensor]) -> Any:

@@ -16,7 +16,13 @@ from attention_coresets.models.serving.attention import Decoder, attending
 from attention_coresets.models.serving.caches import branch, coreset_layers
 from attention_coresets.models.serving.positions import check_positions
 from attention_coresets.models.serving.prefill import Prefilled
-from attention_coresets.models.whole.parts_of_model import attention_modules, factor, projection, residual_norms
+from attention_coresets.models.whole.parts_of_model import (
+    PROJECTIONS,
+    attention_modules,
+    factor,
+    projection,
+    residual_norms,
+)
 from attention_coresets.models.whole.reading import CHUNK, LayerReading, Lookback, Reading
 from attention_coresets.models.whole.slopes import slopes
 
@@ -34,7 +40,7 @@ def read(
 
     Cost: a forward over n + r tokens a chunk on the full cache. Memory, until the reading is dropped: queries, keys and
     values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache; the statistics keep
-    as much again (statistics.py).
+    some 5 times the cache in float32 (statistics.py), whatever its dtype.
 
     Parameters
     ----------
@@ -58,10 +64,11 @@ def read(
     Raises
     ------
     ValueError
-        For several samples or padding, other ids than the cache's, no queries, gradients in inference mode, or a model
-        whose output projections or rotary positions are not known.
+        For several samples or padding, other ids than the cache's, no queries, gradients in inference mode, a replay
+        beyond the model's positions, or a model whose output projections or rotary positions are not known.
     """
     _check(prefilled, ids, chunk, repeated)
+    _check_places(prefilled, min(chunk, ids.shape[-1]) + (0 if request is None else len(request)))
     if sloped and torch.is_inference_mode_enabled():
         raise ValueError("KVgrad's score needs gradients, which torch.inference_mode forbids; use torch.no_grad")
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
@@ -73,7 +80,8 @@ def read(
         steep = slopes(prefilled, said) if sloped else {}
         for layer, look in found.items():
             replays[layer].append(replace(look, slopes=steep.get(layer)))
-    return Reading({i: _layer(prefilled, i, replays[i]) for i in prefilled.layers})
+    with torch.autocast(ids.device.type, enabled=False):
+        return Reading({i: _layer(prefilled, i, replays[i]) for i in prefilled.layers})
 
 
 def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> None:
@@ -83,10 +91,32 @@ def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> No
     if ids.shape != (1, prefilled.context):
         raise ValueError(f"ids {tuple(ids.shape)} are not the {prefilled.context} tokens of the cache")
     if not prefilled.queries:
-        raise ValueError("a replay needs queries of the context's last positions; prefill with calibration >= 1")
+        raise ValueError("a replay needs queries of the context's last positions: calibration >= 1")
     if chunk < 1 or not 0 < repeated <= 1:
         raise ValueError(f"chunk = {chunk} must be at least 1 token, and repeated = {repeated} in (0, 1]")
+    known = attention_modules(prefilled.decoder)
+    if missing := [layer for layer in prefilled.layers if layer not in known]:
+        raise ValueError(
+            f"{type(prefilled.decoder).__name__} has no output projection of a known name in layer {missing[0]} "
+            f"({', '.join(PROJECTIONS)}); errors cannot be told in units of the residual stream"
+        )
     check_positions(prefilled.decoder)
+
+
+def _check_places(prefilled: Prefilled, longest: int) -> None:
+    """Raises ValueError where a replay, unlike the context, reaches positions that the model does not know, or at which
+    it turns all queries by other angles than the keys in the cache (longrope)."""
+    config, n = prefilled.decoder.config, prefilled.context
+    ropes = getattr(config, "rope_parameters", None) or {}
+    ropes = [rope for rope in (ropes, *ropes.values()) if isinstance(rope, dict)]  # one, or one a kind of layer
+    ends = [rope["original_max_position_embeddings"] for rope in ropes if rope.get("rope_type") == "longrope"]
+    for end in (*ends, getattr(config, "max_position_embeddings", None) or n):
+        if n <= end < n + longest:
+            raise ValueError(
+                f"a replay of {longest} tokens after {n} passes position {end}, where the positions that this "
+                f"{type(prefilled.decoder).__name__} knows end or change; shorten the text to {end - longest} tokens, "
+                "or take a smaller chunk"
+            )
 
 
 def _forward(decoder: Decoder, prefilled: Prefilled, ids: Tensor) -> dict[int, Lookback]:

@@ -108,7 +108,8 @@ class ReplayFit:
     @property
     def replays(self) -> bool:
         """Tells whether anything depends on the replay."""
-        return self.weights != "none" or self._rechooses or not self._used <= set(UNASKED)
+        asked = self.weights != "none" or self._rechooses or self.budget == "sensitivity"
+        return asked or not self._used <= set(UNASKED)
 
     @property
     def sloped(self) -> bool:

@@ -24,13 +24,15 @@ def replayed_head(source: Source, device: torch.device, layer: int, kv_head: int
     words first, so that they are of other positions and contexts: nothing that was made for the former has seen them.
     They are of HELD_OUT positions. The two replays are made once a process for the last source.
 
-    Raises ValueError for a layer that has no full attention, or a KV head that there is not.
+    Raises ValueError for a layer that has no full attention or has soft caps, or a KV head that there is not.
     """
     plain, asked = _readings(source, device)
     if layer not in plain.layers:
         known = ", ".join(map(str, plain.layers))
         raise ValueError(f"{source.model} has full attention in layers {known}, got layer = {layer}")
     mine, told = plain.layers[layer], asked.layers[layer]
+    if mine.softcap is not None:
+        raise ValueError(f"{source.model} has soft caps in layer {layer}: its heads are no plain softmax")
     if kv_head >= len(mine.keys):
         raise ValueError(f"{source.model} has KV heads 0 to {len(mine.keys) - 1}, got kv_head = {kv_head}")
     repeating, heldout = (_queries(each, kv_head) for each in (mine, told))

@@ -34,7 +34,7 @@ UNASKED = ("leverage", *EVICTION)  # do without a replay
 def scores(name: str, found: Measured, moved: float, size: int) -> Float[Tensor, "layers kv n"]:
     """Returns the score of every token; `size`: tokens a head on average beside its sinks, which windows depend on.
 
-    Raises ValueError for KVgrad's of a reading without slopes.
+    Raises ValueError for KVgrad's of a reading without slopes, or a heuristic's where logits have a soft cap.
     """
     if name == "kvgrad" and not found.sloped:
         raise ValueError("KVgrad's score needs gradients of the replay: read(..., sloped=True)")
@@ -48,8 +48,10 @@ def _standard(scores: Float[Tensor, "kv n"]) -> Float[Tensor, "kv n"]:
 
 
 def _heuristic(name: str, layer: LayerReading, size: int) -> Float[Tensor, "kv n"]:
+    if layer.softcap is not None:
+        raise ValueError(f"{name} scores by a plain softmax, and this model's logits have a soft cap")
     scorer = EVICTION[name]()
     asked = layer.moved.queries if scorer.moved else layer.asked
     cache = Cache(layer.keys.double(), layer.values.double())
     found = scorer.scores(Request(cache, size, rho=4.0, generator=torch.Generator(), queries=asked.double()))
-    return found.index_fill(-1, torch.arange(scorer.sinks, device=found.device), torch.inf)
+    return found.index_fill(-1, torch.arange(min(scorer.sinks, found.shape[-1]), device=found.device), torch.inf)

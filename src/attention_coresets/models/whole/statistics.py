@@ -80,11 +80,10 @@ class Head:
         for look in looks:
             seen = []
             for g, queries in enumerate(look.queries):
-                log_sums, outputs, masses, first = [], [], [], 0
+                log_sums, outputs, first = [], [], 0
                 for weights, log_sum, out, norms in self._attend(look, queries):
                     mass = None if look.keys.shape[-2] else self._mass[g]
-                    masses.append(weights.sum(-1))
-                    rest = weights @ self.values - masses[-1][:, None] * out
+                    rest = weights @ self.values - weights.sum(-1)[:, None] * out
                     c = self.factors[g]
                     sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
                     sums.add_dropped(weights, self.values, out)
@@ -93,7 +92,7 @@ class Head:
                     first += len(weights)
                     log_sums.append(log_sum)
                     outputs.append(out)
-                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), torch.cat(masses), look.norms))
+                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), look.norms))
             self._looks[kind].append(seen)
         return sums.over(sum(len(look.norms) for look in looks))
 
@@ -125,7 +124,7 @@ class Head:
             for g, parts in enumerate(seen):
                 v = self._shown[g, tokens]
                 products = v @ v.mT + (self._mass[g] if kind == "moved" else 0.0)
-                for queries, log_sum, out, _, norms in zip(*(x.split(rows) for x in parts), strict=True):
+                for queries, log_sum, out, norms in zip(*(x.split(rows) for x in parts), strict=True):
                     weights = (capped(queries @ keys.mT, self._cap) - log_sum[:, None]).exp()
                     left, a = weights * norms.square().reciprocal()[:, None], out @ self.factors[g]
                     # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)

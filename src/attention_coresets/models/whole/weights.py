@@ -12,7 +12,8 @@ _MOST = 1e3  # of the pull, at which weights are 1 whatever the queries say
 
 
 class Form(NamedTuple):
-    """The error u^T gram u - 2 target^T u of weights u = scale * w, up to a constant; the diagonal is 1 + pull."""
+    """The error u^T gram u - 2 target^T u of weights u = scale * w, up to a constant; the diagonal is 1 + pull,
+    the pull alone for a token of no error."""
 
     gram: Float[Tensor, "k k"]
     target: Float[Tensor, "k"]
@@ -23,7 +24,7 @@ def form(gram: Float[Tensor, "k k"], target: Float[Tensor, "k"], pull: float) ->
     """Returns the form of w^T G w - 2 b^T w + pull * sum_i G_ii (w_i - 1)^2, positive definite.
 
     `gram` is G on some tokens, `target` b = G 1 there, over all tokens of the cache (statistics.py). So with every
-    token kept all weights are 1, whatever the pull, which holds what the queries do not determine.
+    token kept all weights are 1 up to rounding, whatever the pull, which holds what the queries do not determine.
 
     G is a sum of float32 numbers. A token that takes nearly all attention has a G_ii below their rounding, and G may
     then not be positive definite: it is given |G_ij|^2 <= G_ii G_jj, and ten times the pull until it is.
