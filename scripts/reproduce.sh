@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a clean clone to results, fits, figures and paper_repro.md: bash scripts/reproduce.sh [smoke|quick|reduced|full]
-# Default quick: about half an hour on two cores, set-up included. Run again, it resumes: finished cells are not repeated.
+# Default quick: about an hour on two cores, set-up included. Run again, it resumes: finished cells are not repeated.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tier=${1:-quick}
 case "$tier" in smoke | quick | reduced | full) ;; *)

@@ -94,7 +94,9 @@ def _frame(path: Path, needed: tuple[str, ...], remedy: str) -> pd.DataFrame:
         raise ResultsError(f"{path} is damaged ({reason}): restore it with git, or delete it and {remedy}") from error
     if missing := [name for name in needed if name not in frame]:
         raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: delete it and {remedy}")
-    return frame.assign(**{name: significant(frame[name].to_numpy()) for name in frame.select_dtypes("float")})
+    numbers = {name: significant(frame[name].to_numpy()) for name in frame.select_dtypes("float")}
+    words = dict.fromkeys(frame.select_dtypes("str"), object)  # one block of memory, so that rows are taken at once
+    return frame.assign(**numbers).astype(words)
 
 
 def significant(x: np.ndarray, digits: int = DIGITS) -> np.ndarray:

@@ -33,7 +33,7 @@ GEOMETRY = {
     "half_range_median": "the same, median over queries",
     "total_sensitivity_causal": "T of calibration queries where they stood",
     "total_sensitivity": "T of calibration queries moved behind the cache",
-    "log_total_sensitivity": "log T",
+    "log_total_sensitivity": "its logarithm",
     "total_sensitivity_heldout": "T of held-out queries",
     "gamma": "Γ of 512 calibration queries",
     "gamma_sensitivity": "T of the same 512",
