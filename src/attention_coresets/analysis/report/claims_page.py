@@ -41,7 +41,7 @@ def _block(block: Block, results: Results, outcomes: Mapping[str, Outcome]) -> s
             f"## {block.letter}. {block.title}\n\n{block.about} {counts(mine)}.",
             *(text for section in SECTIONS if (text := _experiment(section, block, results, mine))),
             *_notes("† {}: set after a run, {}.", late),
-            *_notes("§ {}: added after a look at the results: {}.", added),
+            *_notes("§ {}: after a look at the results: {}.", added),
         ]
     )
 

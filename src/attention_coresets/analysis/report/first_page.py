@@ -50,9 +50,9 @@ def first_page(results: Results, outcomes: Mapping[str, Outcome]) -> str:
     """For one tier; the tables of every experiment and setting are in its folder."""
     tier = results.tier
     where = (
-        f"Every claim is below, by block and experiment. `python scripts/sweep.py experiment=NAME tier={tier}` runs"
-        f" one again. Every setting of every claim: [claims.csv](results/{tier}/claims.csv). All tables of every"
-        f" experiment: [tables.md](results/{tier}/tables.md)."
+        f"`python scripts/sweep.py experiment=NAME tier={tier}` runs an experiment again. Every setting of every claim:"
+        f" [claims.csv](results/{tier}/claims.csv). All tables of every experiment:"
+        f" [tables.md](results/{tier}/tables.md)."
     )
     rows = [[q.text, _answer(q, outcomes), _verdicts(q, outcomes)] for q in QUESTIONS if _asked(q, outcomes)]
     answers = table(["Question", "Measured, 95 %", "Verdicts of its claims"], rows)

@@ -1,5 +1,6 @@
 """The range that a claim was tested over, told from the rows it was measured on."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,8 +42,10 @@ def _count(rows: pd.DataFrame) -> str:
         return _counted(rows, _HEAD, "head")
     if distinct(rows, "cache") != [REAL]:
         return _counted(rows, _CACHE, "cache")
-    heads = bool(np.isfinite(column(rows, "layer")).any())
-    return _counted(rows, ("cache_params",), "head" if heads else "text")
+    if np.isfinite(column(rows, "layer")).any():
+        return _counted(rows, ("cache_params",), "head")
+    texts = {json.loads(parameters)["text"] for parameters in rows["cache_params"]}
+    return f"{_counted(rows, ('cache_params',), 'segment')} of {len(texts)} texts"
 
 
 def _counted(rows: pd.DataFrame, names: Sequence[str], unit: str) -> str:

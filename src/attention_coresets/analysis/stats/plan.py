@@ -32,11 +32,15 @@ class Regime:
 @dataclass(frozen=True)
 class EpsilonRule:
     """Parameters of `epsilon_grid`: at most `max_censored` of the (configuration, epsilon) pairs unresolved, but at
-    least `least` epsilons, each `ratio` above the one before."""
+    least `least` epsilons, each `ratio` above the one before.
 
-    ratio: float = 2**0.5
+    The ratio is no power of sqrt(2), by which the sizes grow: with such a ratio all epsilons lie at the same place
+    between two sizes where gamma is 1 or 2, so that rows of little noise say nothing finer than the sizes' grid, and
+    gamma locks in there. (It was sqrt(2) once, with least = 4.)"""
+
+    ratio: float = 1.2
     max_censored: float = 0.3
-    least: int = 4
+    least: int = 6
 
 
 @dataclass(frozen=True)

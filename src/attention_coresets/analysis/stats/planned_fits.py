@@ -28,6 +28,7 @@ COLUMNS = (
     "cache_params",
     "dtype",
 )
+MOST_CENSORED = 0.5  # share of a law's rows: with more, its slope hangs on the tails of an assumed normal law
 _FLOOR = {"float64": 1e-12, "float32": 1e-5}  # what the search for the worst query resolves
 
 
@@ -74,6 +75,9 @@ def _law(plan: FitPlan, group: pd.DataFrame, seed: int, replicates: int) -> dict
     try:
         rows = law_rows(plan, group)
         law = fit(rows, features, clusters=plan.clusters)
+        if law.left + law.right > MOST_CENSORED:
+            share = f"{law.left + law.right:.0%} of the sizes lie below or above those measured"
+            return {"status": "not fitted", "reason": f"{share}; measure more sizes"}
         ends = bootstrap(rows, features, np.random.default_rng(seed), clusters=plan.clusters, replicates=replicates)
     except ValueError as reason:
         return {"status": "not fitted", "reason": str(reason)}

@@ -7,7 +7,7 @@ from attention_coresets.analysis.topics.facts import measures as facts
 from attention_coresets.analysis.topics.facts.tolerances import BANDS
 from attention_coresets.analysis.topics.real_heads.caches import HEURISTICS, at_share
 
-REPLAYED = ("kvzip", "kvzip_plus")
+REPLAYED = ("kvzip", "kvzip_plus", "dropkv", facts.MATCHING, f"{facts.MATCHING}_refitted")
 RIVALS = (*REPLAYED, *HEURISTICS, *(f"{name}_layer" for name in HEURISTICS))
 
 

@@ -1,9 +1,12 @@
 """log m = c + alpha log d + beta log(e^rho - 1) + gamma log(1/epsilon), all three free.
 
-A row is a coreset: its size m is what was asked for, its epsilon the error measured. The same fit with a floor in
-place of the errors is the control: it says what a sample of this design reads where the law is known.
+A row is a coreset: its size m is what was asked for, its epsilon the error measured. So log epsilon is what is fitted,
+and the law solved for m afterwards: with the error, which varies from coreset to coreset, among the covariates gamma
+comes out too small, and alpha and beta take part of what it lost. The same fit with a floor in place of the errors is
+the control: it says what a sample of this design reads where the law is known.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,17 +41,15 @@ def joint(rows: pd.DataFrame, error: str = "error", finite: bool = False, beta: 
     Raises ValueError where the rows do not determine the three, and with fewer than 3 instances.
     """
     prepared, features = _prepared(rows, error, finite, beta)
-    law = fit(prepared, features, clusters=CLUSTERS)
-    ends = bootstrap(prepared, features, np.random.default_rng(0), clusters=CLUSTERS)
-    found = {name: Estimate(law.coefficients[name], *ends[name], law.clusters) for name in SYMBOLS}
+    values, clusters = _solved(prepared, features)
+    ends = bootstrap(prepared, features, np.random.default_rng(0), clusters=CLUSTERS, derived=_for_size)
+    found = {name: Estimate(values[name], *ends[name], clusters) for name in SYMBOLS}
     return Joint(found, _leave_one_d_out(prepared, features), len(rows))
 
 
 def point(rows: pd.DataFrame, error: str, finite: bool = False, beta: str = "log_a") -> dict[str, float]:
     """The exponents alone, for controls: a floor has no luck."""
-    prepared, features = _prepared(rows, error, finite, beta)
-    law = fit(prepared, features, clusters=CLUSTERS)
-    return {name: law.coefficients[name] for name in SYMBOLS}
+    return _solved(*_prepared(rows, error, finite, beta))[0]
 
 
 def at_equal_ratio(rows: pd.DataFrame) -> Estimate:
@@ -74,27 +75,43 @@ def with_share(rows: pd.DataFrame, error: str = "error", covariate: bool = True)
         size, n = column(rows, "size"), column(rows, "n")
         prepared = prepared.assign(share_term=np.log(np.sqrt(size * (n - size)) / n))
         features = {**features, "share": "share_term"}
-    law = fit(prepared, features, clusters=CLUSTERS)
-    return {name: law.coefficients[name] for name in SYMBOLS}
+    return _solved(prepared, features)[0]
 
 
 def _prepared(rows: pd.DataFrame, error: str, finite: bool, beta: str) -> tuple[pd.DataFrame, dict[str, str]]:
     size = column(rows, "size") + (column(rows, "d") * column(rows, "sharp_a") / 2 if finite else 0.0)
     prepared = rows.assign(
-        lo=size,
-        hi=size,
+        lo=rows[error],
+        hi=rows[error],
         log_d=np.log(column(rows, "d")),
         log_sharp_a=np.log(column(rows, "sharp_a")),
-        log_inv_epsilon=-np.log(column(rows, error)),
+        log_inv_size=-np.log(size),
     )
-    return prepared, {"α": "log_d", "β": "log_sharp_a" if finite else beta, "γ": "log_inv_epsilon"}
+    return prepared, {"α": "log_d", "β": "log_sharp_a" if finite else beta, "decay": "log_inv_size"}
+
+
+def _solved(prepared: pd.DataFrame, features: dict[str, str]) -> tuple[dict[str, float], int]:
+    """The exponents of the size, and the number of clusters."""
+    law = fit(prepared, features, clusters=CLUSTERS)
+    found = _for_size({name: np.array([value]) for name, value in law.coefficients.items()})
+    return {name: float(found[name][0]) for name in SYMBOLS}, law.clusters
+
+
+def _for_size(law: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """log error = c + a log d + b log(e^rho - 1) - s log m, solved for log m: alpha = a/s, beta = b/s, gamma = 1/s.
+
+    Raises ValueError where the error does not fall as m grows.
+    """
+    if not (law["decay"] > 0).all():
+        raise ValueError("the errors do not fall as the size grows: no size is told from them")
+    return {"α": law["α"] / law["decay"], "β": law["β"] / law["decay"], "γ": 1 / law["decay"]}
 
 
 def _leave_one_d_out(prepared: pd.DataFrame, features: dict[str, str]) -> dict[str, tuple[float, float]]:
     found = []
     for d in distinct(prepared, "d"):
         try:
-            found.append(fit(prepared.loc[prepared["d"] != d], features, clusters=CLUSTERS).coefficients)
+            found.append(_solved(prepared.loc[prepared["d"] != d], features)[0])
         except ValueError:  # the rest does not determine the three: that d carries the fit
             return dict.fromkeys(SYMBOLS, (np.nan, np.nan))
     return {name: (min(c[name] for c in found), max(c[name] for c in found)) for name in SYMBOLS}

@@ -162,10 +162,10 @@ def free_over_v() -> Measure:
 
 
 def least_over_v() -> Measure:
-    """The smallest error over floor (v) of all rows of the four experiments, whatever arm, size and weights."""
+    """The smallest error over floor (v) of all rows of the five experiments, whatever arm, size and weights."""
 
     def measure(results: Results) -> list[Measured]:
-        rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, WEIGHTS, LARGE, BEYOND)])
+        rows = pd.concat([designed(results, name, half=False) for name in (EXPONENTS, RATIOS, WEIGHTS, LARGE, BEYOND)])
         return least(rows.dropna(subset=["over_v"]), "over_v")
 
     return measure

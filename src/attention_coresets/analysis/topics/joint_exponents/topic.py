@@ -55,7 +55,7 @@ TOPIC = Topic(
             " each of its worst arm",
             ("ratio_alpha", *(claim.id for claim in claims.CLAIMS if claim.id.startswith("joint_"))),
             "the error over the floor depends on r/d, clusters per dimension, which falls with d in this design, so"
-            " that α and γ trade off. Kernel halving, expected to behave like random draws, balances better.",
+            " that α and γ trade off.",
         ),
         Question(
             "How far above the proven floor is the best construction that is not told the clusters?",

@@ -17,12 +17,10 @@ ADDED = "the whole claim: the league's own caches of these families had left the
 def _league(model: str, ours: str) -> tuple[Claim, ...]:
     name = f"league_{model}" if ours == league.our_arm(model) else f"league_{ours}"
     unseen = {"cache": league.UNSEEN}
-    others = "of any model" if model == "free" else f"of the model {model}"
-    statement = (
-        f"{ours} errs by at most 0.7 times the error of the best other construction {others}, picked cell by cell"
-    )
-    new = f"{ours}, the same on families not used while it was developed"
-    further = f"{new}, at more dimensions and another seed"
+    others = "any model" if model == "free" else model
+    statement = f"{ours} errs by at most 0.7 times the best other construction's error, {others}, picked cell by cell"
+    new = f"{ours}, the same on families unused in its development"
+    further = f"{new}, more dimensions, another seed"
     every = measures.advantage(model, ours=ours)
     own = measures.advantage(model, league.UNSEEN, ours=ours)
     more = measures.advantage(model, experiment=league.MORE, ours=ours)

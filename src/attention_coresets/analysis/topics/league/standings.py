@@ -104,7 +104,7 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
             _over_cells(column(ranks, arm), caches).at_least(1.0),  # no rank is below the first
             int(column(first, arm).sum()),
             _over_cells(column(over, arm), caches).exp(),
-            int(np.isfinite(column(errors, arm)).sum()),
+            int(np.isfinite(column(over, arm)).sum()),
         )
         for arm in errors.columns.tolist()
     ]

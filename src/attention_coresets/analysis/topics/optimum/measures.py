@@ -45,8 +45,10 @@ def _size_at(rows: pd.DataFrame, both: pd.DataFrame) -> np.ndarray:
 
 
 def over_caches(rows: pd.DataFrame) -> Estimate:
-    """Median over caches of error_ratio, which is 1 or more: no subset errs by less than the best one."""
-    return median(column(medians(rows, CACHE, ["error_ratio"]), "error_ratio"), positive=True).at_least(1.0)
+    """Median over caches of error_ratio, which is 1 or more: no subset errs by less than the best one. Of each cache
+    the median over its sizes and rho."""
+    each = medians(rows, [name for name in CACHE if name != "rho"], ["error_ratio"])
+    return median(column(each, "error_ratio"), positive=True).at_least(1.0)
 
 
 def never_below() -> Measure:
@@ -61,13 +63,12 @@ def never_below() -> Measure:
 
 
 def error_over_optimum(arm: str) -> Measure:
-    """Error of one construction over the optimum's of its model at equal size: of each cache the median over sizes,
-    then the median over caches, family by family."""
+    """Error of one construction over the optimum's of its model at equal size: of each cache the median over sizes
+    and rho, then the median over caches, family by family."""
 
     def measure(results: Results) -> list[Measured]:
         rows = against(results)
         rows = rows.loc[(rows["arm"] == arm) & rows["error_ratio"].notna()] if len(rows) else rows
-        units = "caches × ρ"
-        return [Measured(names["cache"], over_caches(group), unit=units) for names, group in groups(rows, ["cache"])]
+        return [Measured(names["cache"], over_caches(group), unit="caches") for names, group in groups(rows, ["cache"])]
 
     return measure

@@ -51,11 +51,10 @@ def explained(results: Results) -> str:
     return (
         f"At 1/{SHARE} of the cache the walk on calibration queries errs, at held-out queries, in the mean"
         f" {_over_heuristics(here, 'heldout_mean')}, and at the 99th percentile"
-        f" {_over_heuristics(here, 'heldout_p99')}. Its error is a constant times √d·T/m. At the 99th percentile the"
-        f" constant is"
-        f" {span(constants)}{beside}; note that the latter are of a supremum, so that like is not quite compared with"
-        f" like: the largest error at a head's later queries is {number(tail)} times that at the 99th percentile"
-        " (median). From head to head the logarithm of the walk's error grows with that of T at the slope"
+        f" {_over_heuristics(here, 'heldout_p99')}. Divided by √d·T/m its error at the 99th percentile is,"
+        f" size by size, {span(constants)}{beside}; note that the latter are of a supremum, so that like is not quite"
+        f" compared with like: the largest error at a head's later queries is {number(tail)} times that at the 99th"
+        " percentile (median). From head to head the logarithm of the walk's error grows with that of T at the slope"
         f" {span(slope)}."
     )
 

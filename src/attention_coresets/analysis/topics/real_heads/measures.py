@@ -67,14 +67,15 @@ def pooled(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
 
 
 def constants(arm: str, name: str = "heldout_p99") -> Measure:
-    """Median over heads of m err / (sqrt(d) T), T the total sensitivity of the calibration queries; a part a size."""
+    """Median over heads of m err / (sqrt(d) T), T the total sensitivity of the calibration queries; a part a size. Of a
+    head the median over texts."""
 
     def measure(results: Results) -> list[Measured]:
         rows = named(results.rows(HEADS))
         rows = rows.loc[rows["arm"] == arm]
         rows = rows.assign(constant=rows["size"] * rows[name] / (np.sqrt(rows["d"]) * rows["total_sensitivity"]))
         return [
-            Measured(setting(names), median_of(group, "constant", HEAD), unit="heads")
+            Measured(setting(names), median_of(group, "constant", HEAD[1:]), unit="heads")
             for names, group in groups(rows, ["n", "size"])
         ]
 

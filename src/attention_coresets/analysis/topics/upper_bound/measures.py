@@ -7,7 +7,7 @@ from attention_coresets.analysis.parts.constant import with_constants
 from attention_coresets.analysis.parts.measured import Measured, largest, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import LEAST
-from attention_coresets.analysis.stats.frames import column, groups
+from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.upper_bound.ceiling import held_to_bound
 
 EXPERIMENT, WALK = "upper_bound", "walk_tilted"
@@ -56,15 +56,19 @@ def largest_median(rows: pd.DataFrame) -> tuple[float, str]:
 
 
 def comparable(results: Results) -> pd.DataFrame:
-    """The experiment's rows of one cache a setting, at the shares m/n that were run at every n.
+    """The experiment's rows of one cache a setting, at the shares m/n that were run at every n of those kept.
 
-    More caches and sizes at one n than at another would make its largest constant larger by themselves.
+    More caches and sizes at one n than at another would make its largest constant larger by themselves. The n of fewest
+    shares is left out until the others have two in common.
     """
     rows = every_walk(results, EXPERIMENT)
     rows = rows.loc[rows["head"] == 0]
     rows = rows.assign(share=column(rows, "size") / column(rows, "n"))
-    ns = rows.groupby("share")["n"].nunique()
-    return rows.loc[rows["share"].isin(ns.index[ns == rows["n"].nunique()])]
+    shares = {n: set(column(rows.loc[rows["n"] == n], "share")) for n in distinct(rows, "n")}
+    while len(shares) > 1 and len(set.intersection(*shares.values())) < 2:
+        shares.pop(min(shares, key=lambda n: len(shares[n])))
+    common = set.intersection(*shares.values()) if shares else set()
+    return rows.loc[rows["n"].isin(list(shares)) & rows["share"].isin(list(common))]
 
 
 def slopes(rows: pd.DataFrame) -> dict[str, float]:

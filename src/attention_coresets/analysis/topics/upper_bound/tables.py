@@ -73,11 +73,11 @@ def trends(results: Results) -> str:
     for name, group in [*parts, ("all", rows)]:
         found = measures.slopes(group)
         lines.append([name, f"{len(group)}", *(number(found[symbol]) for symbol in ("log d", "ρ", "log n"))])
-    shares = ", ".join(f"{share:g}" for share in distinct(rows, "share"))
+    shares, ns = (", ".join(f"{x:g}" for x in distinct(rows, name)) for name in ("share", "n"))
     note = (
-        "Does the largest constant grow? Least-squares slopes of its logarithm, descriptive, on one cache a setting"
-        f" and the shares m/n that every n has ({shares}), so that no n has more rows than another. Below 0: it"
-        " falls.\n\n"
+        "Does the largest constant grow? Least-squares slopes of its logarithm, descriptive, on one cache a setting,"
+        f" n = {ns}, and the shares m/n that each of these n has ({shares}), so that none has more sizes than another."
+        " Below 0: it falls.\n\n"
     )
     return note + table(["Family", "Rows", "in log d", "in ρ", "in log n"], lines)
 
