@@ -155,7 +155,11 @@ SAID = (
     Said(
         "does not grow with the number", f"{TOPICS}/rates/figures/d_and_n.py", lambda: of("nu_walk", "high").max() < 0.1
     ),
-    Said("No family of caches needs more", f"{TOPICS}/rates/figures/rho.py", lambda: of("beta_walk", "high").max() < 1),
+    Said(
+        "sizes grow no faster with the query radius",
+        f"{TOPICS}/rates/figures/rho.py",
+        lambda: of("beta_walk", "high").max() < 1,
+    ),
     Said(
         "fewer tokens than √d e^(ρσ)/ε on every family",
         f"{TOPICS}/rates/figures/constant.py",

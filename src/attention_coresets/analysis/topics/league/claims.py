@@ -19,8 +19,8 @@ def _league(model: str, ours: str) -> tuple[Claim, ...]:
     unseen = {"cache": league.UNSEEN}
     others = "any model" if model == "free" else model
     statement = f"{ours} errs by at most 0.7 times the best other construction's error, {others}, picked cell by cell"
-    new = f"{ours}, the same on families unused in its development"
-    further = f"{new}, more dimensions, another seed"
+    new = f"{ours}, on families unused in its development"
+    further = f"{ours}, on these at more dimensions, another seed"
     every = measures.advantage(model, ours=ours)
     own = measures.advantage(model, league.UNSEEN, ours=ours)
     more = measures.advantage(model, experiment=league.MORE, ours=ours)

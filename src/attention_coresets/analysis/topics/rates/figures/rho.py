@@ -40,7 +40,9 @@ def rho_rate(results: Results) -> Figure:
     for ax, (names, panel) in zip(axes[:-1], panels, strict=True):
         _family(ax, results, names, panel)
     _collapse(axes[-1], panels)
-    headed(figure, "No family of caches needs more than the bounds' growth in the query radius ρ (β at most 1)")
+    headed(
+        figure, "Wherever it can be fitted, sizes grow no faster with the query radius ρ than the bounds (β at most 1)"
+    )
     shared_legend(figure, axes[:-1])
     return figure
 
