@@ -107,7 +107,7 @@ def test_the_portfolio_has_its_own_line_beside_the_minimax_arm_and_both_are_no_r
     for model in ("unweighted", "tilted"):
         plain, portfolio = claims[f"league_{model}_unseen"], claims[f"league_portfolio_{model}_unseen"]
         assert portfolio.expected == plain.expected
-        assert f"portfolio_{model}, the same on families not used" in portfolio.statement
+        assert f"portfolio_{model}, on families unused in its development" in portfolio.statement
 
 
 def test_ratios_by_d_and_rho_are_the_means_of_their_cells():

@@ -104,8 +104,8 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "floor_equal",
-        "Signed clusters, m ≤ n/2: no arm errs by less than A√(d/2), which is proven for equal cluster weights;"
-        " smallest ratio of error to floor",
+        "Signed clusters, m ≤ n/2: no arm errs by less than A√(d/2), proven for equal cluster weights and expected"
+        " of all; smallest ratio",
         hard.ORTHONORMAL,
         BANDS["floor_equal"],
         hard.smallest_over_floor(),

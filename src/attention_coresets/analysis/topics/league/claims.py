@@ -67,8 +67,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "certificate_below",
-        "Coresets made for a small certificate, on each family at each ρ: certificate over the best other arm's,"
-        " picked cache by cache",
+        "Coresets made for a small certificate, on each family and ρ of 3 caches: certificate over the best other"
+        " arm's, picked cache by cache",
         "free",
         certified.EXPERIMENT,
         BANDS["certificate_below"],

@@ -38,13 +38,14 @@ class Standings:
 @dataclass(frozen=True)
 class Place:
     """An arm's line in a league table: mean rank, cells won, error over walk_tilted's, cells it ran in; `error` is a
-    geometric mean over cells."""
+    geometric mean over those of the cells, `compared`, where no coreset of free weights is as good as exact."""
 
     arm: str
     rank: Estimate
     won: int
     error: Estimate
     cells: int
+    compared: int
 
 
 def our_arm(model: str) -> str:
@@ -104,6 +105,7 @@ def places(rows: pd.DataFrame, model: str) -> list[Place]:
             _over_cells(column(ranks, arm), caches).at_least(1.0),  # no rank is below the first
             int(column(first, arm).sum()),
             _over_cells(column(over, arm), caches).exp(),
+            int(np.isfinite(column(errors, arm)).sum()),
             int(np.isfinite(column(over, arm)).sum()),
         )
         for arm in errors.columns.tolist()

@@ -65,7 +65,7 @@ def _places(results: Results, model: str, first: int | None = None) -> str:
             interval(place.rank),
             f"{place.won}",
             interval(place.error),
-            f"{place.cells}",
+            f"{place.cells}" if place.compared == place.cells else f"{place.cells}; error {place.compared}",
             interval(certified.over_reference(results, place.arm, league.REFERENCE)),
         ]
         for k, place in shown

@@ -10,7 +10,7 @@ SECTIONS: tuple[Section, ...] = (
         "League table",
         "Every construction on every synthetic family, on a seed that was not used while ours was made. A cell is"
         " one family, d, ρ and m; an arm's error there is the geometric mean over heads. Intervals resample"
-        " caches: the cells of one family and d at all ρ together. The best other is picked cell by cell"
+        " pairs of a family and d, with all their heads and ρ. The best other is picked cell by cell"
         " afterwards, which favours it; the others are published rules, as they are and with this project's tilt"
         " and combinations. Certificates are of other caches, those of the ablation and of"
         " `experiment=certified`. docs/benchmarks.md has the times side by side.",
