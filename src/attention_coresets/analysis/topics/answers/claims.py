@@ -49,7 +49,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "lengths_facts",
-        f"{OURS} on 1/{_SHARE} of the cache of shorter and longer texts: facts found over the full cache's",
+        f"{OURS} on 1/{_SHARE} of the cache of shorter texts: facts found over the full cache's",
         answers.LENGTHS,
         answers.facts_at_lengths(_SHARE),
         "at least 85 %",
