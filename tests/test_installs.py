@@ -116,8 +116,8 @@ def test_paths_of_any_letters(shell: Shell, folder: str) -> None:
     [
         ("report", ["--root", "/missing"], ("/missing is no folder", "give the repository")),
         ("report", ["--results", "/missing"], ("no tier has a table in /missing", "bash scripts/reproduce.sh")),
-        ("figures", ["--results", "/missing"], ("/missing/quick/table.parquet is missing", "scripts/sweep.py")),
-        ("fit", ["--results", "/missing"], ("/missing/quick/table.parquet is missing", "scripts/collect.py")),
+        ("figures", ["--results", "/missing"], ("/missing/reduced/table.parquet is missing", "scripts/sweep.py")),
+        ("fit", ["--results", "/missing"], ("/missing/reduced/table.parquet is missing", "scripts/collect.py")),
         ("collect", ["--results", "/missing"], ("no experiment was run at tier reduced under /missing/cells",)),
         ("publish_wandb", ["--results", "/missing"], ("/missing/reduced/table.parquet is missing",)),
         ("publish_wandb", ["--outputs", "/dev/null/x"], ("cannot write to /dev/null/x", "make it writable")),
