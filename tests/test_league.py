@@ -185,7 +185,7 @@ def test_places_have_ranks_wins_and_errors(rows):
     assert (found["minimax_tilted"].rank.value, found["minimax_tilted"].won) == (1.0, 16)
     # second at d = 32, third at d = 8, eight cells each
     greedy = found["greedy_tilted"]
-    assert (greedy.rank.value, greedy.won, greedy.cells) == (2.5, 0, 16)
+    assert (greedy.rank.value, greedy.won, greedy.cells, greedy.compared) == (2.5, 0, 16, 16)
     assert 2 <= greedy.rank.low < 2.5 < greedy.rank.high <= 3.1
     assert greedy.error.value == pytest.approx(math.sqrt(1.2 * 0.8))
     assert found["tilted_draws"].error.value == pytest.approx(3)

@@ -23,10 +23,11 @@ from attention_coresets.analysis.report.first_page import first_page
 from attention_coresets.analysis.report.paper_repro import paper_repro
 from attention_coresets.analysis.report.readme_numbers import FOUND
 from attention_coresets.analysis.report.tables_page import tables_page
-from attention_coresets.analysis.stats.estimates import Estimate
+from attention_coresets.analysis.stats.estimates import NOTHING, Estimate
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, QUESTIONS, SECTIONS
 from attention_coresets.analysis.topics.facts.tables import CHANGES, ablation, costs
 from attention_coresets.analysis.topics.language_model import tables as language_tables
+from attention_coresets.analysis.topics.rates.tables import rates
 from attention_coresets.analysis.topics.real_heads.tables import GEOMETRY, gemma_geometry
 from attention_coresets.study.table import COLUMNS
 from command_line import script
@@ -152,6 +153,26 @@ def test_tables_of_every_experiment_and_every_setting_of_every_claim(root, resul
         assert len(own) == max(1, len(found.parts))
         values = [part.estimate.value for part, _ in found.parts] or [math.nan]
         assert own["value"].to_numpy() == pytest.approx(values, rel=1e-5, nan_ok=True)
+        wide = [part.estimate.simultaneous(found.claims) for part, _ in found.parts] or [NOTHING]
+        for end in ("low", "high"):
+            ends = [getattr(each, end) for each in wide]
+            assert own[f"wide_{end}"].to_numpy() == pytest.approx(ends, rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize(("arm", "gamma"), [("uniform", 2.0), ("walk_tilted", 1.0)])
+def test_exponents_from_errors_are_those_of_the_error_laws(results, arm, gamma):
+    (law,) = (record for record in results.laws("epsilon_rate_error") if record["fixed"]["arm"] == arm)
+    found = 1 / law["coefficients"]["decay"]["value"]
+    assert found == pytest.approx(gamma, rel=0.04)
+    (line,) = (line for line in rates(results).splitlines() if line.startswith(f"| γ (1/ε) | {arm} "))
+    assert line.endswith(f" | {number(found)} |")
+
+
+def test_so_are_those_of_a_covariate(results):
+    laws = [each["coefficients"] for each in results.laws("rho_rate_error") if each["fixed"]["arm"] == "walk_tilted"]
+    betas = sorted(each["beta_error"]["value"] / each["decay"]["value"] for each in laws)
+    (line,) = (line for line in rates(results).splitlines() if line.startswith("| β (x) | walk_tilted "))
+    assert line.endswith(f" | {' to '.join(dict.fromkeys(map(number, (betas[0], betas[-1]))))} |")
 
 
 def test_the_first_page_has_every_claim_in_one_question_and_says_why_one_was_missed(page, results):

@@ -49,14 +49,15 @@ def test_a_factor_of_what_attention_adds_is_part_of_the_errors() -> None:
 
 
 def test_a_norm_before_the_projection_is_refused() -> None:
-    with pytest.raises(ValueError, match="has a norm before output projection"):
+    with pytest.raises(ValueError, match="has a norm before its output projection"):
         compress_prompt(make("BitNet", head_dim=8), text(), share=0.5)
 
 
-def test_codes_of_a_quantization_are_no_weights() -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_codes_of_a_quantization_are_no_weights(dtype) -> None:
     model = make()
     for layer in model.model.layers:
-        codes = (layer.self_attn.o_proj.weight.detach() * 100).to(torch.int8)
+        codes = (layer.self_attn.o_proj.weight.detach() * 100).to(dtype)
         layer.self_attn.o_proj.weight = torch.nn.Parameter(codes, requires_grad=False)
         layer.self_attn.o_proj.forward = lambda x, codes=codes: x @ codes.to(x).T / 100
     with pytest.raises(ValueError, match="has a quantized output projection"):

@@ -1,6 +1,5 @@
 """The range that a claim was tested over, told from the rows it was measured on."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 
 from attention_coresets.analysis.parts.measured import SYMBOL
 from attention_coresets.analysis.stats.frames import column, distinct
+from attention_coresets.analysis.topics.real_heads.caches import named
 
 MANY = 4  # values that are listed; of more the ends and the number
 REAL = "model"  # the family of caches that a language model filled
@@ -44,8 +44,7 @@ def _count(rows: pd.DataFrame) -> str:
         return _counted(rows, _CACHE, "cache")
     if np.isfinite(column(rows, "layer")).any():
         return _counted(rows, ("cache_params",), "head")
-    texts = {json.loads(parameters)["text"] for parameters in rows["cache_params"]}
-    return f"{_counted(rows, ('cache_params',), 'segment')} of {len(texts)} texts"
+    return f"{_counted(rows, ('cache_params',), 'segment')} of {len(distinct(named(rows), 'text'))} texts"
 
 
 def _counted(rows: pd.DataFrame, names: Sequence[str], unit: str) -> str:

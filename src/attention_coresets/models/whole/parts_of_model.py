@@ -39,10 +39,11 @@ def projection(attention: nn.Module, heads: int) -> Float[Tensor, "heads dv hidd
             f"{type(attention).__name__} has no output projection of its {heads} heads "
             f"({', '.join(PROJECTIONS)}); errors cannot be told in units of the residual stream"
         )
-    if not weight.is_floating_point() or weight.element_size() < 2 or hasattr(attention, "attn_sub_norm"):
+    quantized = not weight.is_floating_point() or weight.element_size() < 2
+    if quantized or hasattr(attention, "attn_sub_norm"):
         raise ValueError(
-            f"{type(attention).__name__} has {'a norm before' if weight.is_floating_point() else 'a quantized'} output "
-            "projection; errors cannot be told in units of the residual stream"
+            f"{type(attention).__name__} has {'a quantized' if quantized else 'a norm before its'} output projection; "
+            "errors cannot be told in units of the residual stream"
         )
     scale = getattr(getattr(attention, "config", None), "residual_multiplier", 1.0)
     return scale * weight.detach().T.reshape(heads, -1, weight.shape[0])

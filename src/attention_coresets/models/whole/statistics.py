@@ -83,7 +83,7 @@ class Head:
                 log_sums, outputs, first = [], [], 0
                 for weights, log_sum, out, norms in self._attend(look, queries):
                     mass = None if look.keys.shape[-2] else self._mass[g]
-                    rest = weights @ self.values - weights.sum(-1)[:, None] * out
+                    rest = weights @ self.values - weights.sum(-1, keepdim=True) * out
                     c = self.factors[g]
                     sums.add(weights, self._shown[g], out @ c, rest @ c, size[g], norms, mass)
                     sums.add_dropped(weights, self.values, out)

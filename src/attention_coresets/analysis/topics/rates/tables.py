@@ -8,7 +8,7 @@ from attention_coresets.analysis.parts.exponents import SYMBOLS, coefficient
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.measured import SYMBOL, Measured, setting
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.wording import span
+from attention_coresets.analysis.parts.wording import between, span
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
 
 DRAWS = ("uniform", "tilted_draws")
@@ -82,7 +82,14 @@ def rates(results: Results) -> str:
             families = ", ".join(sorted({record["fixed"]["cache"] for record in mine}))
             bound = drawn if arm in DRAWS else balanced
             rows.append(
-                [SYMBOLS[symbol], model_of(results.rows(name), arm), families, bound, span(parts), _between(errors)]
+                [
+                    SYMBOLS[symbol],
+                    model_of(results.rows(name), arm),
+                    families,
+                    bound,
+                    span(parts),
+                    between(errors) if errors else "–",
+                ]
             )
     if not rows:
         return "No fits yet: run `python scripts/fit.py`."
@@ -102,8 +109,3 @@ def _from_errors(record: dict, symbol: str) -> float:
     """The exponent of the size in log error = c + a x - s log m: a / s, or 1 / s for gamma."""
     values = {name: found["value"] for name, found in record["coefficients"].items()}
     return values.get(f"{symbol}_error", 1.0) / values["decay"]
-
-
-def _between(values: list[float]) -> str:
-    ends = sorted({number(value) for value in (min(values), max(values))}, key=float) if values else ["–"]
-    return " to ".join(ends)
