@@ -351,6 +351,20 @@ def test_intervals_of_medians_cover_with_few_caches(caches):
     assert median(np.array([0.0, 1.0, 2.0]), positive=True) == median(np.array([0.0, 1.0, 2.0]))
 
 
+@pytest.mark.parametrize("k", [8, 24])
+def test_the_interval_of_a_median_is_over_whole_clusters(k):
+    """Heads of one layer share most of what they are: intervals over heads would cover far less."""
+    rng = np.random.default_rng(k)
+    clusters = np.repeat(np.arange(k), 3)[:-1]  # the last one a head short
+    samples = rng.standard_normal((200, k)).repeat(3, axis=1) + 0.3 * rng.standard_normal((200, 3 * k))
+    found = [median(x[:-1], clusters) for x in samples]
+    assert 0.9 <= np.mean([e.low <= 0 <= e.high for e in found]) <= 1
+    assert np.mean([e.low <= 0 <= e.high for e in (median(x) for x in samples)]) < 0.85
+    assert found[0].value == np.median(samples[0][:-1])
+    assert found[0].caches == k
+    assert median(samples[0], np.arange(3 * k)[::-1].copy()).value == median(samples[0]).value
+
+
 def test_arms_that_err_alike_row_for_row_are_one_rule():
     rows = pd.DataFrame({"arm": list("aabbcc"), "size": [8, 16] * 3, "error": [0.4, 0.2, 0.4, 0.2 + 1e-16, 0.4, 0.3]})
     rows = rows.assign(cache_params="{}", rho=1.0, seed=0, head=0)
@@ -365,7 +379,7 @@ def test_predicted_values_are_the_middle_of_their_band():
 
 def test_units_are_what_intervals_resample(results):
     units = {claim.id: {part.unit for part in measured(claim, results)} for claim in (*CLAIMS, *CHECKS)}
-    expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "heads", "real_mean": "layers"}
+    expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "layers", "real_mean": "layers"}
     expected |= {"real_t_slope": "layers", "real_constant": "heads", "real_loss_8": "texts", "optimum_below": "rows"}
     expected |= {"facts_8": "segments", "facts_more": "segments", "real_sizes": "layers"}
     assert {name: units[name] for name in expected} == {name: {unit} for name, unit in expected.items()}

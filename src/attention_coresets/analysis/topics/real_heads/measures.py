@@ -28,7 +28,7 @@ def heads_measured(results: Results) -> pd.DataFrame:
 
 
 def head_median(name: str) -> Measure:
-    """The median over heads of one column of heads.parquet, text by text."""
+    """The median over heads of one column of heads.parquet, text by text; intervals resample layers."""
 
     def measure(results: Results) -> list[Measured]:
         if results.heads is None:
@@ -36,8 +36,8 @@ def head_median(name: str) -> Measure:
         return [
             Measured(
                 f"{names['text']}, {len(heads)} heads, n = {column(heads, 'n').max():.0f}",
-                median(column(heads, name)),
-                unit="heads",
+                median(column(heads, name), column(heads, "layer").astype(int)),
+                unit="layers",
             )
             for names, heads in groups(results.heads, ["text"])
         ]

@@ -52,10 +52,10 @@ def geometry(results: Results) -> str:
     if heads is None:
         return "No heads measured yet: run `python scripts/heads.py`."
     texts = [(names["text"], part) for names, part in groups(heads, ["text"])]
-    lines = [[words, *(_median_and_range(column(part, name)) for _, part in texts)] for name, words in GEOMETRY.items()]
+    lines = [[words, *(_median_and_range(part, name) for _, part in texts)] for name, words in GEOMETRY.items()]
     counts = [f"{text}: {len(part)} heads, n = {part['n'].max():.0f}" for text, part in texts]
     log_n = number(float(np.log(column(heads, "n").max())))
-    note = f"log n = {log_n}. Median [95 %], and the range of the middle 80 % of heads.\n\n"
+    note = f"log n = {log_n}. Median [95 %, over layers], and the range of the middle 80 % of heads.\n\n"
     return note + table(["In nats where it is an exponent", *counts], lines)
 
 
@@ -80,9 +80,10 @@ def _middle(heads: pd.DataFrame, name: str) -> str:
     return number(float(np.median(column(heads, name))))
 
 
-def _median_and_range(x: np.ndarray) -> str:
+def _median_and_range(heads: pd.DataFrame, name: str) -> str:
+    x = column(heads, name)
     low, high = np.quantile(x, [0.1, 0.9])
-    return f"{interval(median(x))}; {number(low)} to {number(high)}"
+    return f"{interval(median(x, column(heads, 'layer').astype(int)))}; {number(low)} to {number(high)}"
 
 
 def errors(results: Results) -> str:
