@@ -17,6 +17,7 @@ from attention_coresets.adversary.gradient import error_and_gradient, rooms
 from attention_coresets.adversary.sides import two_sides
 from attention_coresets.compiled import backend
 from attention_coresets.coresets import CORESETS, make_coreset
+from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.kernel.law import balancing_gram, capped_marginals, law
 from attention_coresets.coresets.kernel.refit import kernel_weights, refit_log_weights
 from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
@@ -56,7 +57,9 @@ def test_heads_slices_and_dtypes_keep_the_weights(rng):
     assert torch.equal(cache[1].log_weights, cache.log_weights[1])
     assert torch.equal(cache[1, 2].keys, cache.keys[1, 2])
     small = cache.to(torch.float32)
-    assert (small.keys.dtype, small.log_weights.dtype) == (torch.float32, torch.float32)
+    assert (small.keys.dtype, small.log_weights.dtype) == (torch.float32, torch.float64)
+    assert torch.equal(small.log_weights, cache.log_weights)
+    assert small.to(torch.float64).keys.dtype == torch.float64
     assert torch.equal(cache.flat().log_weights, cache.log_weights.reshape(6, 5))
 
 
@@ -291,7 +294,22 @@ def test_fitted_weights_of_repeated_tokens(rng):
     many = unit_kernel(keys[:, token], values[:, token], law(keys[:, token], 2.0, "tilted", "auto"))
     first = torch.searchsorted(token, kept[0])[None]
     found, expected = kernel_weights(one, kept, base + 5.0), kernel_weights(many, first)
-    torch.testing.assert_close(found.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found, expected + 5.0, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("label", [label for label, arm in ARMS.items() if make_coreset(label).takes_weights])
+def test_log_weights_are_those_of_the_cache(label, rng):
+    """Tokens kept stand for all of the cache's weight: others may join them with weights of their own."""
+    keys, values = (torch.from_numpy(rng.standard_normal((1, 96, 3))) / 2 for _ in range(2))
+    old = torch.where(torch.arange(96) < 48, math.log(8), 0.0).double()[None]
+    queries = queries_in_ball(rng, 40, 3, 1.0)
+    for shift in (0.0, 300.0):
+        cache = WeightedCache(keys, values, old + shift)
+        coreset = make_coreset(label)(cache, 24, 1.0, generators(0))
+        kept = queries @ cache.take(coreset.indices)[0].mT + coreset.log_weights.unsqueeze(-2)
+        whole = queries @ keys.mT + cache.log_weights.unsqueeze(-2)
+        mean = (kept.logsumexp(-1) - whole.logsumexp(-1)).exp().mean()
+        assert 0.8 < mean < 1.25
 
 
 @pytest.mark.parametrize("spread", [3.0])
@@ -322,7 +340,7 @@ def test_equal_log_weights_refine_alike(rng):
     construct = make_coreset("greedy", model="free", refinement="minimax")
     found, expected = (construct(c, 8, 1.0, generators(3)) for c in (cache, plain))
     assert torch.equal(found.indices, expected.indices)
-    torch.testing.assert_close(found.log_weights.softmax(-1), expected.log_weights.softmax(-1), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.log_weights, expected.log_weights + 2.5, rtol=0, atol=1e-2)
     assert_agree(construct.agreement, found, expected, cache, 1.0)
 
 
@@ -340,6 +358,20 @@ def test_a_token_of_little_weight_may_carry_everything(log_weight, rho):
     coreset = Coreset(torch.arange(5), torch.zeros(5))
     for name, certificate in CERTIFICATES.items():
         assert float(certificate(cache, coreset, rho)) >= 0.99, name
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_log_weights_are_not_rounded_before_they_are_compared(shift, rng):
+    """Keys of 32 bits: the coreset has the weights rounded to these, and neither bound misses what that does."""
+    keys, values = (torch.from_numpy(rng.standard_normal((128, 4))).float() / 2 for _ in range(2))
+    weights = torch.arange(128) / 2 + torch.from_numpy(0.1 * rng.random(128)) + shift
+    cache, coreset = WeightedCache(keys, values, weights), Coreset(torch.arange(128), weights.float())
+    wide = WeightedCache(keys.double(), values.double(), weights)
+    error = float(attention_error(torch.zeros(1, 4).double(), wide, coreset))
+    found = worst_query(cache, coreset, 1.0, certify=True)
+    assert error > 1e-9
+    assert found.certificate >= found.error
+    assert found.error >= 0.99 * error - 1e-7  # that of 32-bit logits
 
 
 def test_a_constant_in_log_weights_changes_no_error(rng):

@@ -144,9 +144,13 @@ class WeightedCache(Cache):
         return WeightedCache(self.keys[head], self.values[head], self.log_weights[head])
 
     def to(self, *args, **kwargs) -> "WeightedCache":
-        """Returns the same on another device or in another dtype, log-weights too, but these in at least float32."""
+        """Returns the same on another device or in another dtype; log-weights are never rounded to a narrower one.
+
+        They may be far larger than their differences, and float32 would change the cache.
+        """
         plain = super().to(*args, **kwargs)
-        log_weights = self.log_weights.to(plain.keys.device, least_float32(plain.keys.dtype))
+        wide = torch.promote_types(self.log_weights.dtype, plain.keys.dtype)
+        log_weights = self.log_weights.to(plain.keys.device, wide)
         return WeightedCache(plain.keys, plain.values, log_weights)
 
     def flat(self) -> "WeightedCache":
@@ -285,7 +289,7 @@ def attention_error(
     unit = exact_unit(cache.values)
     keys, values = cache.take(coreset.indices)
     base, weights = base_weights(cache), coreset.log_weights
-    base, weights = (None if x is None else _topped(x).to(dtype) for x in (base, weights))
+    base, weights = (None if x is None else topped(x).to(dtype) for x in (base, weights))
     errors = [
         (attend(q, cache.keys, cache.values / unit, base) - attend(q, keys, values / unit, weights)).norm(dim=-1)
         for q in _blocks(queries, max_logits // (cache.n * max(1, cache.heads.numel())))
@@ -293,7 +297,7 @@ def attention_error(
     return torch.cat(errors, dim=-1) * unit.squeeze(-1)
 
 
-def _topped(log_weights: Tensor) -> Float[Tensor, "*heads n"]:
+def topped(log_weights: Tensor) -> Float[Tensor, "*heads n"]:
     """Returns log-weights less their largest, float64: they count up to a constant, and large ones would be rounded."""
     wide = log_weights.to(torch.float64)
     return wide - wide.amax(dim=-1, keepdim=True)

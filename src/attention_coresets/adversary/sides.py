@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
+from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights, topped
 
 _NEAR = 40.0  # e^{+-40} times any sum of values is far from the ends of float32
 
@@ -49,7 +49,7 @@ def two_sides(cache: Cache, coreset: Coreset, rho: float) -> Sides:
     values = torch.cat([cache.values, torch.ones_like(keys[..., :1])], dim=-1)
     far = rho * float(keys.norm(dim=-1).max()) > _NEAR
     kept_keys, kept_values = Cache(keys, values).take(coreset.indices)
-    ours, theirs = (None if w is None else _topped(w).to(keys).unsqueeze(-2) for w in (base, coreset.log_weights))
+    ours, theirs = (None if w is None else topped(w).to(keys).unsqueeze(-2) for w in (base, coreset.log_weights))
     return Side(keys, values, ours, far), Side(kept_keys, kept_values, theirs, far)
 
 
@@ -59,9 +59,4 @@ def centred(cache: Cache) -> Cache:
     A common shift changes no attention, and about their mean float32 logits are small.
     """
     keys, base = cache.keys - cache.keys.mean(dim=-2, keepdim=True), base_weights(cache)
-    return Cache(keys, cache.values) if base is None else WeightedCache(keys, cache.values, _topped(base))
-
-
-def _topped(log_weights: Float[Tensor, "*heads n"]) -> Float[Tensor, "*heads n"]:
-    """Returns the log-weights less their largest."""
-    return log_weights - log_weights.amax(-1, keepdim=True)
+    return Cache(keys, cache.values) if base is None else WeightedCache(keys, cache.values, topped(base))

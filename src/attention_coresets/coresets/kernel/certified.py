@@ -11,7 +11,7 @@ from attention_coresets.adversary.degree_weights import DegreeWeights
 from attention_coresets.adversary.difference import Difference, differences
 from attention_coresets.adversary.kernel import ceiling_about
 from attention_coresets.adversary.subsets import SubsetCeilings
-from attention_coresets.attention import Cache, Coreset
+from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.coresets.kernel.degree_kernel import DegreeKernel
 from attention_coresets.coresets.minimax.exchange import exchange
 from attention_coresets.coresets.selection import floored_log
@@ -57,7 +57,7 @@ def certified(cache: Cache, coreset: Coreset, rho: float, *, exchanges: bool = T
     Returns
     -------
     Coreset
-        Of the same size, of the model "free".
+        Of the same size, of the model "free". Weights sum to n, or to the sum of a WeightedCache's own.
     """
     laws = list(differences(cache, coreset, rho))
     if coreset.log_weights is None:
@@ -67,7 +67,11 @@ def certified(cache: Cache, coreset: Coreset, rho: float, *, exchanges: bool = T
         lowered(SubsetCeilings(head_of(laws[which], h), rho), coreset[h], exchanges=exchanges, adapts=adapts)
         for h, which in enumerate(best)
     ]
-    return Coreset(*(torch.stack(part) for part in zip(*chosen, strict=True)))
+    tokens, log_weights = (torch.stack(part) for part in zip(*chosen, strict=True))
+    base = base_weights(cache)
+    if base is not None:
+        log_weights = log_weights + (base.logsumexp(-1, keepdim=True) - math.log(cache.n))
+    return Coreset(tokens, log_weights)
 
 
 def head_of(law: Difference, h: int) -> Difference:

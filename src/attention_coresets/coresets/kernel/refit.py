@@ -98,12 +98,14 @@ def kernel_weights(
 ) -> Float[Tensor, "H m"]:
     """Finds log-weights of `tokens` that minimise |sum_i e^base_i phi_i - sum_j w_j phi_j| over w >= 0, floored.
 
-    base: None is 0. With a base the log-weights are up to a constant.
+    base: None is 0.
     """
     log_norms = kernel.log_norms.gather(-1, tokens)
-    logs = kernel.log_norms if base is None else kernel.log_norms + base
-    target = kernel.sums((logs if base is None else logs - logs.amax(dim=-1, keepdim=True)).exp(), tokens)
-    return floored_log(nnls(kernel.among(tokens), target)) - log_norms
+    if base is None:
+        return floored_log(nnls(kernel.among(tokens), kernel.sums(kernel.log_norms.exp(), tokens))) - log_norms
+    logs = kernel.log_norms + base
+    top = logs.amax(dim=-1, keepdim=True)  # weights may be beyond the numbers of a dtype
+    return floored_log(nnls(kernel.among(tokens), kernel.sums((logs - top).exp(), tokens))) - log_norms + top
 
 
 def _bank(cache: Cache, rho: float, count: int, generator: torch.Generator) -> Tensor:

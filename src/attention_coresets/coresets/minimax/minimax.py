@@ -74,7 +74,7 @@ def minimax(
     Returns
     -------
     Coreset
-        Free weights sum to about n, as 1/pi does; those of a WeightedCache are up to a constant.
+        Free weights sum to about n, as 1/pi does, and those of a WeightedCache to about the sum of its own.
 
     Raises
     ------
@@ -112,7 +112,10 @@ def minimax(
     largest = max(flat.n, settings.random, settings.bank + 2 * settings.restarts) * flat.n
     found = in_parts(work, heads, at_once(largest, flat.keys.device, on_cpu=1))
     tokens, weights = (torch.cat(part).reshape(coreset.indices.shape) for part in zip(*found, strict=True))
-    equal = model == "unweighted" and base_weights(cache) is None
+    base = base_weights(cache)
+    if model == "free" and base is not None:
+        weights = weights + base.amax(-1, keepdim=True)  # which `Heads` takes off
+    equal = model == "unweighted" and base is None
     return Coreset(tokens, None if equal else weights.to(least_float32(cache.keys.dtype)))
 
 
