@@ -54,6 +54,16 @@ def test_it_holds_on_the_way_and_for_a_coreset_of_before():
         old = stream.coreset()
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_numbers_beyond_the_floats_leave_the_radius_of_the_values(scale, rng):
+    """Keys of norm 900: nothing is known of the sums, and what is known of the values still holds."""
+    keys = 300 * torch.from_numpy(rng.standard_normal((200, 8)))
+    values = 1 + scale * torch.from_numpy(rng.standard_normal((200, 3)))
+    stream, coreset = read(Cache(keys, values), 5.0)
+    worst = worst_query(Cache(keys, values), Coreset(coreset.indices, coreset.log_weights), 5.0)
+    assert worst.error - 1e-12 <= stream.ceiling(coreset) <= 2 * (values - values.mean(0)).norm(dim=-1).max() + 1e-12
+
+
 @pytest.mark.parametrize(("rho", "most"), [(0.01, 1.05), (0.3, 1.6), (1.0, 4.0)])
 def test_it_is_near_the_error_where_rho_is_small(rho, most):
     """Keys along 32 directions, tokens drawn: what degrees 0 to 2 leave out is little."""

@@ -312,6 +312,23 @@ def test_log_weights_are_those_of_the_cache(label, rng):
         assert 0.8 < mean < 1.25
 
 
+@pytest.mark.parametrize("label", ["walk_tilted", "halving_unweighted", "certificate_free", "minimax_free"])
+@pytest.mark.parametrize("low", [-50.0, -1e30, torch.finfo(torch.float64).min])
+def test_tokens_may_be_masked_by_log_weights(label, low, rng):
+    """Half of the tokens weigh nothing; fewer and more are asked for than the other half."""
+    keys, values = (torch.from_numpy(rng.standard_normal((60, 3))) / 2 for _ in range(2))
+    weights = torch.zeros(60).double()
+    weights[30:] = low
+    cache = WeightedCache(keys, values, weights)
+    for size in (8, 40):
+        coreset = make_coreset(label)(cache, size, 1.0, generators(0)[0])
+        if not label.endswith("free"):  # whose fitted weights may revive a token
+            assert int((coreset.indices < 30).sum()) == min(size, 30)
+        worst = worst_query(cache, coreset, 1.0, certify=True)
+        assert worst.error <= worst.certificate
+        assert worst.error < (1e-6 if size == 40 else 1)
+
+
 @pytest.mark.parametrize("spread", [3.0])
 def test_refinements_of_a_weighted_cache(spread, rng):
     """Kernel swaps and minimax keep the model's weights, b - log pi; minimax errs less than what it starts from."""

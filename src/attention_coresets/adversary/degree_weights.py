@@ -51,7 +51,8 @@ def degree_weights(
     # any alpha and any b are valid: the best met is kept, whether or not the steps have converged
     best, alpha_kept, square_kept = torch.full_like(rounding, math.inf), torch.ones_like(factor), rounding
     for step, power in enumerate(powers):
-        alpha = (factor / ((moments * mixture.unsqueeze(1)).sum((-2, -1)) + tiny).sqrt()).clamp_min(1e-300)
+        form = (moments * mixture.unsqueeze(1)).sum((-2, -1)).clamp_min(0)  # below 0 by rounding alone
+        alpha = (factor / (form + tiny).sqrt()).clamp_min(1e-300)
         lift, stretch = torch.ones_like(b), torch.ones_like(mixture[..., 0])
         if output is not None:
             lift, stretch[..., -1] = 1 + (output / b).square(), b

@@ -103,14 +103,14 @@ class RunningMoments:
         radius = torch.maximum(self.radius, other.radius)
 
         def bound(sums: RunningMoments, lengths: Tensor) -> Tensor:
-            return (sums._values_form(rho) / n + rest * _largest(lengths) + loss * radius) / floor
+            return _known((sums._values_form(rho) / n + rest * _largest(lengths) + loss * radius) / floor)
 
         alone = (signed._keys_form(rho) / n + rest * _largest(self.keys + other.keys) + loss) / floor
         with_values, outward = bound(signed, self.lengths + other.lengths), bound(self, self.lengths)
         outward = torch.minimum(outward, self.radius)
         output, best = other.radius, outward + other.radius
         for _ in range(_ROUNDS):
-            best = torch.minimum(best, with_values + output * alone)
+            best = torch.minimum(best, _known(with_values + output * alone))
             output = torch.minimum(output, outward + best)
         return best
 
@@ -144,6 +144,11 @@ def _rest(reach: Tensor) -> Tensor:
 def _largest(form: Tensor) -> Tensor:
     """Returns the largest eigenvalue of each positive form ``[H, d, d]``."""
     return torch.linalg.eigvalsh(form.cpu())[..., -1].clamp_min(0).to(form.device)
+
+
+def _known(ceiling: Tensor) -> Tensor:
+    """Returns a ceiling, infinite where numbers beyond the floats left none (inf times 0)."""
+    return ceiling.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _each(norm: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:

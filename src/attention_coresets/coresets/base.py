@@ -28,6 +28,7 @@ from attention_coresets.inputs import (
 from attention_coresets.theory import check_rho
 
 MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
+_NOTHING = 1e4  # nats: e^-10000 is 0 in every dtype
 
 
 class Cost(NamedTuple):
@@ -194,7 +195,7 @@ class Construction(ABC):
         if size >= cache.n:
             return Coreset(everything(cache).indices, base_weights(cache))
         check_sinks(self.sinks, size)
-        given, _ = calm(cache, torch.float64)
+        given = _floored(calm(cache, torch.float64)[0])
         asked = None if queries is None else tensor("queries", queries)
         if self.needs_queries:
             asked = fitting(asked, given, type(self).__name__)
@@ -222,6 +223,17 @@ class Construction(ABC):
         base = base_weights(cache)
         dtype = least_float32(cache.keys.dtype, *([] if base is None else [base.dtype]))
         return Coreset(coreset.indices, coreset.log_weights.to(dtype))
+
+
+def _floored(cache: Cache) -> Cache:
+    """Returns the cache with log-weights no further below a head's largest than what is nothing in every dtype.
+
+    Masked tokens may have -1e30, beside which float64 loses all else that is added.
+    """
+    base = base_weights(cache)
+    if base is None:
+        return cache
+    return WeightedCache(cache.keys, cache.values, base.clamp_min(base.amax(-1, keepdim=True) - _NOTHING))
 
 
 def check_is_construction(construct: object) -> None:
