@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 from attention_coresets.analysis.parts.markdown import contents, fill, number  # noqa: E402  (needs the path)
 from attention_coresets.models.serving import compressed  # noqa: E402
-from attention_coresets.study.store import write_atomically  # noqa: E402
+from attention_coresets.study.disk import write_atomically  # noqa: E402
 from benchmarks import machine  # noqa: E402
 
 _OF_TESTS = import_module("serving_models")  # tiny models, as the tests have them

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attention_coresets.study.store import write_atomically
+from attention_coresets.study.disk import write_atomically
 from benchmarks.records import Part
 from benchmarks.tables import markdown, tables_of
 

@@ -26,11 +26,12 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from attention_coresets.analysis.parts.markdown import fill, number, table  # noqa: E402  (needs the path)
+from attention_coresets.study.disk import write_atomically  # noqa: E402
 from attention_coresets.study.finished import Finished  # noqa: E402
 from attention_coresets.study.identity import cell_hash  # noqa: E402
 from attention_coresets.study.job import computed_rows  # noqa: E402
 from attention_coresets.study.progress import Board, Monitor, Post, Poster  # noqa: E402
-from attention_coresets.study.store import Store, write_atomically  # noqa: E402
+from attention_coresets.study.store import Store  # noqa: E402
 from benchmarks import machine  # noqa: E402
 from benchmarks.cluster import Cluster, NoClusterError  # noqa: E402
 from benchmarks.store import words  # noqa: E402

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.provenance import same_code
-from attention_coresets.study.store import Store, StudyError
+from attention_coresets.study.disk import StudyError
+from attention_coresets.study.store import Store
 from attention_coresets.study.table import Gathered, gather, merge, write_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from attention_coresets.analysis.stats.planned_fits import fit_all
 from attention_coresets.analysis.topics.contents import PLANS
-from attention_coresets.study.store import StudyError, write_atomically
+from attention_coresets.study.disk import StudyError, write_atomically
 from attention_coresets.study.table import read_table
 
 ROOT = Path(__file__).resolve().parent.parent

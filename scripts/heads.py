@@ -27,7 +27,7 @@ from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.models.head_geometry import geometry
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.provenance import provenance
-from attention_coresets.study.store import StudyError, replacing
+from attention_coresets.study.disk import StudyError, replacing
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHOWN = [

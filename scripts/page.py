@@ -16,7 +16,7 @@ from pathlib import Path
 from attention_coresets.analysis.page.write import own_page, study_page
 from attention_coresets.analysis.parts.results import TIERS, ResultsError, load
 from attention_coresets.analysis.show.shown import find
-from attention_coresets.study.store import StudyError, write_atomically
+from attention_coresets.study.disk import StudyError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,7 +24,7 @@ from attention_coresets.analysis.report.paper_repro import paper_repro, stronges
 from attention_coresets.analysis.report.tables_page import claims_csv, tables_page
 from attention_coresets.analysis.report.typed_numbers import LIST, complaints
 from attention_coresets.analysis.report.which import which
-from attention_coresets.study.store import NotWrittenError, write_atomically
+from attention_coresets.study.disk import NotWrittenError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = ("docs/benchmarks.md", "docs/cluster.md", "docs/serving.md")  # blocks from benchmarks/ and serving_page.py

@@ -15,7 +15,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from attention_coresets.study.checks import TIERS
-from attention_coresets.study.store import Store, StudyError
+from attention_coresets.study.disk import StudyError
+from attention_coresets.study.store import Store
 from attention_coresets.study.table import LABELS, read_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from attention_coresets.analysis.parts.results import TIERS, ResultsError
 from attention_coresets.analysis.show import numbers, pictures, text
 from attention_coresets.analysis.show.shown import SETTING, Shown, find, known
 from attention_coresets.analysis.show.summary import default_by, heading, width
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.table import write_table
 
 ROOT = Path(__file__).resolve().parent.parent

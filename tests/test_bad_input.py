@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 from command_line import Shell
 
 SMALL = ("cache.n=32", "cache.d=4", "sizes=[8]", "adversary=tiny", "arm=uniform")

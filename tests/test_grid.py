@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from attention_coresets.study.config import REPOSITORY, Study, register
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.explain import one_line
 from attention_coresets.study.grid import lay_out
-from attention_coresets.study.store import StudyError
 
 
 @pytest.fixture

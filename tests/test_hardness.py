@@ -28,8 +28,8 @@ from attention_coresets.hardness.pool import Pool, pool_errors
 from attention_coresets.hardness.rate import Spread, weighting_near
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.identity import cell_hash
-from attention_coresets.study.store import StudyError
 from attention_coresets.study.table import COLUMNS, HEADS, LABELS, LANGUAGE, to_frame
 from attention_coresets.theory import tilt, tilt_step
 

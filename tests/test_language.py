@@ -19,8 +19,8 @@ from attention_coresets.study import language  # noqa: E402
 from attention_coresets.study.cell import run_cell  # noqa: E402
 from attention_coresets.study.checks import check  # noqa: E402
 from attention_coresets.study.curves import place_of, placed  # noqa: E402
+from attention_coresets.study.disk import StudyError  # noqa: E402
 from attention_coresets.study.identity import cell_hash, identity  # noqa: E402
-from attention_coresets.study.store import StudyError  # noqa: E402
 from attention_coresets.study.table import COLUMNS, LABELS, to_frame  # noqa: E402
 
 N, C = 48, 9

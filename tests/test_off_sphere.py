@@ -13,7 +13,7 @@ from attention_coresets.caches import check_family
 from attention_coresets.caches.biased_logits import BiasedLogits
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 from tables import OFF_SPHERE, generators
 from test_sweep import configuration
 

@@ -20,8 +20,9 @@ from attention_coresets.analysis.report.paper_repro import provenance as reporte
 from attention_coresets.compiled import backend
 from attention_coresets.study import provenance as module
 from attention_coresets.study.cell import run_cell
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.provenance import device_name, fast_path, processor, provenance, same_code
-from attention_coresets.study.store import Manifest, StudyError
+from attention_coresets.study.store import Manifest
 from attention_coresets.study.table import COLUMNS, LABELS, MACHINE, Gathered, read_table, to_frame
 from benchmarks import machine
 from command_line import Shell, script

@@ -15,8 +15,8 @@ from attention_coresets.models.capture import capture
 from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.identity import cell_hash
-from attention_coresets.study.store import StudyError
 
 HEAD = Model(model="tiny-random", n=48, queries=16, layer=1, kv_head=1)
 SIZES = [8, 20]

@@ -20,7 +20,7 @@ from attention_coresets.models.whole import replayed_heads
 from attention_coresets.models.whole.replayed_heads import _readings, replayed_head
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.table import to_frame
 from synthetic_results import synthetic_results
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.identity import cell_hash, identity
-from attention_coresets.study.store import Manifest, Member, Store, StudyError
+from attention_coresets.study.store import Manifest, Member, Store
 from attention_coresets.study.table import COLUMNS, LABELS, gather, merge, read_table, to_frame, write_table
 
 CONFIG = {

@@ -4,7 +4,7 @@ import pytest
 
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 SHARED = ("n", "d", "size", "head", "rho", "seed", "cache", "cache_params", "coreset", "model")
 

@@ -5,13 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
 
-from attention_coresets import Cache, Coreset, attention_error, make_coreset, worst_query
+from attention_coresets import Cache, Coreset, make_coreset, worst_query
 from attention_coresets.coresets.kernel.law import balancing_gram, law
 from attention_coresets.coresets.kernel.nnls import nnls
-from attention_coresets.coresets.kernel.refit import _bank, refit_log_weights
+from attention_coresets.coresets.kernel.refit import refit_log_weights
 from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
 from attention_coresets.coresets.selection import FLOOR, floored_log
 from tables import FAMILIES, generators, small_cache
@@ -146,48 +145,27 @@ def test_the_kernel_refit_is_the_least_distance(family):
     np.testing.assert_allclose(fitted.log_weights.exp()[kept], best[kept], rtol=1e-3)
 
 
-def test_the_query_refit_is_a_stationary_point_and_never_worse():
-    cache = small_cache("cap_outliers", n=40, d=4)
-    start = make_coreset("tilted_draws")(cache, 10, RHO, *generators(0))
-    fitted = refit_log_weights(cache, start, RHO, objective="queries", queries=200)
-    bank = _bank(Cache(cache.keys[None], cache.values[None]), RHO, 200, torch.Generator().manual_seed(0))[0]
-    assert bank.norm(dim=-1).max() <= RHO * (1 + 1e-12)
-
-    def loss(log_weights):
-        coreset = Coreset(start.indices, torch.as_tensor(log_weights))
-        return float(attention_error(bank, cache, coreset).square().sum())
-
-    assert loss(fitted.log_weights) < 0.5 * loss(start.log_weights)
-    polished = minimize(loss, fitted.log_weights.numpy(), method="BFGS", options={"maxiter": 200})
-    assert polished.fun > 0.995 * loss(fitted.log_weights)
-
-
-@pytest.mark.parametrize("objective", ["kernel", "queries"])
-def test_refits_keep_shapes_batches_and_exactness(objective):
+def test_refits_keep_shapes_batches_and_exactness():
     cache = small_cache("clusters", n=24, heads=4)
     start = make_coreset("gram_schmidt_walk")(cache, 9, RHO, generators(0, 1, 2, 3))
-    fitted = refit_log_weights(cache, start, RHO, objective=objective, queries=64)
+    fitted = refit_log_weights(cache, start, RHO)
     square = Cache(*(x.reshape(2, 2, 24, -1) for x in (cache.keys, cache.values)))
     folded = Coreset(start.indices.reshape(2, 2, 9), start.log_weights.reshape(2, 2, 9))
-    again = refit_log_weights(square, folded, RHO, objective=objective, queries=64)
+    again = refit_log_weights(square, folded, RHO)
     torch.testing.assert_close(again.log_weights.reshape(4, 9), fitted.log_weights, rtol=0, atol=1e-6)
     for h in range(4):
-        alone = refit_log_weights(cache[h], start[h], RHO, objective=objective, queries=64)
+        alone = refit_log_weights(cache[h], start[h], RHO)
         torch.testing.assert_close(alone.log_weights, fitted.log_weights[h], rtol=0, atol=1e-6)
     everything = Coreset(torch.arange(24).repeat(4, 1))
-    exact = refit_log_weights(cache, everything, RHO, objective=objective, queries=64)
+    exact = refit_log_weights(cache, everything, RHO)
     assert worst_query(cache, exact, RHO, restarts=4).error.max() < 1e-6
     half = Cache(cache.keys.float(), cache.values.float())
-    assert refit_log_weights(half, start, RHO, objective=objective, queries=64).log_weights.dtype == torch.float32
+    assert refit_log_weights(half, start, RHO).log_weights.dtype == torch.float32
 
 
 def test_refit_refuses_what_makes_no_sense():
     cache = small_cache("sphere", n=10)
     coreset = Coreset(torch.tensor([0, 3]))
-    with pytest.raises(ValueError, match="unknown objective 'kernels'; did you mean 'kernel'"):
-        refit_log_weights(cache, coreset, 1.0, objective="kernels")
-    with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
-        refit_log_weights(cache, coreset, 1.0, queries=0)
     with pytest.raises(ValueError, match="rho must be a positive finite number"):
         refit_log_weights(cache, coreset, -1.0)
 
@@ -204,5 +182,4 @@ def test_the_floor_of_weights():
 def test_refits_of_every_family_are_finite(family):
     cache = small_cache(family, n=24, heads=2)
     start = make_coreset("uniform")(cache, 7, RHO, *generators(0))
-    for objective in ("kernel", "queries"):
-        refit_log_weights(cache, start, RHO, objective=objective, queries=64)  # Coreset refuses NaN and Inf
+    refit_log_weights(cache, start, RHO)  # Coreset refuses NaN and Inf

@@ -18,8 +18,8 @@ from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.registry import build
 from attention_coresets.study.cell import TASKS
 from attention_coresets.study.costs import check_cost
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.identity import has_floors
-from attention_coresets.study.store import StudyError
 
 ANSWERS = ("optimum", "gram_schmidt_walk")  # of task=hardness: the best subset of all, or a walk
 BODIES = ("ball", "ellipsoid")

@@ -16,8 +16,8 @@ from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.models.whole.arms import WHOLE, WHOLE_ARMS
 from attention_coresets.registry import source_of
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.slurm import Slurm
-from attention_coresets.study.store import StudyError
 
 Composed = Any  # what Hydra composes, a DictConfig: the checker of annotations in the tests refuses its old-style bases
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ from typing import Any
 
 from attention_coresets.adversary.ascent import Effort
 from attention_coresets.coresets.base import Construction, Cost
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 FLOPS = 1e10  # a second, of one core in float64
 _GIGABYTE = 1e9

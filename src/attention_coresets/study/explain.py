@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 
 def refuse_experiment_list(arguments: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override, Transformer
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from attention_coresets.study.config import Composed, resolve
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 _NAME = re.compile(r"[A-Za-z_][\w.\[\]]*")
 

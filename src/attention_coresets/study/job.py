@@ -12,10 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
 from attention_coresets.study.config import Composed, resolve
+from attention_coresets.study.disk import StudyError
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.plugins import PluginChecks
-from attention_coresets.study.store import Row, Store, StudyError
+from attention_coresets.study.store import Row, Store
 from attention_coresets.study.tracking import show_cell
 
 

@@ -12,7 +12,7 @@ from attention_coresets.coresets import make_coreset
 from attention_coresets.coresets.catalogue import CONSTRUCTIONS
 from attention_coresets.coresets.conformance import check_construction
 from attention_coresets.registry import build, source_of
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 
 def named_plugins(arguments: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy
 import torch
 
 from attention_coresets.compiled import compiled_runs
-from attention_coresets.study.store import StudyError
+from attention_coresets.study.disk import StudyError
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _CPUINFO = Path("/proc/cpuinfo")

@@ -17,14 +17,14 @@ from typing import Any
 from uuid import uuid4
 
 from attention_coresets.study import manifests
-from attention_coresets.study.disk import NotWrittenError, StudyError, replacing, set_aside, write_atomically
+from attention_coresets.study.disk import replacing, set_aside
 from attention_coresets.study.finished import Finished
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.leases import workers
 from attention_coresets.study.manifests import Manifest, Member
 from attention_coresets.study.records import Log, Record, Row, pack, records, shard, to_arrow, to_rows
 
-__all__ = ["Manifest", "Member", "NotWrittenError", "Row", "Store", "StudyError", "replacing", "write_atomically"]
+__all__ = ["Manifest", "Member", "Row", "Store"]
 _FEW_LOGS, _FEW_BYTES = 16, 1 << 20
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from attention_coresets.lower_bound import FLOORS
+from attention_coresets.study.disk import StudyError, replacing
 from attention_coresets.study.identity import cell_hash
-from attention_coresets.study.store import Manifest, Row, Store, StudyError, replacing
+from attention_coresets.study.store import Manifest, Row, Store
 
 CEILINGS = ("ceiling_kernel", "ceiling_taylor", "branch_lower", "branch_upper", "branch_gap")
 # of cells with task=language: losses and divergences in nats a token, shares of tokens or needles, bytes of the cache
