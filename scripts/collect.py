@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attention_coresets.study.checks import TIERS
-from attention_coresets.study.provenance import same_code
+from attention_coresets.study.older import of_other_code
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.store import Store
 from attention_coresets.study.table import Gathered, gather, merge, write_table
@@ -76,10 +76,8 @@ def _notes(gathered: Sequence[Gathered], kept: Sequence[str]) -> list[str]:
             )
         if labels := each.missing:
             notes.append(f"{name}: missing {'; '.join(labels[:3])}{'; ...' if len(labels) > 3 else ''}")
-        old = [revision for revision in set(rows["revision"]) if not same_code(revision)]
-        other = rows.loc[rows["dirty"] | rows["revision"].isin(old), "cell"].nunique()
-        if other:
-            notes.append(f"{name}: {other} cells were computed with other, uncommitted or unknown code")
+        if other := of_other_code(rows):
+            notes.append(f"{name}: {len(other)} cells were computed with other, uncommitted or unknown code")
     return notes
 
 

@@ -4,7 +4,8 @@ python scripts/restore.py --tier reduced [EXPERIMENT ...] [--results DIR]
 
 Then `python scripts/sweep.py experiment=league tier=reduced` with one more arm in conf/experiment/league.yaml computes
 that arm's cells and no others, and `python scripts/collect.py --tier reduced` makes the table of both. Rows keep the
-revision that computed them.
+revision that computed them. Cells of grids that overlap in sizes or heads are left out: a table has what two of them
+share only once, and so not all of either.
 """
 
 import ready  # noqa: F401, I001  (first: it says what is not set up)
@@ -20,6 +21,11 @@ from attention_coresets.study.store import Store
 from attention_coresets.study.table import LABELS, read_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# what cells have in common that differ in heads and sizes alone
+_ALIKE = [
+    *("experiment", "arm", "cache", "cache_params", "coreset_params", "rho", "seed", "draw", "probe", "objective"),
+    *("dtype", "restarts"),
+]
 
 
 def main() -> int:
@@ -40,14 +46,17 @@ def restore(store: Store, tier: str, experiments: list[str]) -> str:
             f"{', '.join(missing)}: not in the table; it has {', '.join(sorted(set(table['experiment'])))}"
         )
     wanted = table.loc[table["experiment"].isin(experiments)] if experiments else table
-    rows = wanted.drop_duplicates(["cell", "size", "head"]).drop(columns=list(LABELS))
+    twice = wanted.groupby(_ALIKE, dropna=False)["cell"].transform("nunique").gt(1)
+    left_out = wanted.loc[twice, "cell"].nunique()
+    rows = wanted.loc[~twice].drop_duplicates(["cell", "size", "head"]).drop(columns=list(LABELS))
     cells = {str(name): of_cell for name, of_cell in rows.groupby("cell")}
     there = store.finished(cells)
     log = store.log(f"restore-{uuid4().hex[:12]}")
     for cell in cells.keys() - set(there):
         log.add(cell, {}, [dict(zip(rows.columns, row, strict=True)) for row in cells[cell].values.tolist()])
     log.close()
-    return f"{len(cells) - len(there)} cells restored, {len(there)} were there already"
+    said = f"{len(cells) - len(there)} cells restored, {len(there)} were there already"
+    return f"{said}; {left_out} of grids that overlap are to be computed anew" if left_out else said
 
 
 def _parser() -> argparse.ArgumentParser:

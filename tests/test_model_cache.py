@@ -22,6 +22,7 @@ from attention_coresets.models.capture import Source, capture, record
 from attention_coresets.models.captured import Model, load_head, read_layer
 from attention_coresets.models.heads import calibration_weights, heldout_errors
 from attention_coresets.models.language_models import load_model, prose
+from attention_coresets.models.own_files import directory_digest, own_files
 
 N, QUERIES, CALIBRATION = 48, 10, 7
 LENGTHS = {"n": N, "queries": QUERIES, "calibration": CALIBRATION}
@@ -439,6 +440,23 @@ def test_text_is_known_by_its_content(tmp_path):
         FileNotFoundError, match=r"nowhere\.txt' not found; give a path, 'britannica', 'code' or 'manual'"
     ):
         load_head(Model(text=str(tmp_path / "nowhere.txt"), n=N, queries=QUERIES))
+
+
+def test_a_model_that_was_trained_on_is_captured_again(empty, tmp_path):
+    """The directory's name is the same; so are the sizes of its files."""
+    folder, (tiny, _, _) = tmp_path / "checkpoint", load_model("tiny-random")
+    captured = []
+    for scale in (1.0, 0.5):
+        with torch.no_grad():
+            tiny.model.layers[0].self_attn.k_proj.weight.mul_(scale)
+        tiny.save_pretrained(folder)
+        digest = directory_digest(str(folder))
+        captured.append((Source(str(folder), "britannica", 8, 2).folder(), digest, own_files(str(folder), "code")))
+    (first, one, named), (second, other, renamed) = captured
+    assert first != second
+    assert (named, renamed) == ({"model": one}, {"model": other})
+    assert one != other
+    assert directory_digest("smollm2-135m") is None
 
 
 @needs_packages

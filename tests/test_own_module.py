@@ -1,5 +1,7 @@
 """A construction and a family of the user's own, in a module elsewhere: run, or refused in one line."""
 
+import hashlib
+import importlib
 import re
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from attention_coresets.registry import source_of
 from attention_coresets.study.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +97,27 @@ def test_what_breaks_the_type_is_refused_before_any_cell(folder, old, new, argum
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert not list(Store(folder / "results").finished())
+
+
+def test_the_users_own_files_that_a_module_imports_are_part_of_it(tmp_path, monkeypatch, registries):
+    """Also indirectly; those of installed packages and of Python are not."""
+    monkeypatch.syspath_prepend(tmp_path)
+    alone, helped = "import json, numpy\n" + MODULE, "from my_helper import other\n" + MODULE
+    found = {}
+    for name, module, helper in (
+        ("alone", alone, "x = 1"),
+        ("alone again", alone, "x = 2"),
+        ("one", helped, "x = 1"),
+        ("two", helped, "x = 2"),
+    ):
+        (tmp_path / "my_module.py").write_text(module)
+        (tmp_path / "my_helper.py").write_text("import my_other\ndef other(): return my_other.x\n")
+        (tmp_path / "my_other.py").write_text(helper)
+        for own in ("my_module", "my_helper", "my_other"):
+            sys.modules.pop(own, None)
+        found[name] = source_of(importlib.import_module("my_module").TopNorm)
+    assert found["alone"] == found["alone again"] == hashlib.sha256(alone.encode()).hexdigest()[:16]
+    assert len(set(found.values())) == 3
 
 
 def test_a_new_construction_is_a_file_and_a_row(tmp_path):

@@ -21,6 +21,7 @@ from attention_coresets import CACHES, attention_error, make_cache, make_coreset
 from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.catalogue import CONSTRUCTIONS, FOR_ONE_FAMILY
 from attention_coresets.study import job
+from attention_coresets.study.audit import laid_out
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.config import key_descriptions, register
@@ -212,6 +213,37 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
     assert re.search(r"probe +6 +0 +12 ", shell.collect("--tier", "smoke").out)
 
 
+def test_rows_that_are_measured_in_two_ways_do_not_stand_in_one_table(shell: Shell) -> None:
+    assert shell.probe("compute.dtype=float32").summary == "6 computed, 0 already done, 0 failed"
+    assert shell.probe("compute.dtype=float32", "seed=2").code == 0
+    shell.probe()  # the file's own grid, which makes those of before obsolete
+    for change in ("compute.dtype=float32", "adversary.steps=3"):
+        refused = shell.probe(change, "seed=2")
+        assert refused.code == 1
+        assert refused.err.count("\n") == 1
+        assert f"error: {change}: of probe (smoke) there are rows here that were measured in another way" in refused.err
+        assert shell.probe(change, "seed=2", "name=mine").code == 0
+
+
+def test_cells_of_other_code_are_said_where_they_are_not_computed_again(shell: Shell, monkeypatch) -> None:
+    cell = ("cache=sphere", "cache.n=16", "coreset=uniform", "sizes=[4]", "adversary=tiny")
+    assert "done before" not in shell.probe().err + shell.sweep(*cell).err
+    monkeypatch.setattr("attention_coresets.study.older.same_code", lambda revision: False)
+    assert "note: 6 of 6 cells done before were computed with other, uncommitted" in shell.probe().err
+    assert "note: 1 of 1 cells done before were computed with other, uncommitted" in shell.sweep(*cell).err
+
+
+def test_cells_that_share_rows_are_not_restored(shell: Shell) -> None:
+    """Of what two grids have in common the table has one cell's rows, so that not all of the other's are there."""
+    shell.probe()
+    shell.probe("sizes=[16,24]", "seed=1")
+    shell.collect("--tier", "smoke")
+    shutil.rmtree(shell.results / "cells")
+    restored = shell.restore("--tier", "smoke", "probe").out
+    assert "3 cells restored, 0 were there already; 6 of grids that overlap are to be computed anew" in restored
+    assert shell.probe("sizes=[16,24]", "seed=1").summary == "3 computed, 0 already done, 0 failed"
+
+
 def test_what_a_table_holds_is_not_computed_again(shell: Shell) -> None:
     """A checkout has the committed table alone: one more seed costs its own cells, and the table keeps the others."""
     shell.probe()
@@ -227,6 +259,17 @@ def test_what_a_table_holds_is_not_computed_again(shell: Shell) -> None:
     pd.testing.assert_frame_equal(old, before)
     assert len(after) == 18
     assert "league: not in the table; it has probe" in shell.restore("--tier", "smoke", "league").err
+
+
+def test_a_cell_is_of_the_text_that_a_file_has(tmp_path):
+    text = tmp_path / "mine.txt"
+    cells = []
+    for words in ("one text", "another"):
+        text.write_text(words)
+        cells += laid_out(["cache=model", f"cache.text={text}", "cache.n=64", "coreset=uniform", "rho=1", "seed=0"])
+    assert len({cell.name for cell in cells}) == 2
+    packaged = laid_out(["cache=model", "cache.text=manual", "cache.n=64", "coreset=uniform", "rho=1", "seed=0"])
+    assert "sources" not in next(iter(packaged)).config
 
 
 def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 import hashlib
 import inspect
+import sys
+import sysconfig
 from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from attention_coresets.checks import number, whole
 
-# of each class that a user's module has added: a digest of that module's text, so that results of an older text are
-# not taken for its own
+# of each class that a user's module has added: a digest of that module's text and of those of the user's own that it
+# imports, so that results of older texts are not taken for theirs
 _SOURCES: dict[type, str] = {}
+_PYTHON, _INSTALLED = sysconfig.get_path("stdlib"), {"site-packages", "dist-packages"}
 
 
 def build(registry: Mapping[str, type], kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
@@ -43,8 +47,34 @@ def add(registry: MutableMapping[str, type], kind: str, name: str, parameters: t
     if taken is not None and (taken.__module__, taken.__qualname__) != (parameters.__module__, parameters.__qualname__):
         raise ValueError(f"{kind} {name}: the name is taken by {taken.__module__}.{taken.__qualname__}; choose another")
     registry[name] = parameters
+    _SOURCES[parameters] = _digest(parameters)
+
+
+def _digest(parameters: type) -> str:
+    """Of the file that defines the class, and of every file of the user's own that it imports, however indirectly."""
     source = inspect.getsourcefile(parameters)
-    _SOURCES[parameters] = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+    texts = [Path(source)] if source else []
+    reached: set[ModuleType] = set()
+    left = [sys.modules[parameters.__module__]] if parameters.__module__ in sys.modules else []
+    while left:
+        module = left.pop()
+        if module not in reached:
+            reached.add(module)
+            left += [other for value in list(vars(module).values()) if (other := _users_module(value)) is not None]
+    files = {Path(file) for module in reached if (file := getattr(module, "__file__", None))}
+    texts += sorted(files - set(texts))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
+
+
+def _users_module(value: Any) -> ModuleType | None:
+    """The module that a value of a module is or comes from, unless it is Python's, installed or this package's."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    file = getattr(module, "__file__", None)
+    if module is None or not file or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    path = Path(file)
+    return None if path.is_relative_to(_PYTHON) or _INSTALLED.intersection(path.parts) else module
 
 
 def check_dataclass(parameters: type) -> None:

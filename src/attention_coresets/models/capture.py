@@ -29,6 +29,7 @@ from torch import Tensor
 
 from attention_coresets.models.capture_files import read_metadata, save, unusable
 from attention_coresets.models.language_models import PACKAGED, TINY, load_model, prose
+from attention_coresets.models.own_files import directory_digest
 from attention_coresets.models.recording import asked_alone, plain_layers, record
 from attention_coresets.models.rotary import learn_positions, move
 from attention_coresets.registry import check_name
@@ -74,7 +75,8 @@ class Source:
         return self.folder() / f"layer_{layer:02d}.safetensors"
 
     def folder(self) -> Path:
-        model = re.sub(r"[^\w.-]+", "_", self.model)
+        digest = directory_digest(self.model)  # a model that was trained on is another
+        model = re.sub(r"[^\w.-]+", "_", self.model) + ("" if digest is None else f"-{digest[:8]}")
         segment = f"n{self.n}-q{self.queries}-c{self.calibrated}-s{self.start}"
         return captures_root() / model / f"{self.text_name()}-{segment}"
 
@@ -89,7 +91,8 @@ class Source:
     def identity(self, layer: int) -> dict[str, str]:
         """Returns the metadata that a layer's file must agree with."""
         fields = {**asdict(self), "calibration": self.calibrated, "text": self.text_name(), "layer": layer}
-        return {name: str(value) for name, value in fields.items()}
+        digest = directory_digest(self.model)
+        return {name: str(value) for name, value in fields.items()} | ({} if digest is None else {"files": digest})
 
 
 def captures_root() -> Path:

@@ -14,6 +14,7 @@ from omegaconf import MISSING, AnyNode, OmegaConf, ValueNode
 from attention_coresets.caches import CACHES
 from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.catalogue import CONSTRUCTIONS
+from attention_coresets.models.own_files import own_files
 from attention_coresets.models.whole.arms import WHOLE, WHOLE_ARMS
 from attention_coresets.registry import source_of
 from attention_coresets.study.disk import StudyError
@@ -202,11 +203,13 @@ def _resolved(config: Composed, key: Any) -> Any:
 
 
 def _sources(config: dict[str, Any]) -> dict[str, str]:
-    """Digests of the user's modules that cache and construction come from: their text changes what is computed."""
+    """Digests of the user's modules and files that cache and construction come from: with them the numbers change."""
     registries = {"cache": CACHES, "coreset": CONSTRUCTIONS}
     kinds = {part: registry.get(config[part]["name"]) for part, registry in registries.items()}
     found = {part: source_of(kind) for part, kind in kinds.items() if kind is not None}
-    return {part: source for part, source in found.items() if source is not None}
+    own = {part: source for part, source in found.items() if source is not None}
+    cache = config["cache"]
+    return own | own_files(cache["model"], cache["text"]) if cache["name"] == "model" else own
 
 
 def _shares(d: int, clusters: int, eighths: list[int]) -> list[int]:

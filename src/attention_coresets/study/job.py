@@ -15,6 +15,7 @@ from attention_coresets.study.config import Composed, resolve
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
+from attention_coresets.study.older import tell_older
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.store import Row, Store
 from attention_coresets.study.tracking import show_cell
@@ -47,6 +48,8 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     rows = before or computed_rows(resolved)
     if before is None:
         store.write(resolved, rows)
+    if before:
+        tell_older(store, {cell})
     show_cell(resolved, rows)
     _show(rows, f"{'already done' if before else 'kept'}: {cell} in {store.cells}")
     return rows

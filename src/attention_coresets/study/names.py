@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from attention_coresets.study.disk import StudyError
+from attention_coresets.study.manifests import Manifest
 
 OWN = "own"  # stands in the place of a tier, so that no tier's table takes these sweeps in
 # overrides that leave a grid what it is
@@ -20,6 +21,7 @@ NEUTRAL = (
     "compute.threads",
     "hydra.launcher",
 )
+_MEASURED = ("adversary", "compute.dtype")  # overrides that change how errors are measured, not of what
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _KEY = re.compile(r"(?:^| )([A-Za-z_][\w.]*)=")
 _LONGEST = 40  # of the part of a made name that says what is swept
@@ -50,6 +52,26 @@ def place_of(config_name: str | None, experiment: str | None, tier: str, argumen
     return Place(tier, experiment) if experiment is not None else Place(OWN, _made(arguments, label))
 
 
+def refuse_mixed(before: Manifest, changes: Sequence[str], grid: Collection[str]) -> None:
+    """StudyError where a run of an experiment measures in another way than the run before it, whose rows it adds to.
+
+    changes: what the command changes of the experiment's file. grid: the keys that the experiment itself sweeps.
+    """
+    ways = [
+        {o for o in run if _key(o).startswith(_MEASURED) and _key(o) not in grid} for run in (before.overrides, changes)
+    ]
+    if ways[0] != ways[1]:
+        odd = " ".join(sorted(ways[0] ^ ways[1]))
+        raise StudyError(
+            f"{odd}: of {before.experiment} ({before.tier}) there are rows here that were measured in another way, and"
+            " a table does not tell them apart; give name=..., which keeps a sweep for itself"
+        )
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
 def swept(label: str) -> dict[str, str]:
     """The keys and values of a cell's label, `cache=sphere cache.n=64`."""
     starts = [*_KEY.finditer(label)]
@@ -60,6 +82,6 @@ def swept(label: str) -> dict[str, str]:
 
 
 def _made(arguments: Sequence[str], label: str) -> str:
-    asked = sorted(argument for argument in arguments if not argument.lstrip("+~").startswith(NEUTRAL))
+    asked = sorted(argument for argument in arguments if not _key(argument).startswith(NEUTRAL))
     keys = "-".join(sorted(key.rpartition(".")[2] for key in swept(label))) or "cell"
     return f"{keys[:_LONGEST]}-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:4]}"

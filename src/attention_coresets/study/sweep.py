@@ -19,7 +19,8 @@ from attention_coresets.study.explain import refuse_arm_with_coreset
 from attention_coresets.study.grid import lay_out
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
-from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of
+from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of, refuse_mixed
+from attention_coresets.study.older import tell_older
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.progress import LOG, Monitor, monitor_of
@@ -86,7 +87,10 @@ def prepare(
     place = place_of(config.name, config.experiment, config.tier, arguments, members[0].label)
     task = list(config.hydra.overrides.task)
     changes = [] if place.tier == OWN else [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)]
+    if changes and place.name in store.experiments(place.tier):
+        refuse_mixed(store.manifest(*place), changes, config.hydra.sweeper.get("params") or {})
     _tell_replaced(store, place, cells)
+    tell_older(store, {cell for cell in cells if cell in finished})
     store.record(Manifest(place.name, place.tier, members, changes, _command(config, task)))
     title = place.name if place.tier == OWN else f"{place.name} ({place.tier})"
     seconds = seconds_by_group(store) if number else {}
