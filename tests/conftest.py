@@ -16,9 +16,13 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from first_calls import begin_test, check_first_calls
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported: its kernels run on the CPU, where a test asks
 if find_spec("beartype"):  # before the packages are imported
+    if "CHECK_EVERY_CALL" not in os.environ:
+        check_first_calls()
     install_import_hook(["attention_coresets", "reference"], "beartype.beartype")
 
 from attention_coresets import CACHES, CORESETS
@@ -96,6 +100,11 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--other-rounding", type=int, metavar="SEED", help="run every test under other rounding")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    begin_test()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

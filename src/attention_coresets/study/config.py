@@ -151,17 +151,26 @@ def schema(name: str, parameters: type) -> type:
     return dataclasses.make_dataclass(f"{name} parameters", [("name", str, field(default=name)), *own])
 
 
+_stored: dict[tuple[str, str], type] = {}  # by group and name, what Hydra's store has a schema of
+
+
 def register() -> None:
     """Put into Hydra's ConfigStore what conf/ has no file for: `study_schema`, groups cache, coreset and arm."""
     OmegaConf.register_new_resolver("shares", _shares, replace=True)
     OmegaConf.register_new_resolver("key_descriptions", key_descriptions, replace=True)
     store = ConfigStore.instance()
+    # Hydra copies it at each composition, lest that change it, which takes seconds; what `load` gives is a copy anyway
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    for group, registry in (("cache", CACHES), ("coreset", {**CONSTRUCTIONS, **WHOLE})):
+        for name, parameters in registry.items():
+            if _stored.get((group, name)) is not parameters:
+                store.store(group=group, name=name, node=schema(name, parameters))
+                _stored[group, name] = parameters
+    if "study_schema.yaml" in store.repo:
+        return
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):
         store.store(group="hydra/launcher", name=name, node=options)
-    for group, registry in (("cache", CACHES), ("coreset", {**CONSTRUCTIONS, **WHOLE})):
-        for name, parameters in registry.items():
-            store.store(group=group, name=name, node=schema(name, parameters))
     for arm in ARMS.values():
         defaults = [{"override /coreset": arm.construction}]
         node = {"defaults": defaults, "arm": arm.label, "coreset": dict(arm.parameters)}
