@@ -102,22 +102,27 @@ def test_what_breaks_the_type_is_refused_before_any_cell(folder, old, new, argum
 def test_the_users_own_files_that_a_module_imports_are_part_of_it(tmp_path, monkeypatch, registries):
     """Also indirectly; those of installed packages and of Python are not."""
     monkeypatch.syspath_prepend(tmp_path)
-    alone, helped = "import json, numpy\n" + MODULE, "from my_helper import other\n" + MODULE
+    alone = "import json, numpy\n" + MODULE
+    helped = "from my_helper import other\ndef late():\n    from my_late import x\n" + MODULE
     found = {}
-    for name, module, helper in (
-        ("alone", alone, "x = 1"),
-        ("alone again", alone, "x = 2"),
-        ("one", helped, "x = 1"),
-        ("two", helped, "x = 2"),
+    for name, module, other, late in (
+        ("alone", alone, "x = 1", "x = 1"),
+        ("alone again", alone, "x = 2", "x = 2"),
+        ("one", helped, "x = 1", "x = 1"),
+        ("two", helped, "x = 2", "x = 1"),
+        ("in a function", helped, "x = 1", "x = 2"),
     ):
         (tmp_path / "my_module.py").write_text(module)
-        (tmp_path / "my_helper.py").write_text("import my_other\ndef other(): return my_other.x\n")
-        (tmp_path / "my_other.py").write_text(helper)
-        for own in ("my_module", "my_helper", "my_other"):
+        (tmp_path / "my_helper.py").write_text("from parts.my_other import x as other\n")
+        (tmp_path / "parts").mkdir(exist_ok=True)  # without an __init__.py
+        (tmp_path / "parts" / "my_other.py").write_text(other)
+        (tmp_path / "my_late.py").write_text(late)
+        for own in ("my_module", "my_helper", "parts.my_other"):
             sys.modules.pop(own, None)
+        importlib.invalidate_caches()
         found[name] = source_of(importlib.import_module("my_module").TopNorm)
     assert found["alone"] == found["alone again"] == hashlib.sha256(alone.encode()).hexdigest()[:16]
-    assert len(set(found.values())) == 3
+    assert len(set(found.values())) == 4
 
 
 def test_a_new_construction_is_a_file_and_a_row(tmp_path):

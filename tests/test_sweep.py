@@ -25,7 +25,10 @@ from attention_coresets.study.audit import laid_out
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import TIERS
 from attention_coresets.study.config import key_descriptions, register
+from attention_coresets.study.disk import StudyError
+from attention_coresets.study.job import computed_rows
 from attention_coresets.study.progress import Board
+from attention_coresets.study.provenance import provenance
 from attention_coresets.study.store import Store
 from attention_coresets.study.table import COLUMNS, HARDNESS, HEADS, LABELS, LANGUAGE, read_table
 from command_line import REPOSITORY, Shell, probe
@@ -214,19 +217,29 @@ def test_overrides_work_on_top_and_reuse_cells(shell: Shell) -> None:
 
 
 def test_rows_that_are_measured_in_two_ways_do_not_stand_in_one_table(shell: Shell) -> None:
-    assert shell.probe("compute.dtype=float32").summary == "6 computed, 0 already done, 0 failed"
-    assert shell.probe("compute.dtype=float32", "seed=2").code == 0
+    wide = "compute.dtype=float32"
+    assert shell.probe(wide).summary == "6 computed, 0 already done, 0 failed"
+    assert shell.probe(wide, "seed=2").code == 0
+    refused = shell.probe("seed=2")
+    assert refused.code == 1
+    assert f"its last run here had {wide}, this one has neither adversary nor dtype changed" in refused.err
     shell.probe()  # the file's own grid, which makes those of before obsolete
-    for change in ("compute.dtype=float32", "adversary.steps=3"):
+    for change in (wide, "adversary.steps=3"):
         refused = shell.probe(change, "seed=2")
         assert refused.code == 1
         assert refused.err.count("\n") == 1
-        assert f"error: {change}: of probe (smoke) there are rows here that were measured in another way" in refused.err
+        said = f"its last run here had neither adversary nor dtype changed, this one has {change}, and the table"
+        assert f"error: probe (smoke): {said}" in refused.err
         assert shell.probe(change, "seed=2", "name=mine").code == 0
 
 
 def test_cells_of_other_code_are_said_where_they_are_not_computed_again(shell: Shell, monkeypatch) -> None:
     cell = ("cache=sphere", "cache.n=16", "coreset=uniform", "sizes=[4]", "adversary=tiny")
+    clean = {**provenance(), "revision": "a" * 40, "dirty": False}
+    for module in ("older", "provenance", "parts"):
+        monkeypatch.setattr(f"attention_coresets.study.{module}.provenance", lambda: clean)
+    shell.probe()
+    shell.sweep(*cell)
     assert "done before" not in shell.probe().err + shell.sweep(*cell).err
     monkeypatch.setattr("attention_coresets.study.older.same_code", lambda revision: False)
     assert "note: 6 of 6 cells done before were computed with other, uncommitted" in shell.probe().err
@@ -262,14 +275,26 @@ def test_what_a_table_holds_is_not_computed_again(shell: Shell) -> None:
 
 
 def test_a_cell_is_of_the_text_that_a_file_has(tmp_path):
-    text = tmp_path / "mine.txt"
-    cells = []
-    for words in ("one text", "another"):
-        text.write_text(words)
-        cells += laid_out(["cache=model", f"cache.text={text}", "cache.n=64", "coreset=uniform", "rho=1", "seed=0"])
-    assert len({cell.name for cell in cells}) == 2
-    packaged = laid_out(["cache=model", "cache.text=manual", "cache.n=64", "coreset=uniform", "rho=1", "seed=0"])
-    assert "sources" not in next(iter(packaged)).config
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    rest = ["cache=model", "cache.n=64", "coreset=uniform", "rho=1", "seed=0"]
+
+    def names() -> list[str]:
+        swept = laid_out(["-m", f"cache.text=manual,{one},{other}", *rest])
+        return [cell.name for cell in swept] + [cell.name for cell in laid_out([f"cache.text={other}", *rest])]
+
+    one.write_text("one text")
+    other.write_text("another")
+    before = names()
+    assert before[2] == before[3]
+    assert len(set(before)) == 3
+    other.write_text("yet another")
+    after = names()
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, False, False]
+    (cell,) = laid_out([f"cache.text={other}", *rest])
+    other.write_text("changed since")
+    with pytest.raises(StudyError, match="has changed since the sweep was planned"):
+        computed_rows(cell.config)
+    assert "sources" not in next(iter(laid_out(["cache.text=manual", *rest]))).config
 
 
 def test_hydras_habits(shell: Shell, tmp_path: Path) -> None:

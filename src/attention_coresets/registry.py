@@ -1,14 +1,15 @@
 """Builds frozen dataclasses by name, for caches and constructions, with an error that knows the nearest name."""
 
+import ast
 import hashlib
 import inspect
-import sys
 import sysconfig
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from attention_coresets.checks import number, whole
@@ -53,28 +54,57 @@ def add(registry: MutableMapping[str, type], kind: str, name: str, parameters: t
 def _digest(parameters: type) -> str:
     """Of the file that defines the class, and of every file of the user's own that it imports, however indirectly."""
     source = inspect.getsourcefile(parameters)
-    texts = [Path(source)] if source else []
-    reached: set[ModuleType] = set()
-    left = [sys.modules[parameters.__module__]] if parameters.__module__ in sys.modules else []
+    if not source:
+        return hashlib.sha256(b"").hexdigest()[:16]
+    first, name = Path(source), parameters.__module__
+    reached: dict[str, Path] = {}
+    left = [(first, name if first.stem == "__init__" else name.rpartition(".")[0])]
     while left:
-        module = left.pop()
-        if module not in reached:
-            reached.add(module)
-            left += [other for value in list(vars(module).values()) if (other := _users_module(value)) is not None]
-    files = {Path(file) for module in reached if (file := getattr(module, "__file__", None))}
-    texts += sorted(files - set(texts))
+        for imported, path in _imports(*left.pop()):
+            if imported not in reached and path != first:
+                reached[imported] = path
+                left.append((path, imported if path.stem == "__init__" else imported.rpartition(".")[0]))
+    texts = [first, *(reached[imported] for imported in sorted(reached))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
 
 
-def _users_module(value: Any) -> ModuleType | None:
-    """The module that a value of a module is or comes from, unless it is Python's, installed or this package's."""
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    file = getattr(module, "__file__", None)
-    if module is None or not file or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+def _imports(path: Path, package: str) -> Iterator[tuple[str, Path]]:
+    """The modules of the user's own that a file of a package names in its imports, and their files."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        parts = [name.split(".") for name in names]
+        for name in dict.fromkeys(".".join(each[:k]) for each in parts for k in range(1, len(each) + 1)):
+            if (found := _users_file(name)) is not None:
+                yield name, found
+
+
+def _users_file(name: str) -> Path | None:
+    """The file of a module, unless it has none, or it is Python's, installed or this package's."""
+    top, _, below = name.partition(".")
+    if not top or top == __name__.partition(".")[0] or not _is_users(find_spec(top)):
         return None
-    path = Path(file)
-    return None if path.is_relative_to(_PYTHON) or _INSTALLED.intersection(path.parts) else module
+    try:
+        spec = find_spec(name) if below else find_spec(top)
+    except ModuleNotFoundError:  # `from module import name`, where the name is no module
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _is_users(spec: ModuleSpec | None) -> bool:
+    if spec is None:
+        return False
+    own = [spec.origin] if spec.has_location and spec.origin else []
+    paths = [Path(place) for place in (*own, *(spec.submodule_search_locations or ()))]
+    return bool(paths) and not any(
+        path.is_relative_to(_PYTHON) or _INSTALLED.intersection(path.parts) for path in paths
+    )
 
 
 def check_dataclass(parameters: type) -> None:

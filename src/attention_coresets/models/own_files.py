@@ -6,7 +6,8 @@ from pathlib import Path
 
 from attention_coresets.models.language_models import PACKAGED, TINY, prose
 
-_TEXTS = ("britannica", "code", "manual")  # that come with packages or with Python
+_TEXTS = ("", "britannica", "code", "manual")  # that come with packages or with Python
+_OF_MODELS = (".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja", ".py")  # not logs or optimizers
 
 
 def own_files(model: str, text: str) -> dict[str, str]:
@@ -16,26 +17,28 @@ def own_files(model: str, text: str) -> dict[str, str]:
     """
     digests = {}
     if model != TINY and text not in _TEXTS:
-        digests["text"] = hashlib.sha256(prose(text).encode()).hexdigest()[:16]
+        path = Path(text)
+        digests["text"] = _digest_of(path)[:16] if path.is_file() else prose(text)  # which says that it is missing
     if (digest := directory_digest(model)) is not None:
         digests["model"] = digest
     return digests
 
 
 def directory_digest(model: str) -> str | None:
-    """A digest of all files of a model's directory; None for a model that is none.
+    """A digest of the files in a model's directory that it is loaded from; None for a model that is none.
 
     Cost: files are read once a process, a second or so for each GB, unless they change.
     """
     folder = Path(model)
-    if model in (*PACKAGED, TINY) or not folder.is_dir():
+    if model in ("", *PACKAGED, TINY) or not folder.is_dir():
         return None
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    whole = hashlib.sha256()
-    for path in files:
-        seen = path.stat()
-        whole.update(f"{path.relative_to(folder)} {_digest(path, seen.st_size, seen.st_mtime_ns)}\n".encode())
-    return whole.hexdigest()[:16]
+    files = sorted(path for path in folder.iterdir() if path.suffix in _OF_MODELS and path.is_file())
+    return hashlib.sha256("".join(f"{path.name} {_digest_of(path)}\n" for path in files).encode()).hexdigest()[:16]
+
+
+def _digest_of(path: Path) -> str:
+    seen = path.stat()
+    return _digest(path.resolve(), seen.st_size, seen.st_mtime_ns)
 
 
 @cache

@@ -152,6 +152,8 @@ def schema(name: str, parameters: type) -> type:
 
 
 _stored: dict[tuple[str, str], type] = {}  # by group and name, what Hydra's store has a schema of
+# Hydra copies its store at each composition, lest that change it, which takes seconds; what it loads is a copy anyway
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def register() -> None:
@@ -159,14 +161,15 @@ def register() -> None:
     OmegaConf.register_new_resolver("shares", _shares, replace=True)
     OmegaConf.register_new_resolver("key_descriptions", key_descriptions, replace=True)
     store = ConfigStore.instance()
-    # Hydra copies it at each composition, lest that change it, which takes seconds; what `load` gives is a copy anyway
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    known = "study_schema.yaml" in store.repo
+    if not known:
+        _stored.clear()
     for group, registry in (("cache", CACHES), ("coreset", {**CONSTRUCTIONS, **WHOLE})):
         for name, parameters in registry.items():
             if _stored.get((group, name)) is not parameters:
                 store.store(group=group, name=name, node=schema(name, parameters))
                 _stored[group, name] = parameters
-    if "study_schema.yaml" in store.repo:
+    if known:
         return
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):
@@ -190,8 +193,7 @@ def resolve(config: Composed) -> dict[str, Any]:
         if key not in (*known, "hydra"):
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
     plain = {str(key): _resolved(config, key) for key in config if key not in ("at", "hydra")}
-    sources = _sources(plain)
-    return {**plain, "sources": sources} if sources else plain
+    return with_sources(plain)
 
 
 def _resolved(config: Composed, key: Any) -> Any:
@@ -211,14 +213,20 @@ def _resolved(config: Composed, key: Any) -> Any:
     )
 
 
-def _sources(config: dict[str, Any]) -> dict[str, str]:
+def with_sources(config: dict[str, Any]) -> dict[str, Any]:
+    """A cell's configuration with its `sources_of`, where it has any."""
+    sources = sources_of(config)
+    return {**config, "sources": sources} if sources else config
+
+
+def sources_of(config: dict[str, Any]) -> dict[str, str]:
     """Digests of the user's modules and files that cache and construction come from: with them the numbers change."""
     registries = {"cache": CACHES, "coreset": CONSTRUCTIONS}
     kinds = {part: registry.get(config[part]["name"]) for part, registry in registries.items()}
     found = {part: source_of(kind) for part, kind in kinds.items() if kind is not None}
     own = {part: source for part, source in found.items() if source is not None}
-    cache = config["cache"]
-    return own | own_files(cache["model"], cache["text"]) if cache["name"] == "model" else own
+    of_model = config["cache"] if config["cache"]["name"] == "model" else {}
+    return own | own_files(of_model.get("model", ""), of_model.get("text", ""))
 
 
 def _shares(d: int, clusters: int, eighths: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from attention_coresets.study.config import Composed, resolve
+from attention_coresets.study.config import Composed, resolve, with_sources
 from attention_coresets.study.disk import StudyError
 
 _NAME = re.compile(r"[A-Za-z_][\w.\[\]]*")
@@ -165,7 +165,8 @@ class _Ground:
                 place = place.get(parent, {})  # `at`, the grid itself, is no part of a resolved configuration
             place[last] = self._converted(key, value)
         config.pop("at", None)
-        return config
+        config.pop("sources", None)  # of the values that were resolved
+        return with_sources(config)
 
     def _converted(self, key: str, value: Any) -> Any:
         """The value as the schema takes it, or its refusal."""

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
-from attention_coresets.study.config import Composed, resolve
+from attention_coresets.study.config import Composed, resolve, sources_of
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
@@ -48,7 +48,7 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     rows = before or computed_rows(resolved)
     if before is None:
         store.write(resolved, rows)
-    if before:
+    else:
         tell_older(store, {cell})
     show_cell(resolved, rows)
     _show(rows, f"{'already done' if before else 'kept'}: {cell} in {store.cells}")
@@ -69,7 +69,9 @@ def _goal(rows: Sequence[Row], measure: str, size: int | None) -> float:
 
 
 def computed_rows(config: dict[str, Any]) -> list[Row]:
-    """The rows of a cell, computed."""
+    """The rows of a cell, computed. StudyError where files that it comes from have changed since it was planned."""
+    if sources_of(config) != config.get("sources", {}):
+        raise StudyError("the text, model or module of this cell has changed since the sweep was planned; run it again")
     if config["compute"]["threads"] is not None:
         torch.set_num_threads(config["compute"]["threads"])
     return run_cell(config)

@@ -3,7 +3,9 @@
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.manifests import Manifest
@@ -57,15 +59,21 @@ def refuse_mixed(before: Manifest, changes: Sequence[str], grid: Collection[str]
 
     changes: what the command changes of the experiment's file. grid: the keys that the experiment itself sweeps.
     """
-    ways = [
-        {o for o in run if _key(o).startswith(_MEASURED) and _key(o) not in grid} for run in (before.overrides, changes)
-    ]
-    if ways[0] != ways[1]:
-        odd = " ".join(sorted(ways[0] ^ ways[1]))
+    then, now = (
+        {_key(o): o for o in run if _key(o).startswith(_MEASURED) and _key(o) not in grid}
+        for run in (before.overrides, changes)
+    )
+    if {key: _value(o) for key, o in then.items()} != {key: _value(o) for key, o in now.items()}:
+        had, has = (" ".join(run.values()) or "neither adversary nor dtype changed" for run in (then, now))
         raise StudyError(
-            f"{odd}: of {before.experiment} ({before.tier}) there are rows here that were measured in another way, and"
-            " a table does not tell them apart; give name=..., which keeps a sweep for itself"
+            f"{before.experiment} ({before.tier}): its last run here had {had}, this one has {has}, and the table does"
+            " not tell their rows apart; give name=..., which keeps this sweep for itself"
         )
+
+
+def _value(override: str) -> Any:
+    """3 and 3.0 are the same."""
+    return yaml.safe_load(override.partition("=")[2])
 
 
 def _key(override: str) -> str:

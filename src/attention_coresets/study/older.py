@@ -4,8 +4,10 @@ import sys
 
 import pandas as pd
 
-from attention_coresets.study.provenance import same_code
+from attention_coresets.study.provenance import provenance, same_code
 from attention_coresets.study.store import Store
+
+_COLUMNS = ("cell", "revision", "dirty")
 
 
 def of_other_code(rows: pd.DataFrame) -> set[str]:
@@ -15,10 +17,12 @@ def of_other_code(rows: pd.DataFrame) -> set[str]:
 
 
 def tell_older(store: Store, done: set[str]) -> None:
-    """Says on stderr how many cells that are not computed again are of other code than this."""
-    columns = ["cell", "revision", "dirty"]
-    older = {cell for table in store.tables(done) for cell in of_other_code(table.select(columns).to_pandas())}
-    if older:
+    """Says on stderr how many cells that are not computed again are of other code than this; nothing where the present
+    code has no revision to compare with."""
+    tables = [table.to_pandas() for table in store.tables(done, _COLUMNS)]
+    if not tables or provenance()["revision"] == "unknown":
+        return
+    if older := of_other_code(pd.concat(tables)):
         print(
             f"note: {len(older)} of {len(done)} cells done before were computed with other, uncommitted or unknown"
             " code; paths.results=NEW_FOLDER computes them anew",

@@ -75,26 +75,29 @@ class Store:
         """The rows of a finished cell, None where there is none."""
         return next((to_rows(table) for table in self.tables({cell})), None)
 
-    def tables(self, wanted: Collection[str]) -> Iterator[Any]:
-        """The rows of the wanted cells that are finished, each cell once, as tables of arrow of one shard's size."""
+    def tables(self, wanted: Collection[str], columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """The rows of the wanted cells that are finished, each cell once, as tables of arrow of one shard's size.
+
+        columns: those to read, `cell` among them; all where none are named.
+        """
         left = set(wanted)
-        for batch in self._batches(left):
+        for batch in self._batches(left, columns):
             names = set(batch["cell"].to_pylist()) & left
             if names:
                 left -= names
                 yield _only(batch, names)
 
-    def _batches(self, left: set[str]) -> Iterator[Any]:
+    def _batches(self, left: set[str], columns: Sequence[str] | None) -> Iterator[Any]:
         for path in sorted(self.logs.glob("*.log")):
             if found := {r.cell: r for r in records(path)[0] if r.cell in left}:
-                yield to_arrow(found.values())
+                yield _some(to_arrow(found.values()), columns)
         for path in sorted(self.shards.glob("*.parquet")):
             names = shard(path, ["cell"])
             if names is not None and not left.isdisjoint(names["cell"].to_pylist()):
-                yield shard(path)
+                yield shard(path, columns)
         older = (record for cell in left if (record := self._older(cell)) is not None)
         while some := list(itertools.islice(older, 1000)):
-            yield to_arrow(some)
+            yield _some(to_arrow(some), columns)
 
     def intact(self, cell: str) -> bool:
         """False, and the file set aside, where a cell in a file of its own is damaged; others are always verified."""
@@ -133,6 +136,10 @@ class Store:
     def experiments(self, tier: str) -> list[str]:
         """Experiments that were run at this tier here; at `names.OWN` other sweeps."""
         return sorted({path.stem for path in (self.cells / "index" / tier).glob("[!.]*")})
+
+
+def _some(table: Any, columns: Sequence[str] | None) -> Any:
+    return table if columns is None else table.select(list(columns))
 
 
 def _only(table: Any, names: Collection[str]) -> Any:

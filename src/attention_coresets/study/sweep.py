@@ -68,6 +68,11 @@ def prepare(
     check_name(config.name, context.config_loader.get_group_options("experiment"))
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
+    task = list(config.hydra.overrides.task)
+    of_experiment = config.name is None and config.experiment is not None
+    changes = [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)] if of_experiment else []
+    if changes and config.experiment in store.experiments(config.tier):
+        refuse_mixed(store.manifest(config.tier, config.experiment), changes, config.hydra.sweeper.get("params") or {})
     folder = _free(Path(config.hydra.sweep.dir).resolve())
     finished = store.finished()
     members: list[Member] = []
@@ -85,10 +90,6 @@ def prepare(
 
     number = write_plan(folder, todo())
     place = place_of(config.name, config.experiment, config.tier, arguments, members[0].label)
-    task = list(config.hydra.overrides.task)
-    changes = [] if place.tier == OWN else [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)]
-    if changes and place.name in store.experiments(place.tier):
-        refuse_mixed(store.manifest(*place), changes, config.hydra.sweeper.get("params") or {})
     _tell_replaced(store, place, cells)
     tell_older(store, {cell for cell in cells if cell in finished})
     store.record(Manifest(place.name, place.tier, members, changes, _command(config, task)))

@@ -42,8 +42,7 @@ def kernel_weights(
     base: None is 0.
     """
     log_norms = kernel.log_norms.gather(-1, tokens)
-    if base is None:
-        return floored_log(nnls(kernel.among(tokens), kernel.sums(kernel.log_norms.exp(), tokens))) - log_norms
-    logs = kernel.log_norms + base
-    top = logs.amax(dim=-1, keepdim=True)  # weights may be beyond the numbers of a dtype
+    logs = kernel.log_norms if base is None else kernel.log_norms + base
+    # with a base, weights may be beyond the numbers of a dtype
+    top = torch.zeros_like(logs[..., :1]) if base is None else logs.amax(dim=-1, keepdim=True)
     return floored_log(nnls(kernel.among(tokens), kernel.sums((logs - top).exp(), tokens))) - log_norms + top

@@ -36,13 +36,18 @@ def head_median(name: str) -> Measure:
         return [
             Measured(
                 f"{names['text']}, {len(heads)} heads, n = {column(heads, 'n').max():.0f}",
-                median(column(heads, name), column(heads, "layer").astype(int)),
+                over_layers(heads, name),
                 unit="layers",
             )
             for names, heads in groups(results.heads, ["text"])
         ]
 
     return measure
+
+
+def over_layers(heads: pd.DataFrame, name: str) -> Estimate:
+    """The median over heads of a column of heads.parquet, of which only logarithms can be negative."""
+    return median(column(heads, name), column(heads, "layer").astype(int), positive=not name.startswith("log_"))
 
 
 def beats(arm: str, rivals: Sequence[str], name: str, share: int) -> Measure:

@@ -6,7 +6,6 @@ import pandas as pd
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import median
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 from attention_coresets.analysis.topics.real_heads.caches import (
     ERRORS,
@@ -17,7 +16,7 @@ from attention_coresets.analysis.topics.real_heads.caches import (
     at_share,
     errors_by_size,
 )
-from attention_coresets.analysis.topics.real_heads.measures import pooled
+from attention_coresets.analysis.topics.real_heads.measures import over_layers, pooled
 
 GEOMETRY = {
     "rho_uncentred": "ρ = max ‖q‖·max ‖k‖, keys as they are",
@@ -83,7 +82,7 @@ def _middle(heads: pd.DataFrame, name: str) -> str:
 def _median_and_range(heads: pd.DataFrame, name: str) -> str:
     x = column(heads, name)
     low, high = np.quantile(x, [0.1, 0.9])
-    return f"{interval(median(x, column(heads, 'layer').astype(int)))}; {number(low)} to {number(high)}"
+    return f"{interval(over_layers(heads, name))}; {number(low)} to {number(high)}"
 
 
 def errors(results: Results) -> str:
