@@ -29,7 +29,8 @@ def page_blocks(tiers: Sequence[Results]) -> dict[str, str]:
 def headline(results: Results) -> str:
     """A few sentences with their numbers; what was not measured is left out."""
     found = [sentence for sentence in (make(results) for topic in TOPICS for make in topic.headline) if sentence]
-    tier = f"Tier `{results.tier}`; brackets: 95 % intervals over caches, heads, layers or texts; errors are worst-case unless said."
+    over = "caches, heads, layers or texts"
+    tier = f"Tier `{results.tier}`; brackets: 95 % intervals over {over}; errors are worst-case unless said."
     return "\n".join([*(f"- {sentence}" for sentence in found), "", tier])
 
 
