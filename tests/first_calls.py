@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import CodeType
 
 import jaxtyping
+import torch
 from jaxtyping import jaxtyped
 
 CALLS = 3
@@ -34,6 +35,8 @@ def _sometimes(function=None, *, typechecker):
 
     @functools.wraps(function)
     def called(*args, **kwargs):
+        if torch.compiler.is_compiling():  # a trace cannot look up code
+            return function(*args, **kwargs)
         made = _made.get(function.__code__, 0)
         if made >= CALLS:
             return function(*args, **kwargs)

@@ -49,7 +49,8 @@ def test_biases_are_normal_and_the_tokens_own_in_another_order():
     keys, _, biases = BiasedLogits(n=5000, d=3, bias=1.5).sample(np.random.default_rng([2, 0]))
     place = {tuple(key): bias for key, bias in zip(keys.tolist(), biases.tolist(), strict=True)}
     assert [place[tuple(key)] for key in cache.keys.tolist()] == cache.log_weights.tolist()
-    assert make_cache("biased_logits", n=5, d=2, dtype=torch.float32).log_weights.dtype == torch.float32
+    coarse = make_cache("biased_logits", n=5, d=2, dtype=torch.float32)
+    assert (coarse.keys.dtype, coarse.log_weights.dtype) == (torch.float32, torch.float64)  # never rounded
 
 
 def disc(rho: float) -> np.ndarray:

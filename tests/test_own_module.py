@@ -121,6 +121,8 @@ def test_the_users_own_files_that_a_module_imports_are_part_of_it(tmp_path, monk
             sys.modules.pop(own, None)
         importlib.invalidate_caches()
         found[name] = source_of(importlib.import_module("my_module").TopNorm)
+    for own in ("my_module", "my_helper"):
+        sys.modules.pop(own, None)  # other tests have modules of these names
     assert found["alone"] == found["alone again"] == hashlib.sha256(alone.encode()).hexdigest()[:16]
     assert len(set(found.values())) == 4
 
