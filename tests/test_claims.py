@@ -362,7 +362,11 @@ def test_the_interval_of_a_median_is_over_whole_clusters(k):
     assert np.mean([e.low <= 0 <= e.high for e in (median(x) for x in samples)]) < 0.85
     assert found[0].value == np.median(samples[0][:-1])
     assert found[0].caches == k
-    assert median(samples[0], np.arange(3 * k)[::-1].copy()).value == median(samples[0]).value
+    alone, thrice = np.sort(samples[0][::3]), np.arange(k).repeat(3)
+    for positive, x in ((False, alone), (True, np.exp(alone))):
+        plain = median(x, positive=positive)
+        assert median(x, np.arange(k), positive=positive) == plain
+        assert median(x.repeat(3), thrice, positive=positive) == plain  # equal heads tell no more
 
 
 def test_arms_that_err_alike_row_for_row_are_one_rule():

@@ -223,6 +223,7 @@ def test_rows_that_are_measured_in_two_ways_do_not_stand_in_one_table(shell: She
     refused = shell.probe("seed=2")
     assert refused.code == 1
     assert f"its last run here had {wide}, this one has neither adversary nor dtype changed" in refused.err
+    assert shell.probe("compute.dtype='float32'", "seed=2").code == 0  # the same, written otherwise
     shell.probe()  # the file's own grid, which makes those of before obsolete
     for change in (wide, "adversary.steps=3"):
         refused = shell.probe(change, "seed=2")

@@ -303,13 +303,19 @@ def test_log_weights_are_those_of_the_cache(label, rng):
     keys, values = (torch.from_numpy(rng.standard_normal((1, 96, 3))) / 2 for _ in range(2))
     old = torch.where(torch.arange(96) < 48, math.log(8), 0.0).double()[None]
     queries = queries_in_ball(rng, 40, 3, 1.0)
+    found = []
     for shift in (0.0, 300.0):
         cache = WeightedCache(keys, values, old + shift)
         coreset = make_coreset(label)(cache, 24, 1.0, generators(0))
+        found.append(Coreset(coreset.indices, coreset.log_weights - shift))
         kept = queries @ cache.take(coreset.indices)[0].mT + coreset.log_weights.unsqueeze(-2)
         whole = queries @ keys.mT + cache.log_weights.unsqueeze(-2)
         mean = (kept.logsumexp(-1) - whole.logsumexp(-1)).exp().mean()
         assert 0.8 < mean < 1.25
+        assert 0.98 < mean < 1.02 or make_coreset(label).model != "free"
+        if label.startswith("certificate"):  # whose weights sum to the cache's own
+            torch.testing.assert_close(found[-1].log_weights.logsumexp(-1), old.logsumexp(-1), rtol=0, atol=1e-9)
+    assert_agree(make_coreset(label).agreement, found[1], found[0], WeightedCache(keys, values, old), 1.0)
 
 
 @pytest.mark.parametrize("label", ["walk_tilted", "halving_unweighted", "certificate_free", "minimax_free"])

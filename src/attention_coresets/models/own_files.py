@@ -4,7 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from attention_coresets.models.language_models import PACKAGED, TINY, prose
+from attention_coresets.models.language_models import PACKAGED, TINY, text_file
 
 _TEXTS = ("", "britannica", "code", "manual")  # that come with packages or with Python
 _OF_MODELS = (".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja", ".py")  # not logs or optimizers
@@ -17,8 +17,7 @@ def own_files(model: str, text: str) -> dict[str, str]:
     """
     digests = {}
     if model != TINY and text not in _TEXTS:
-        path = Path(text)
-        digests["text"] = _digest_of(path)[:16] if path.is_file() else prose(text)  # which says that it is missing
+        digests["text"] = _digest_of(text_file(text))[:16]
     if (digest := directory_digest(model)) is not None:
         digests["model"] = digest
     return digests

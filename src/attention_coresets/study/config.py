@@ -151,7 +151,6 @@ def schema(name: str, parameters: type) -> type:
     return dataclasses.make_dataclass(f"{name} parameters", [("name", str, field(default=name)), *own])
 
 
-_stored: dict[tuple[str, str], type] = {}  # by group and name, what Hydra's store has a schema of
 # Hydra copies its store at each composition, lest that change it, which takes seconds; what it loads is a copy anyway
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
@@ -161,15 +160,10 @@ def register() -> None:
     OmegaConf.register_new_resolver("shares", _shares, replace=True)
     OmegaConf.register_new_resolver("key_descriptions", key_descriptions, replace=True)
     store = ConfigStore.instance()
-    known = "study_schema.yaml" in store.repo
-    if not known:
-        _stored.clear()
     for group, registry in (("cache", CACHES), ("coreset", {**CONSTRUCTIONS, **WHOLE})):
         for name, parameters in registry.items():
-            if _stored.get((group, name)) is not parameters:
-                store.store(group=group, name=name, node=schema(name, parameters))
-                _stored[group, name] = parameters
-    if known:
+            store.store(group=group, name=name, node=schema(name, parameters))
+    if "study_schema.yaml" in store.repo:  # what follows does not change
         return
     store.store(name="study_schema", node=Study)
     for name, options in (("processes", Processes), ("slurm", Slurm)):
@@ -184,7 +178,8 @@ def register() -> None:
 
 
 def resolve(config: Composed) -> dict[str, Any]:
-    """The plain, fully interpolated configuration of one cell, without Hydra's own node and the grid it came from.
+    """The plain, fully interpolated configuration of one cell, without Hydra's own node and the grid it came from; its
+    sources are still to be added (`with_sources`).
 
     StudyError for a key that was forced in with `+`.
     """
@@ -192,8 +187,7 @@ def resolve(config: Composed) -> dict[str, Any]:
     for key in config:
         if key not in (*known, "hydra"):
             raise StudyError(f"{key}: unknown key, which nothing reads; known: {', '.join(known)}")
-    plain = {str(key): _resolved(config, key) for key in config if key not in ("at", "hydra")}
-    return with_sources(plain)
+    return {str(key): _resolved(config, key) for key in config if key not in ("at", "hydra")}
 
 
 def _resolved(config: Composed, key: Any) -> Any:

@@ -165,7 +165,6 @@ class _Ground:
                 place = place.get(parent, {})  # `at`, the grid itself, is no part of a resolved configuration
             place[last] = self._converted(key, value)
         config.pop("at", None)
-        config.pop("sources", None)  # of the values that were resolved
         return with_sources(config)
 
     def _converted(self, key: str, value: Any) -> Any:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
-from attention_coresets.study.config import Composed, resolve, sources_of
+from attention_coresets.study.config import Composed, resolve, sources_of, with_sources
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.explain import one_line, refuse_arm_with_coreset
 from attention_coresets.study.identity import cell_hash
@@ -38,7 +39,7 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     refuse_arm_with_coreset(overrides)
     if config.name is not None:
         raise StudyError(f"name={config.name}: names a sweep, and this is a single cell; add -m or leave it out")
-    resolved = resolve(config)
+    resolved = with_sources(resolve(config))
     check(resolved)
     PluginChecks().check(resolved)
     store = Store(Path(config.paths.results))
@@ -49,7 +50,7 @@ def _run_single(config: Composed, overrides: Sequence[str]) -> list[Row]:
     if before is None:
         store.write(resolved, rows)
     else:
-        tell_older(store, {cell})
+        tell_older(pd.DataFrame(before))
     show_cell(resolved, rows)
     _show(rows, f"{'already done' if before else 'kept'}: {cell} in {store.cells}")
     return rows

@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.manifests import Manifest
@@ -59,25 +59,27 @@ def refuse_mixed(before: Manifest, changes: Sequence[str], grid: Collection[str]
 
     changes: what the command changes of the experiment's file. grid: the keys that the experiment itself sweeps.
     """
+    parser = OverridesParser.create()
     then, now = (
-        {_key(o): o for o in run if _key(o).startswith(_MEASURED) and _key(o) not in grid}
+        [
+            override
+            for override in parser.parse_overrides([*run])
+            if override.key_or_group.startswith(_MEASURED) and override.key_or_group not in grid
+        ]
         for run in (before.overrides, changes)
     )
-    if {key: _value(o) for key, o in then.items()} != {key: _value(o) for key, o in now.items()}:
-        had, has = (" ".join(run.values()) or "neither adversary nor dtype changed" for run in (then, now))
+    if {o.key_or_group: o.value() for o in then} != {o.key_or_group: o.value() for o in now}:
+        neither = "neither adversary nor dtype changed"
+        had, has = (" ".join(str(o.input_line) for o in run) or neither for run in (then, now))
         raise StudyError(
             f"{before.experiment} ({before.tier}): its last run here had {had}, this one has {has}, and the table does"
             " not tell their rows apart; give name=..., which keeps this sweep for itself"
         )
 
 
-def _value(override: str) -> Any:
-    """3 and 3.0 are the same."""
-    return yaml.safe_load(override.partition("=")[2])
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+def changing(overrides: Sequence[str]) -> list[str]:
+    """Those of a command's overrides that change what is computed."""
+    return [override for override in overrides if not override.lstrip("+~").startswith(NEUTRAL)]
 
 
 def swept(label: str) -> dict[str, str]:
@@ -90,6 +92,6 @@ def swept(label: str) -> dict[str, str]:
 
 
 def _made(arguments: Sequence[str], label: str) -> str:
-    asked = sorted(argument for argument in arguments if not _key(argument).startswith(NEUTRAL))
+    asked = sorted(changing(arguments))
     keys = "-".join(sorted(key.rpartition(".")[2] for key in swept(label))) or "cell"
     return f"{keys[:_LONGEST]}-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:4]}"

@@ -5,9 +5,6 @@ import sys
 import pandas as pd
 
 from attention_coresets.study.provenance import provenance, same_code
-from attention_coresets.study.store import Store
-
-_COLUMNS = ("cell", "revision", "dirty")
 
 
 def of_other_code(rows: pd.DataFrame) -> set[str]:
@@ -16,15 +13,14 @@ def of_other_code(rows: pd.DataFrame) -> set[str]:
     return set(rows.loc[rows["dirty"].astype(bool) | rows["revision"].isin(old), "cell"])
 
 
-def tell_older(store: Store, done: set[str]) -> None:
-    """Says on stderr how many cells that are not computed again are of other code than this; nothing where the present
-    code has no revision to compare with."""
-    tables = [table.to_pandas() for table in store.tables(done, _COLUMNS)]
-    if not tables or provenance()["revision"] == "unknown":
+def tell_older(rows: pd.DataFrame) -> None:
+    """Says on stderr how many of these cells, which are not computed again, are of other code than this; nothing where
+    the present code has no revision to compare with."""
+    if rows.empty or provenance()["revision"] == "unknown":
         return
-    if older := of_other_code(pd.concat(tables)):
+    if older := of_other_code(rows):
         print(
-            f"note: {len(older)} of {len(done)} cells done before were computed with other, uncommitted or unknown"
-            " code; paths.results=NEW_FOLDER computes them anew",
+            f"note: {len(older)} of {rows['cell'].nunique()} cells done before were computed with other, uncommitted or"
+            " unknown code; paths.results=NEW_FOLDER computes them anew",
             file=sys.stderr,
         )

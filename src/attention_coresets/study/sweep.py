@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
@@ -19,7 +20,7 @@ from attention_coresets.study.explain import refuse_arm_with_coreset
 from attention_coresets.study.grid import lay_out
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
-from attention_coresets.study.names import NEUTRAL, OWN, Place, check_name, place_of, refuse_mixed
+from attention_coresets.study.names import OWN, Place, changing, check_name, place_of, refuse_mixed
 from attention_coresets.study.older import tell_older
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
@@ -69,8 +70,7 @@ def prepare(
     store = Store(Path(config.paths.results).resolve())
     store.prepare()
     task = list(config.hydra.overrides.task)
-    of_experiment = config.name is None and config.experiment is not None
-    changes = [o for o in task if not o.lstrip("+~").startswith(NEUTRAL)] if of_experiment else []
+    changes = changing(task) if config.name is None and config.experiment is not None else []
     if changes and config.experiment in store.experiments(config.tier):
         refuse_mixed(store.manifest(config.tier, config.experiment), changes, config.hydra.sweeper.get("params") or {})
     folder = _free(Path(config.hydra.sweep.dir).resolve())
@@ -91,7 +91,8 @@ def prepare(
     number = write_plan(folder, todo())
     place = place_of(config.name, config.experiment, config.tier, arguments, members[0].label)
     _tell_replaced(store, place, cells)
-    tell_older(store, {cell for cell in cells if cell in finished})
+    done = store.tables({cell for cell in cells if cell in finished}, ["cell", "revision", "dirty"])
+    tell_older(pd.concat([pd.DataFrame(), *(table.to_pandas() for table in done)]))
     store.record(Manifest(place.name, place.tier, members, changes, _command(config, task)))
     title = place.name if place.tier == OWN else f"{place.name} ({place.tier})"
     seconds = seconds_by_group(store) if number else {}
