@@ -5,10 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from attention_coresets.study.disk import StudyError
-from attention_coresets.study.manifests import Manifest
 
 OWN = "own"  # stands in the place of a tier, so that no tier's table takes these sweeps in
 # overrides that leave a grid what it is
@@ -23,7 +20,6 @@ NEUTRAL = (
     "compute.threads",
     "hydra.launcher",
 )
-_MEASURED = ("adversary", "compute.dtype")  # overrides that change how errors are measured, not of what
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _KEY = re.compile(r"(?:^| )([A-Za-z_][\w.]*)=")
 _LONGEST = 40  # of the part of a made name that says what is swept
@@ -52,29 +48,6 @@ def place_of(config_name: str | None, experiment: str | None, tier: str, argumen
     if config_name is not None:
         return Place(OWN, config_name)
     return Place(tier, experiment) if experiment is not None else Place(OWN, _made(arguments, label))
-
-
-def refuse_mixed(before: Manifest, changes: Sequence[str], grid: Collection[str]) -> None:
-    """StudyError where a run of an experiment measures in another way than the run before it, whose rows it adds to.
-
-    changes: what the command changes of the experiment's file. grid: the keys that the experiment itself sweeps.
-    """
-    parser = OverridesParser.create()
-    then, now = (
-        [
-            override
-            for override in parser.parse_overrides([*run])
-            if override.key_or_group.startswith(_MEASURED) and override.key_or_group not in grid
-        ]
-        for run in (before.overrides, changes)
-    )
-    if {o.key_or_group: o.value() for o in then} != {o.key_or_group: o.value() for o in now}:
-        neither = "neither adversary nor dtype changed"
-        had, has = (" ".join(str(o.input_line) for o in run) or neither for run in (then, now))
-        raise StudyError(
-            f"{before.experiment} ({before.tier}): its last run here had {had}, this one has {has}, and the table does"
-            " not tell their rows apart; give name=..., which keeps this sweep for itself"
-        )
 
 
 def changing(overrides: Sequence[str]) -> list[str]:

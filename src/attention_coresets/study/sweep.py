@@ -20,7 +20,8 @@ from attention_coresets.study.explain import refuse_arm_with_coreset
 from attention_coresets.study.grid import lay_out
 from attention_coresets.study.identity import cell_hash
 from attention_coresets.study.launchers import in_processes, in_slurm
-from attention_coresets.study.names import OWN, Place, changing, check_name, place_of, refuse_mixed
+from attention_coresets.study.mixed import refuse_mixed
+from attention_coresets.study.names import OWN, Place, changing, check_name, place_of
 from attention_coresets.study.older import tell_older
 from attention_coresets.study.plan import Cell, Sweep, write_plan
 from attention_coresets.study.plugins import PluginChecks
