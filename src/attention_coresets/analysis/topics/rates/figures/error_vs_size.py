@@ -49,7 +49,7 @@ def error_vs_size(results: Results) -> Figure:
             ylabel="worst-case error",
         )
         ax.label_outer()
-        label_ends(ax, ends)
+        label_ends(ax, ends, gap=0.13)  # one panel alone is low
     headed(figure, "A walk's error falls like 1/m, that of random draws only like 1/√m (γ: the size is like 1/ε^γ)")
     shared_legend(figure, axes)
     return figure
