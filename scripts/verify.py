@@ -10,6 +10,7 @@ row is off by more than its class allows (study/audit.py has the classes), 2 whe
 import ready  # noqa: F401, I001  (first: it says what is not set up)
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -77,4 +78,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    os.environ["TQDM_DISABLE"] = "1"  # bars of models that load in worker processes; the one here is made already
     sys.exit(main())
