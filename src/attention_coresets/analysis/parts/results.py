@@ -78,7 +78,7 @@ def load(folder: Path) -> Results:
             f"{path} is missing: run `python scripts/sweep.py experiment=NAME tier={folder.name}`"
             f" and `python scripts/collect.py --tier {folder.name}`"
         )
-    table = completed(_frame(path, NEEDED, "collect again"))
+    table = completed(_frame(path, NEEDED, "collect again")).copy()  # a block a type: rows are taken from it fast
     heads, gemma = (
         _frame(file, HEAD_COLUMNS, "run scripts/heads.py again") if file.exists() else None
         for file in (folder / "heads.parquet", folder / "heads_gemma.parquet")
