@@ -281,6 +281,16 @@ def test_labels_that_collide_are_pushed_apart():
     assert heights[-1] <= 0.98 + 1e-9
 
 
+@pytest.mark.parametrize("name", ["error_vs_size", "d_rate", "rho_rate", "n_independence"])
+def test_no_label_of_a_line_covers_another(results, name):
+    with style():
+        figure = draw(name, results)
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            boxes = [text.get_window_extent() for text in ax.texts if text.get_text().strip()]
+            assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
 def test_saved_pictures_are_small_reproducible_and_embed_their_fonts(tmp_path, results):
     with style():
         first = save(draw("antipodal", results), tmp_path / "a", "x")

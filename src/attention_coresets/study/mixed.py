@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from attention_coresets.study.disk import StudyError
 from attention_coresets.study.manifests import Manifest
 
-_MEASURED = ("adversary", "compute.dtype")  # overrides that change how errors are measured, not of what
+_MEASURED = ("adversary", "compute.dtype")  # overrides that change how errors are measured
 
 
 def refuse_mixed(before: Manifest, changes: Sequence[str], grid: Collection[str]) -> None:

@@ -83,7 +83,7 @@ def _panel(ax: Axes, results: Results, variable: Variable, names: dict, panel: p
     ax.set_xlim(values[0] * 0.85, values[-1] * (values[-1] / values[0]) ** 0.7)
     plain_ticks(ax, "x", values.tolist())
     ax.set(title=family(setting(names, "cache")), xlabel=variable.label, ylabel="size m(ε), tokens")
-    label_ends(ax, [end for end in ends if end], gap=0.16)
+    label_ends(ax, [end for end in ends if end], gap=0.17)
 
 
 def _arm(ax: Axes, results: Results, variable: Variable, names: dict, rows: pd.DataFrame, place: int) -> End | None:
