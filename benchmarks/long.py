@@ -23,7 +23,14 @@ SIZES = {
 }
 CLIMBS, STEPS = 48, 40
 TWO_STAGES, PLAIN = "stream, two_stage", "stream, kernel_halving"
-MOST = {"herding": 16_384, "kernel_halving, Compress++": 262_144, "two_stage": 65_536, PLAIN: 262_144}  # tokens
+WITH_SWAPS = "kernel_halving, Compress++ with swaps"
+MOST = {
+    "herding": 16_384,
+    "kernel_halving, Compress++": 262_144,
+    WITH_SWAPS: 65_536,
+    "two_stage": 65_536,
+    PLAIN: 262_144,
+}  # tokens
 SECONDS, MEGABYTES, ERROR = Target(180.0), Target(500.0), Target(0.7)
 
 
@@ -61,6 +68,7 @@ def _rules() -> dict[str, Callable[[Cache, int], Taken]]:
         "uniform": once("uniform"),
         "herding": once("herding"),
         "kernel_halving, Compress++": once("kernel_halving", recursion="compress_pp"),
+        WITH_SWAPS: once("kernel_halving", recursion="compress_pp", refinement="round_swaps"),
         "two_stage": once("two_stage", keep=KEEP),
         TWO_STAGES: streamed("two_stage", keep=KEEP),
         PLAIN: streamed("kernel_halving"),

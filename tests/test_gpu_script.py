@@ -36,6 +36,16 @@ def test_the_bare_machine_has_neither_hydra_nor_beartype():
         assert f"No module named '{name}'" in done.stderr
 
 
+def test_pages_and_figures_are_read_without_hydra():
+    """Tests of a GPU machine import them, and the smoke run below would take a minute to say that they cannot."""
+    package = "attention_coresets.analysis"
+    walk = f"[import_module(m.name) for m in walk_packages({package}.__path__, '{package}.')]"
+    start = f"from importlib import import_module; from pkgutil import walk_packages; import {package}"
+    done = bare(sys.executable, "-c", f"{start}; print(len({walk}))")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 50
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a smoke run on a bare machine, and what it said."""

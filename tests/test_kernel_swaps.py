@@ -6,13 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_coresets import make_coreset
+from attention_coresets import make_cache, make_coreset, worst_query
 from attention_coresets.compiled import backend
+from attention_coresets.coresets.balancing import recursion as recursion_module
 from attention_coresets.coresets.balancing import refinement as refinement_module
+from attention_coresets.coresets.balancing.buckets import Round, deal
+from attention_coresets.coresets.balancing.recursion import Tokens, run_rounds
 from attention_coresets.coresets.kernel import kernel_swaps as module
 from attention_coresets.coresets.kernel import swaps_by_rows as rows_module
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
-from attention_coresets.coresets.kernel.law import balancing_features, balancing_gram, capped_marginals, law
+from attention_coresets.coresets.kernel.law import Law, balancing_features, balancing_gram, capped_marginals, law
 from attention_coresets.coresets.kernel.swaps_by_rows import swaps_by_rows
 from tables import FAMILIES, generators, small_cache
 
@@ -135,3 +138,62 @@ def test_refusals():
         kernel_swaps(gram[:1], kept[:1], target[:1], passes=0)
     with pytest.raises(ValueError, match="one size for all heads, got \\[1, 2\\]"):
         swaps_by_rows((gram[..., :2], gram[..., 2:], target), kept, target)
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize(("n", "target", "count"), [(24, 12, 1), (41, 17, 4), (30, 16, 5)])
+def test_a_round_ends_with_swaps_in_each_of_its_buckets(n, target, count, dense, rng, monkeypatch):
+    """Buckets of several sizes, which keep several numbers of tokens, against brute force on explicit features."""
+    cache, step = small_cache("sphere", n=n, heads=2), Round(n, target, count)
+    measure = law(cache.keys, 1.2, "tilted", "auto")
+    tokens = Tokens(cache.keys, cache.values, measure)
+    uniforms = torch.from_numpy(rng.random((2, 4, count * step.width)))
+    walk = make_coreset("kernel_halving").walk(n, None)
+    if not dense:
+        monkeypatch.setattr(recursion_module, "DENSE", 0)
+    plain, swapped = (
+        run_rounds(tokens, torch.zeros_like(measure.log_p), [step], [uniforms], walk, swaps) for swaps in (False, True)
+    )
+    if count == 1:
+        members, real, targets = torch.arange(n).repeat(2, 1, 1), torch.ones(2, 1, n).bool(), torch.full((2, 1), target)
+    else:
+        members, real, targets = deal(measure.log_p, step, uniforms[:, 2:])
+        assert len(real.sum(-1).unique()) + len(targets.unique()) > 2
+    for h in range(2):
+        wanted, log_pi = [], torch.empty(n).double()
+        for bucket, true, size in zip(members[h], real[h], targets[h], strict=True):
+            of = bucket[true]
+            pi = capped_marginals(measure.log_p[h : h + 1, of], int(size))[0]
+            gram = balancing_gram(
+                cache.keys[h : h + 1, of], cache.values[h : h + 1, of], -pi.log()[None], part(measure, h, of)
+            )
+            features = np.linalg.cholesky(gram[0].numpy() + 1e-13 * np.eye(len(of)))
+            kept = np.isin(of, plain[0][h])
+            wanted += of[brute_force(features, kept, pi.numpy() @ features, 1)].tolist()
+            log_pi[of] = pi.log()
+        assert sorted(wanted) == swapped[0][h].tolist()
+        torch.testing.assert_close(swapped[1][h], log_pi[swapped[0][h]], rtol=0, atol=1e-12)
+    assert not torch.equal(plain[0], swapped[0])
+
+
+def part(measure, head, tokens):
+    """The law of some tokens of a head."""
+    return Law(measure.log_p[head : head + 1, tokens], measure.center[head : head + 1], measure.scale[head : head + 1])
+
+
+def test_swaps_each_round_halve_the_error_of_compress():
+    """As goodpoints' have it (docs/benchmarks.md); the worst of few climbs is enough to see that."""
+    cache = make_cache("sphere", n=1024, d=8)
+    errors = [
+        np.mean(
+            [
+                float(worst_query(cache, construct(cache, 128, 2.0, seed), 2.0, restarts=8, generator=0).error)
+                for seed in range(4)
+            ]
+        )
+        for construct in (
+            make_coreset("kernel_halving", recursion="compress", refinement=r) for r in ("none", "round_swaps")
+        )
+    ]
+    assert errors[1] < 0.7 * errors[0], errors

@@ -170,7 +170,7 @@ def test_bad_parameters():
     uniform = make_coreset("uniform")
     message = f"{uniform!r} does not count weighted tokens; a stream takes one of {known}"
     refuses(message, Stream, uniform, 4, RHO)
-    message = "tokens of a stream keep the weights of their marginals: no free model, no refinement"
+    message = "tokens of a stream keep the weights of their marginals: no free model, no refinement but round_swaps"
     refuses(message, Stream, make_coreset("greedy", refinement="kernel_swaps"), 4, RHO)
     refuses(message, Stream, make_coreset("greedy", model="free"), 4, RHO)
     with pytest.raises(ValueError, match="rho"):

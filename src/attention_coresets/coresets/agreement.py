@@ -27,6 +27,6 @@ class Agreement(StrEnum):
 
 def of_refinement(model: str, refinement: str) -> Agreement:
     """Returns the class of a balancing rule's coreset after its refinement, in its model."""
-    if refinement not in ("none", "kernel_swaps"):
+    if refinement not in ("none", "kernel_swaps", "round_swaps"):
         return Agreement.ERROR
     return Agreement.TOKENS if refinement == "none" and model != "free" else Agreement.TIES

@@ -10,12 +10,14 @@ from attention_coresets.adversary.running import RunningMoments
 from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
+from attention_coresets.coresets.balancing.refinement import ROUND_SWAPS
 from attention_coresets.coresets.base import Construction, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
 from attention_coresets.coresets.two_stage import TwoStage
 from attention_coresets.inputs import Array, Generators, Seeds, generators_of, least_float32, tensor
 from attention_coresets.theory import check_rho
 
+_KEEP_WEIGHTS = ("none", ROUND_SWAPS)  # refinements that leave tokens the weights of their marginals
 _LEAST = 4  # memory in units of width: a buffer of two and two buckets to merge
 
 
@@ -62,8 +64,8 @@ class Stream:
     memory // width - 2.
 
     `construct` does each reduction, on weighted tokens; a TwoStage does them by its first stage, and what they leave
-    goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so weights stay
-    unbiased although p* of the whole stream is not known. An unweighted one keeps tokens in proportion to their
+    goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so without swaps weights
+    stay unbiased although p* of the whole stream is not known. An unweighted one keeps tokens in proportion to their
     weights, and the last weights are equal. Where the error of one reduction falls like 1 / size, that of the stream is
     about sqrt(2) times the last reduction's.
 
@@ -72,7 +74,8 @@ class Stream:
     Parameters
     ----------
     construct : Construction or str
-        One with `takes_weights`, or its name: tilted or unweighted, and without refinement but in a second stage.
+        One with `takes_weights`, or its name: tilted or unweighted, and but for a second stage without refinement, or
+        with "round_swaps".
     size : int
         Tokens of the coreset.
     rho : float
@@ -234,8 +237,9 @@ def _check_reducer(construct: object) -> None:
     if not isinstance(construct, Construction) or not construct.takes_weights:
         known = ", ".join(name for name, kind in CORESETS.items() if kind.takes_weights)
         raise ValueError(f"{construct!r} does not count weighted tokens; a stream takes one of {known}")
-    if construct.model == "free" or (isinstance(construct, Balancing) and construct.refinement != "none"):
-        raise ValueError("tokens of a stream keep the weights of their marginals: no free model, no refinement")
+    if construct.model == "free" or (isinstance(construct, Balancing) and construct.refinement not in _KEEP_WEIGHTS):
+        but = f"no free model, no refinement but {ROUND_SWAPS}"
+        raise ValueError(f"tokens of a stream keep the weights of their marginals: {but}")
 
 
 def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:

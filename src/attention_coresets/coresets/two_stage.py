@@ -9,13 +9,18 @@ from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.balancing.gram_schmidt_walk import GramSchmidtWalk
 from attention_coresets.coresets.balancing.kernel_halving import KernelHalving
+from attention_coresets.coresets.balancing.refinement import ROUND_SWAPS
 from attention_coresets.coresets.base import Construction, Cost, Request
 from attention_coresets.coresets.kernel.herding import Herding
 from attention_coresets.coresets.randomness import draw, seeded
 from attention_coresets.registry import check_name
 
-_FIRST: dict[str, type[Balancing]] = {"gram_schmidt_walk": GramSchmidtWalk, "kernel_halving": KernelHalving}
-_LAST = _FIRST | {"herding": Herding}
+_FIRST: dict[str, Balancing] = {
+    "gram_schmidt_walk": GramSchmidtWalk(recursion="buckets"),
+    "kernel_halving": KernelHalving(recursion="buckets"),
+    "kernel_halving_swaps": KernelHalving(recursion="buckets", refinement=ROUND_SWAPS),
+}
+_LAST = {"gram_schmidt_walk": GramSchmidtWalk, "kernel_halving": KernelHalving, "herding": Herding}
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,17 @@ class TwoStage(Construction):
     how many tokens each of those left stands. The second works on these as on a WeightedCache, at a cost that no longer
     depends on n. A cache of at most `keep` times the size goes to the second stage at once.
 
-    first: "gram_schmidt_walk" or "kernel_halving".
+    first: "gram_schmidt_walk", "kernel_halving", or "kernel_halving_swaps": kernel halving with swaps after each round.
     last: label of a tilted or free arm (arms.py) that takes weights: of herding, a walk or kernel halving.
     keep: tokens that the first stage leaves for each one asked.
 
-    Cost: O(512 n (d + dv)) and, for walks, O(512^2 n), then that of the second stage on keep * size tokens.
+    Cost: O(512 n (d + dv)), or O(512^2 n) for walks, then that of the second stage on keep * size tokens.
 
     Source: ours; after the stages of Compress++ (Shetty, Dwivedi and Mackey, arXiv 2111.07941).
     """
 
     takes_weights = True
-    first: str = "gram_schmidt_walk"
+    first: str = "kernel_halving_swaps"
     last: str = "herding_tilted"
     keep: int = 16
 
@@ -53,8 +58,8 @@ class TwoStage(Construction):
 
     @property
     def agreement(self) -> Agreement:  # type: ignore[override]
-        """Returns the second stage's: the first keeps its tokens."""
-        return self.second.agreement
+        """Returns that of the stage whose runs may differ more."""
+        return max(self.thinning.agreement, self.second.agreement, key=list(Agreement).index)
 
     @cached_property
     def second(self) -> Construction:
@@ -63,9 +68,9 @@ class TwoStage(Construction):
         return _LAST[arm.construction](**arm.parameters)
 
     @cached_property
-    def thinning(self) -> Construction:
+    def thinning(self) -> Balancing:
         """Returns the first stage."""
-        return _FIRST[self.first](recursion="buckets")
+        return _FIRST[self.first]
 
     def cost(self, n: int, size: int, d: int) -> Cost:
         """Adds the flops of the two stages; they hold what the larger one holds."""

@@ -10,8 +10,15 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, WeightedCache, base_weights
 from attention_coresets.coresets.agreement import Agreement, of_refinement
 from attention_coresets.coresets.balancing.buckets import RECURSIONS, Round, rounds
-from attention_coresets.coresets.balancing.recursion import MAX_GRAM, Tokens, Walk, all_uniforms, run_rounds
-from attention_coresets.coresets.balancing.refinement import check_refinement, refine
+from attention_coresets.coresets.balancing.recursion import (
+    BUCKET_GRAM,
+    MAX_GRAM,
+    Tokens,
+    Walk,
+    all_uniforms,
+    run_rounds,
+)
+from attention_coresets.coresets.balancing.refinement import ROUND_SWAPS, check_refinement, refine
 from attention_coresets.coresets.base import MODELS, Construction, Cost, Request
 from attention_coresets.coresets.kernel.law import SCALES, Law, balancing_features, law
 from attention_coresets.coresets.kernel.unit_kernel import DENSE
@@ -36,7 +43,8 @@ class Balancing(Construction):
         marginals m / n, a^2 = rho / R. "free": tokens as in tilted, weights fitted.
     scale: replaces a^2 by 1 ("one"), 1 / sqrt(d) ("inv_sqrt_d") or rho ("rho"); "auto" leaves it.
     recursion: how n tokens become m: "one_walk" at once, "halving" again and again, or in buckets (buckets.py).
-    refinement: what follows: "none", swaps of tokens, or minimax and its parts (refinement.py).
+    refinement: what follows: "none", swaps of tokens, after all rounds or after each, or minimax and its parts
+        (refinement.py).
     """
 
     takes_weights: ClassVar[bool] = True
@@ -71,8 +79,12 @@ class Balancing(Construction):
         """Estimates the kernel's rows one by one, and whole Gram matrices where a refinement holds them."""
         steps = rounds(n, size, self.recursion)
         pairs = sum(step.buckets * step.width**2 for step in steps)
-        whole = n**2 if self.refinement != "none" or self.model == "free" else 0
+        whole = n**2 if self.refinement not in ("none", ROUND_SWAPS) or self.model == "free" else 0
         held = whole if n <= DENSE or self.refinement not in ("none", "kernel_swaps") else 0  # longer ones by rows
+        if self.refinement == ROUND_SWAPS:
+            widths = [step.width for step in steps if step.width <= DENSE]
+            held = max([held, *(max(width**2, min(n * width, BUCKET_GRAM)) for width in widths)])
+            pairs *= 2  # the walk's, and those of the swaps
         return Cost(4 * n * d + 3 * held, 4 * d * (pairs + whole))
 
     def choose(self, request: Request) -> Coreset:
@@ -80,7 +92,7 @@ class Balancing(Construction):
 
         A round (buckets.py) gives the tokens left in each bucket the marginals min(1, c p_i / pi_i), which sum to the
         bucket's target, and rounds x = 2 marginals - 1. pi_i is the product of a token's marginals so far, so that
-        weights 1 / pi_i are unbiased.
+        weights 1 / pi_i are unbiased, without swaps.
 
         After the first round every marginal of an uncapped token is 1/2, up to how much the p of its bucket differ from
         those of others. A last round of one bucket makes pi proportional to p again where nothing is capped.
@@ -124,7 +136,9 @@ class Balancing(Construction):
 
         measure = find() if shared is None else shared.once("law", find)
         walk = self.walk(heads.n, shared)
-        indices, log_pi = run_rounds(Tokens(heads.keys, heads.values, measure), -base, steps, uniforms, walk)
+        indices, log_pi = run_rounds(
+            Tokens(heads.keys, heads.values, measure), -base, steps, uniforms, walk, self.refinement == ROUND_SWAPS
+        )
         coreset = Coreset(indices, None if self.model == "unweighted" and not weighted else -log_pi)
         generators = seeded(uniforms[0][:, 0, 0])
         return refine(heads, coreset, rho, measure, generators, model=self.model, refinement=self.refinement)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from attention_coresets.coresets.balancing.buckets import Round, conditional_marginals, deal
 from attention_coresets.coresets.base import kept_tokens
-from attention_coresets.coresets.kernel.law import Law
+from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
+from attention_coresets.coresets.kernel.law import Law, balancing_features, kernel_panel
+from attention_coresets.coresets.kernel.swaps_by_rows import swaps_by_rows
+from attention_coresets.coresets.kernel.unit_kernel import DENSE
 from attention_coresets.coresets.randomness import Generators, draw
 from attention_coresets.devices import at_once
 
@@ -18,7 +21,7 @@ Signs = Callable[[Any, Tensor, Tensor], Tensor]
 # vectors(keys, values, log_weights, law, uniforms [H, 2, n]): what the rule balances, in the form that it reads
 Vectors = Callable[[Tensor, Tensor, Tensor, Law, Tensor], Any]
 MAX_GRAM = 2**27  # numbers in the Gram matrices of the heads walked together on the CPU
-_BUCKET_GRAM = 2**23  # and of the buckets: fewer, for they come from memory and go to cache
+BUCKET_GRAM = 2**23  # and of the buckets: fewer, for they come from memory and go to cache
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,13 @@ def all_uniforms(generator: Generators, heads: int, steps: list[Round]) -> list[
 
 
 def run_rounds(
-    tokens: Tokens, log_pi: Tensor, steps: list[Round], uniforms: list[Tensor], walk: Walk
+    tokens: Tokens, log_pi: Tensor, steps: list[Round], uniforms: list[Tensor], walk: Walk, swaps: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Plays all rounds, and returns indices (sorted) and log inclusion probabilities ``[H, size]``."""
+    """Plays all rounds, and returns indices (sorted) and log inclusion probabilities ``[H, size]``.
+
+    With `swaps` every round ends with a pass of kernel swaps in each bucket; the tokens put in have the inclusion
+    probabilities that the rule would have kept them with.
+    """
     heads, n = log_pi.shape
     indices = torch.arange(n, device=log_pi.device).repeat(heads, 1)
     for step, drawn in zip(steps, uniforms, strict=True):
@@ -84,7 +91,7 @@ def run_rounds(
         # each bucket is a head of its own from here on, with its own part of the head's numbers
         numbers = numbers[:, :2].reshape(heads, 2, *members.shape[1:]).transpose(1, 2).reshape(shape[0], 2, shape[1])
         parts = (indices.reshape(shape), log_pi.reshape(shape), real.reshape(shape), targets.flatten(), numbers)
-        log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk))
+        log_pi, kept = (t.reshape(heads, -1) for t in _walk_buckets(tokens, *parts, step.buckets, walk, swaps))
         chosen = kept_tokens(kept, step.target)
         # sorted for rules that pair neighbours, and because a coreset's indices are
         indices, order = indices.gather(-1, chosen).sort(dim=-1)
@@ -101,6 +108,7 @@ def _walk_buckets(
     uniforms: Tensor,
     buckets: int,
     walk: Walk,
+    swaps: bool,
 ) -> tuple[Tensor, Tensor]:
     """Walks in each of the G buckets: returns log inclusion probabilities and which tokens are kept, ``[G, S]``."""
     width = indices.shape[-1]
@@ -108,10 +116,35 @@ def _walk_buckets(
     marginals = conditional_marginals(tokens.measure.log_p[heads.unsqueeze(-1), indices] - log_pi, real, targets)
     log_pi = log_pi + marginals.clamp_min(1e-300).log()
     log_pi = torch.where(real, log_pi, log_pi[:, :1])  # what fills a bucket up is its first token once more
-    chunk = at_once(width**2, indices.device, MAX_GRAM if buckets == 1 else _BUCKET_GRAM)
+    chunk = at_once(width**2, indices.device, MAX_GRAM if buckets == 1 else BUCKET_GRAM)
     walk = walk if len(indices) <= chunk else walk.alone
-    split = (t.split(chunk) for t in (heads, indices, log_pi, marginals, uniforms))
-    kept = torch.cat([walk.kept(tokens.bucket(i, h), lp, m, u) for h, i, lp, m, u in zip(*split, strict=True)])
+    split = (t.split(chunk) for t in (heads, indices, log_pi, marginals, uniforms, real))
+    parts = []
+    for h, i, lp, m, u, r in zip(*split, strict=True):
+        part = tokens.bucket(i, h)
+        parts.append(walk.kept(part, lp, m, u))
+        if swaps:
+            parts[-1] = _swapped(part, lp, m, parts[-1], r)
+    kept = torch.cat(parts)
     if not bool((kept.sum(-1) == targets).all()):
         raise RuntimeError(f"a balancing rule kept {kept.sum(-1).tolist()} tokens where {targets.tolist()} were asked")
     return log_pi, kept
+
+
+def _swapped(tokens: Tokens, log_pi: Tensor, marginals: Tensor, kept: Tensor, real: Tensor) -> Tensor:
+    """Swaps tokens in each bucket towards the weighted sum of all its tokens; returns which are kept, ``[G, S]``."""
+    kept, found = kept.clone(), torch.stack([real.sum(-1), kept.sum(-1)], dim=-1)
+    for count, size in found.unique(dim=0).tolist():  # two sizes of buckets and two targets at most
+        if size == 0:
+            continue
+        some = (found[:, 0] == count) & (found[:, 1] == size)
+        each = (tokens.keys, tokens.values, -log_pi, marginals, kept)
+        keys, values, weights, pi, mask = (t[some, :count] for t in each)  # what fills a bucket up is last
+        measure = Law(tokens.measure.log_p[some, :count], tokens.measure.center[some], tokens.measure.scale[some])
+        features = balancing_features(keys, values, weights, measure)
+        if count > DENSE:
+            kept[some, :count] = swaps_by_rows(features, mask, pi)
+        else:
+            gram = kernel_panel(features, features)
+            kept[some, :count] = kernel_swaps(gram, mask, (gram @ pi.unsqueeze(-1)).squeeze(-1))
+    return kept

@@ -28,7 +28,8 @@ _CERTIFICATE = {  # and its parts, likewise
     "certificate_fixed": {"adapts": False},
 }
 _FREE_ONLY = ("exchange", "minimax_weights", *_CERTIFICATE)
-REFINEMENTS = ("none", "kernel_swaps", *_CERTIFICATE, *_MINIMAX)
+ROUND_SWAPS = "round_swaps"
+REFINEMENTS = ("none", "kernel_swaps", ROUND_SWAPS, *_CERTIFICATE, *_MINIMAX)
 
 
 def check_refinement(model: str, refinement: str) -> None:
@@ -53,6 +54,8 @@ def refine(
     """Refines the coreset of a flat batch of heads, in float64; its size stays.
 
     none: the tokens as they are.
+    round_swaps: as they are too, but each round of the recursion ended with a pass of KT-SWAP in each of its buckets
+        (recursion.py), as goodpoints' `compress_kt` has it. Log-weights are those of the recursion.
     kernel_swaps: one pass of KT-SWAP on the balancing kernel. Log-weights in the tilted model are then -log min(1, c
         p*), whatever the recursion had made them.
     minimax: rounds against the worst queries found (minimax/minimax.py), with a generator a head. With fixed weights
