@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from attention_coresets import make_cache, make_coreset, worst_query
 from attention_coresets.compiled import backend
-from attention_coresets.coresets.balancing import recursion as recursion_module
-from attention_coresets.coresets.balancing import refinement as refinement_module
 from attention_coresets.coresets.balancing.buckets import Round, deal
 from attention_coresets.coresets.balancing.recursion import Tokens, run_rounds
 from attention_coresets.coresets.kernel import kernel_swaps as module
@@ -110,8 +108,8 @@ def test_a_long_cache_is_swapped_without_its_matrix(model, monkeypatch):
     def refuse(*_):
         raise AssertionError("no matrix")
 
-    monkeypatch.setattr(refinement_module, "DENSE", 95)
-    monkeypatch.setattr(refinement_module, "kernel_swaps", refuse)
+    monkeypatch.setattr(rows_module, "DENSE", 95)
+    monkeypatch.setattr(rows_module, "kernel_swaps", refuse)
     assert torch.equal(make(cache, 24, 2.0, generators(0)[0]).indices, short.indices)
     plain = make_coreset("kernel_halving", model=model)(cache, 24, 2.0, generators(0)[0])
     assert not torch.equal(plain.indices, short.indices)
@@ -151,7 +149,7 @@ def test_a_round_ends_with_swaps_in_each_of_its_buckets(n, target, count, dense,
     uniforms = torch.from_numpy(rng.random((2, 4, count * step.width)))
     walk = make_coreset("kernel_halving").walk(n, None)
     if not dense:
-        monkeypatch.setattr(recursion_module, "DENSE", 0)
+        monkeypatch.setattr(rows_module, "DENSE", 0)
     plain, swapped = (
         run_rounds(tokens, torch.zeros_like(measure.log_p), [step], [uniforms], walk, swaps) for swaps in (False, True)
     )

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from attention_coresets.coresets.balancing.buckets import Round, conditional_marginals, deal
 from attention_coresets.coresets.base import kept_tokens
-from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
-from attention_coresets.coresets.kernel.law import Law, balancing_features, kernel_panel
-from attention_coresets.coresets.kernel.swaps_by_rows import swaps_by_rows
-from attention_coresets.coresets.kernel.unit_kernel import DENSE
+from attention_coresets.coresets.kernel.law import Law, balancing_features
+from attention_coresets.coresets.kernel.swaps_by_rows import swaps_of
 from attention_coresets.coresets.randomness import Generators, draw
 from attention_coresets.devices import at_once
 
@@ -137,14 +135,9 @@ def _swapped(tokens: Tokens, log_pi: Tensor, marginals: Tensor, kept: Tensor, re
     for count, size in found.unique(dim=0).tolist():  # two sizes of buckets and two targets at most
         if size == 0:
             continue
-        some = (found[:, 0] == count) & (found[:, 1] == size)
-        each = (tokens.keys, tokens.values, -log_pi, marginals, kept)
-        keys, values, weights, pi, mask = (t[some, :count] for t in each)  # what fills a bucket up is last
-        measure = Law(tokens.measure.log_p[some, :count], tokens.measure.center[some], tokens.measure.scale[some])
-        features = balancing_features(keys, values, weights, measure)
-        if count > DENSE:
-            kept[some, :count] = swaps_by_rows(features, mask, pi)
-        else:
-            gram = kernel_panel(features, features)
-            kept[some, :count] = kernel_swaps(gram, mask, (gram @ pi.unsqueeze(-1)).squeeze(-1))
+        some = ((found[:, 0] == count) & (found[:, 1] == size)).nonzero()[:, 0]
+        # what fills a bucket up is last
+        part = tokens.bucket(torch.arange(count, device=some.device).expand(len(some), -1), some)
+        weights, pi, mask = (t[some, :count] for t in (-log_pi, marginals, kept))
+        kept[some, :count] = swaps_of(balancing_features(part.keys, part.values, weights, part.measure), mask, pi)
     return kept

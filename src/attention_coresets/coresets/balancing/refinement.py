@@ -6,11 +6,10 @@ from torch import Tensor
 from attention_coresets.attention import Cache, Coreset, base_weights
 from attention_coresets.coresets.base import kept_tokens
 from attention_coresets.coresets.kernel.certified import certified
-from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
-from attention_coresets.coresets.kernel.law import Law, balancing_features, capped_marginals, kernel_panel
+from attention_coresets.coresets.kernel.law import Law, balancing_features, capped_marginals
 from attention_coresets.coresets.kernel.refit import kernel_weights
-from attention_coresets.coresets.kernel.swaps_by_rows import swaps_by_rows
-from attention_coresets.coresets.kernel.unit_kernel import DENSE, unit_kernel
+from attention_coresets.coresets.kernel.swaps_by_rows import swaps_of
+from attention_coresets.coresets.kernel.unit_kernel import unit_kernel
 from attention_coresets.coresets.minimax.minimax import Minimax, minimax
 from attention_coresets.registry import check_name
 
@@ -94,10 +93,5 @@ def refine(
 def _swapped(cache: Cache, coreset: Coreset, measure: Law, marginals: Tensor, log_weights: Tensor) -> Coreset:
     kept = torch.zeros_like(log_weights, dtype=torch.bool).scatter_(-1, coreset.indices, True)
     features = balancing_features(cache.keys, cache.values, log_weights, measure)
-    if cache.n > DENSE:
-        kept = swaps_by_rows(features, kept, marginals)
-    else:
-        gram = kernel_panel(features, features)
-        kept = kernel_swaps(gram, kept, (gram @ marginals.unsqueeze(-1)).squeeze(-1))
-    indices = kept_tokens(kept, coreset.size)
+    indices = kept_tokens(swaps_of(features, kept, marginals), coreset.size)
     return Coreset(indices, log_weights.gather(-1, indices))

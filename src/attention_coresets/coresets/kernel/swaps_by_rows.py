@@ -4,11 +4,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attention_coresets.coresets.kernel.kernel_swaps import TIE, swapped
+from attention_coresets.coresets.kernel.kernel_swaps import TIE, kernel_swaps, swapped
 from attention_coresets.coresets.kernel.law import kernel_panel
+from attention_coresets.coresets.kernel.unit_kernel import DENSE
 
 _NUMBERS = 2**18  # kernel entries computed at once
 Features = tuple[Float[Tensor, "H n d"], Float[Tensor, "H n dv"], Float[Tensor, "H n"]]
+
+
+def swaps_of(features: Features, kept: Bool[Tensor, "H n"], marginals: Float[Tensor, "H n"]) -> Bool[Tensor, "H n"]:
+    """Does a pass of `kernel_swaps` towards sum_j pi_j g_j: on the whole matrix where it is worth its memory, by rows
+    elsewhere. Arguments and errors as in `swaps_by_rows`."""
+    if kept.shape[-1] > DENSE:
+        return swaps_by_rows(features, kept, marginals)
+    gram = kernel_panel(features, features)
+    return kernel_swaps(gram, kept, (gram @ marginals.unsqueeze(-1)).squeeze(-1))
 
 
 def swaps_by_rows(
