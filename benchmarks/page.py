@@ -11,7 +11,7 @@ from benchmarks.store import Measured, provenance, words
 from benchmarks.tables import Table, fits, markdown, ratios, rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-OWN = ("long", "long_walk", "racing", "prompts")  # parts with a block of their own
+OWN = ("arms", "long", "long_walk", "racing", "prompts")  # parts with a block of their own, or for docs/which.md
 NOTHING = "No results yet: run `python benchmarks/run.py`."
 
 

@@ -26,7 +26,7 @@ from benchmarks.records import Part  # noqa: E402
 from benchmarks.tables import aligned, ratios, tables_of  # noqa: E402
 
 PARTS = ("limits", "walk", "halving", "thin", "compress", "adversary", "constructions")
-FULL_ONLY = ("minimax", "streaming", "long", "long_walk", "racing", "prompts")
+FULL_ONLY = ("arms", "minimax", "streaming", "long", "long_walk", "racing", "prompts")
 TIERS = ("smoke", "quick", "full")
 
 

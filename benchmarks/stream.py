@@ -42,9 +42,9 @@ def taken(work: Callable[[], Coreset]) -> Taken:
     return Taken(coreset, seconds, processor, _resident("VmHWM") - before)
 
 
-def read(cache: Cache, construct, size: int) -> Taken:
+def read(cache: Cache, construct, size: int, seed: int = 0) -> Taken:
     """Stream `cache` in blocks."""
-    stream, held = Stream(construct, size, RHO), 0
+    stream, held = Stream(construct, size, RHO, generator=seed), 0
 
     def work() -> Coreset:
         nonlocal held

@@ -43,7 +43,7 @@ def ratios(found: Iterable[Ratio]) -> Table:
 def _spread(one: Ratio) -> str:
     if one.value is None:
         return "–"
-    if one.low is None or one.high is None:
+    if one.low is None or one.high is None or one.low == one.high:
         return number(one.value)
     return f"{number(one.value)} [{number(one.low)}, {number(one.high)}]"
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from attention_coresets import CORESETS, Cache
+from attention_coresets.coresets.arms import ARMS
 from attention_coresets.coresets.walks.walk import walk_signs
 from benchmarks import (
     adversary,
+    arms,
     compress,
     constructions,
     goodpoints_peer,
@@ -218,6 +220,18 @@ def test_the_stream_s_part():
     assert [one.target for one in part.ratios] == ["≤ 300", "≤ 500", "≤ 2", ""]
     assert 0 < part.ratios[2].value < 20
     assert part.rows[0].memory < 500e6
+
+
+def test_the_part_of_arms(monkeypatch):
+    names = arms.arms()
+    assert arms.WALK in names
+    assert set(names) <= set(ARMS)
+    monkeypatch.setattr(arms, "arms", lambda: ["walk_tilted", "uniform"])
+    part = arms.measure("smoke", "cpu")
+    assert [row.case for row in part.rows] == ["walk_tilted", "uniform"]
+    same, faster = part.ratios
+    assert same.value == 1.0
+    assert faster.value > 1.0  # a draw beside a walk
 
 
 def test_the_part_of_long_caches():

@@ -384,7 +384,13 @@ def test_predicted_values_are_the_middle_of_their_band():
 def test_units_are_what_intervals_resample(results):
     units = {claim.id: {part.unit for part in measured(claim, results)} for claim in (*CLAIMS, *CHECKS)}
     expected = {"gamma_walk_tilted": "caches", "floor": "rows", "real_rho": "layers", "real_mean": "layers"}
-    expected |= {"real_t_slope": "layers", "real_constant": "heads", "real_loss_8": "texts", "optimum_below": "rows"}
+    expected |= {
+        "real_t_slope": "layers",
+        "real_constant": "heads",
+        "real_loss_8": "segments",
+        "league_free": "families and dimensions",
+        "optimum_below": "rows",
+    }
     expected |= {"facts_8": "segments", "facts_more": "segments", "real_sizes": "layers"}
     assert {name: units[name] for name in expected} == {name: {unit} for name, unit in expected.items()}
 
@@ -404,3 +410,9 @@ def test_paired_ratio_is_paired():
     found = paired_ratio(rows, "a", "b")
     assert (found.value, found.low, found.high) == pytest.approx((3.0, 3.0, 3.0))
     assert paired_ratio(rows, "a", "missing").caches == 0
+    families = pd.concat(
+        [rows, rows.assign(cache="antipodal", error=rows["error"] * np.where(rows["arm"] == "a", 2, 1))]
+    )
+    both = paired_ratio(families, "a", "b")
+    assert both.caches == 12  # equal seeds of other families, n or d are other caches
+    assert both.value == pytest.approx(math.sqrt(3 * 6))  # six caches each

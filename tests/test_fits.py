@@ -282,6 +282,9 @@ def test_the_plan_recovers_the_rates_and_says_what_was_not_run():
             assert found["low"] - 0.02 < true < found["high"] + 0.02
             assert found["value"] == pytest.approx(true, rel=0.03)
     assert fitted["epsilon_rate", "walk_tilted"]["caches"] == 10
+    assert fitted["epsilon_rate", "walk_tilted"]["spans"] == {}  # nothing but the size varies
+    rhos = study_table().query("experiment == 'rho_rate'")["rho"]
+    assert fitted["rho_rate", "walk_tilted"]["spans"] == {"rho": [rhos.min(), rhos.max()]}
     halves = [r for r in records if r["name"] == "rho_halves"]
     assert [(r["window"], r["fixed"]["arm"]) for r in halves] == [
         (["rho", *ends], arm) for ends in ((1.0, 2.0), (2.0, 3.0)) for arm in ("uniform", "walk_tilted")

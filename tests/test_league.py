@@ -19,6 +19,7 @@ from attention_coresets.analysis.report.decided import decided
 from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.topics.ablation.measures import against_best
 from attention_coresets.analysis.topics.contents import CLAIMS
+from attention_coresets.analysis.topics.league import certified
 from attention_coresets.analysis.topics.league import standings as league
 from attention_coresets.analysis.topics.league.annealed import annealed_floor
 from attention_coresets.analysis.topics.league.measures import advantage
@@ -202,23 +203,42 @@ def test_ties_share_their_rank_and_the_win():
 
 def test_section_and_block_name_every_arm_once_a_table(rows):
     section = league_section(results_of(rows))
-    assert "**minimax_tilted (tilted)** | 1 [1, 1] | 16 |" in section
+    assert "**minimax_tilted (tilted)** | 1 | 16 |" in section
     assert "**minimax_free against the best other arm of each cell**" in section
     assert section.count("| 1 | **minimax_") == 3
-    assert "some error is at most 1e-6: 4)" in section
+    assert "some error is at most 1e-6: 4;" in section
     assert "walk_tilted 8" in section  # the rival in half of the tilted cells
     block = league_block(results_of(rows), first=1)
-    assert block.count("| 1 | ") == 3
-    assert "| 2 | " not in block
+    assert block.count("\n| 1 | ") == 3
+    assert "\n| 2 | " not in block
 
 
-def test_the_table_has_certificates_where_other_experiments_computed_some():
-    section = league_section(synthetic_results())
+def test_the_table_has_certificates_where_the_ablation_computed_some():
+    results = synthetic_results()
+    table = results.table.replace({"experiment": {"certified": "ablation"}})
+    section = league_section(Results("quick", table, []))
     (ours,) = [line for line in section.splitlines() if line.startswith("| 1 | **minimax_free (free)**")]
     assert float(ours.split(" | ")[-1].split()[0]) == pytest.approx(1.6 / 2.0, rel=0.02)
     draws = [line for line in section.splitlines() if "| tilted_draws (tilted)" in line]
     assert draws
     assert all(line.endswith("| – |") for line in draws)
+
+
+def test_certificates_are_compared_on_the_same_caches():
+    """An arm that another experiment met too, on easier caches, does not look better for it."""
+    cells = pd.DataFrame({"seed": np.arange(6), "cache": "sphere", "n": 64, "d": 4, "head": 0, "rho": 1.0, "size": 8})
+    rows = pd.concat(
+        [
+            cells.assign(experiment=experiment, arm=arm, certificate=factor * easier, error=0.1)
+            for experiment, easier, arms in (("ablation", 1.0, "ab"), ("certified", 0.1, "b"))
+            for arm, factor in (("walk_tilted", 1.0), ("a", 0.7), ("b", 0.8 if experiment == "ablation" else 0.2))
+            if arm in (*arms, "walk_tilted")
+        ],
+        ignore_index=True,
+    )
+    found = certified.over_reference(Results("quick", rows, []), ["a", "b", "c"], "walk_tilted")
+    assert [one.value for one in found[:2]] == pytest.approx([0.7, 0.8])
+    assert found[2].caches == 0
 
 
 def test_block_shows_our_place_wherever_it_is(rows):

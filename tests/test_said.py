@@ -46,6 +46,11 @@ def verdict(claim: str) -> str:
     return claims().loc[claims()["claim"] == claim, "verdict"].iloc[0]
 
 
+def missed_in(claim: str) -> float:
+    """The share of a claim's settings that speak against it."""
+    return float((claims().loc[claims()["claim"] == claim, "verdict_here"] == MISSED).mean())
+
+
 def over_the_walk(arm: str) -> pd.Series:
     """Geometric mean of the error of an arm of the ablation over the tilted walk's, family by family."""
     rows = table().query("experiment == 'ablation'").assign(error=lambda rows: np.log(rows["error"]))
@@ -108,7 +113,7 @@ class Said:
 SAID = (
     Said("errors come near the floor", "README.md", lambda: of("sandwich_factor").max() <= 1.5),
     Said(
-        "α is ½ and γ is 1 on them are contradicted",
+        "α is ½ and γ is 1 in that fit are contradicted",
         "README.md",
         lambda: verdict("joint_alpha") == verdict("joint_gamma") == "contradicted",
     ),
@@ -132,6 +137,7 @@ SAID = (
     Said("that this beats KVzip is undecided", "README.md", lambda: verdict("facts_more") == OPEN),
     Said("it loses most facts", "README.md", lambda: facts_on_gemma() < 0.5),
     Said("most facts are lost", f"{TOPICS}/facts/topic.py", lambda: facts_on_gemma() < 0.5),
+    Said("which chance alone can do", f"{TOPICS}/answers/topic.py", lambda: 0 < missed_in("answers_more") < 0.2),
     Said("gain less over other rules", "docs/findings.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("our construction gains less", "docs/limits.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("err less at later queries", "docs/findings.md", lambda: of("real_mean").max() < 1),

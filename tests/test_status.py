@@ -12,7 +12,9 @@ from scipy.stats import norm, t
 from attention_coresets.analysis.parts.band import Band, about, anything
 from attention_coresets.analysis.parts.block import BENIGN, BLOCKS, LOWER, OWN, UPPER
 from attention_coresets.analysis.parts.measured import Measured, exactly
+from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import NOT_RUN, ORDER, overall, status
+from attention_coresets.analysis.parts.verdict import Claim, evaluate
 from attention_coresets.analysis.stats.estimates import Estimate, median, paired_log_ratio
 
 NAN, INF = math.nan, math.inf
@@ -123,6 +125,25 @@ def test_a_claim_is_as_good_as_its_worst_setting():
     assert overall(["easier than the bound", "descriptive"]) == "descriptive"
     assert overall(["held", "not fitted"]) == "not fitted"
     assert overall([]) == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("band", "values", "shown"),
+    [
+        (Band(-INF, 1.0), [(0.1, 0.01, 1.2), (0.5, 0.4, 0.6)], 0.5),  # the largest answers whether all are at most 1
+        (Band(-INF, 1.0), [(1.1, 1.05, 1.2), (1.3, 0.5, 2.0)], 1.1),  # the one that speaks against it
+        (about(1.0, 0.3, 3.0), [(1.05, 0.6, 1.4), (1.2, 1.15, 1.25)], 1.2),
+    ],
+)
+def test_the_part_shown_is_the_one_that_answers(band, values, shown):
+    parts = [part(*value) for value in values]
+    found = evaluate([_claim(band, parts)], Results("quick", pd.DataFrame({"experiment": []}), []))["x"]
+    assert found.deciding is not None
+    assert found.deciding[0].estimate.value == shown
+
+
+def _claim(band: Band, parts: list[Measured]) -> Claim:
+    return Claim("x", "", "", "", band, lambda _: parts, UPPER, "", "")
 
 
 # intervals at another level --------------------------------------------------------------------------------------

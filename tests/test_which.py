@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attention_coresets.analysis.parts.results import Results, ResultsError
-from attention_coresets.analysis.report.costs import costs, streamed
+from attention_coresets.analysis.report.costs import costs, speeds, streamed
 from attention_coresets.analysis.report.which import PROVEN, which
 from attention_coresets.coresets.arms import ARMS
 from command_line import REPOSITORY
@@ -71,6 +71,27 @@ def test_costs_are_the_benchmarks(tmp_path) -> None:
     assert found.memory >= 4096**2 * 8  # the inverse that the walk holds
     assert costs(tmp_path) == {}
     assert streamed(tmp_path) is None
+
+
+def test_faster_arms_are_faster_at_every_dimension(results, tmp_path) -> None:
+    """Times are of the benchmark, where all arms run in the same rounds; of a sweep they are not."""
+    seconds = {
+        "walk_tilted": (3.0, 6.0),
+        "greedy_tilted": (0.2, 1.9),
+        "uniform": (0.2, 0.3),
+    }
+    rows = [
+        {"case": arm, "seconds": each[k], "heads": 3, "d": d}
+        for arm, each in seconds.items()
+        for k, d in enumerate((8, 64))
+    ]
+    parts = {name: {"rows": [], "fits": []} for name in ("constructions", "streaming")} | {"arms": {"rows": rows}}
+    (tmp_path / "machine.json").write_text(json.dumps({"tier": "full", "parts": parts}))
+    assert speeds(tmp_path)["greedy_tilted"].times == pytest.approx((6 / 1.9, 15.0))
+    text = which(results, tmp_path)
+    assert cells(text, "an answer at least 10 times")[1] == "`uniform`"
+    assert cells(text, "greedy_tilted (")[3] == "66.7 ms to 633 ms"
+    assert "an answer at least" not in which(results, tmp_path / "none")
 
 
 def test_without_a_league_nothing_is_said(results) -> None:

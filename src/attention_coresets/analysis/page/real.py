@@ -75,8 +75,8 @@ def _language(rows: pd.DataFrame) -> Panel:
     return Panel(
         "language",
         "A language model on coresets",
-        "The model reads on after its cache was cut to m tokens a head: means over texts with 95 % intervals. The loss"
-        " added is that on the coreset less that on the full cache.",
+        "The model reads on after its cache was cut to m tokens a head: means over segments of texts with 95 %"
+        " intervals. The loss added is that on the coreset less that on the full cache.",
         "Lines of the loss added, the divergence or the facts found against the size, one line for each arm.",
         pd.DataFrame(lines),
         charts.curves("value", "value", _TOLD, scale="linear"),
@@ -85,7 +85,7 @@ def _language(rows: pd.DataFrame) -> Panel:
         against={"size": SIZE},
         several="arm",
         start=["query_exchange", "h2o", "snapkv", "expected_attention", "streaming_llm", "uniform"],
-        unit="texts",
+        unit="segments",
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attention_coresets.analysis.parts.measured import Measure, Measured, setting
+from attention_coresets.analysis.parts.measured import SYMBOL, Measure, Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate
 
@@ -12,11 +12,16 @@ SYMBOLS = {"gamma": "γ (1/ε)", "alpha": "α (d)", "beta": "β (x)", "beta_rho"
 
 
 def law(name: str, symbol: str, arm: str, cache: str) -> Measure:
-    """The fitted coefficient `symbol` of one arm and family, a part for each combination that the law holds fixed."""
+    """The fitted coefficient `symbol` of one arm and family, a part for each combination that the law holds fixed, with
+    what was varied where that is not the same for all of them."""
 
     def measure(results: Results) -> list[Measured]:
         records = [r for r in results.laws(name) if (r["fixed"]["arm"], r["fixed"]["cache"]) == (arm, cache)]
-        return [Measured(setting(record["fixed"]), *coefficient(record, symbol)) for record in records]
+        alike = len({spans(record) for record in records}) == 1
+        return [
+            Measured(setting(record["fixed"]) + ("" if alike else spans(record)), *coefficient(record, symbol))
+            for record in records
+        ]
 
     return measure
 
@@ -29,6 +34,12 @@ def law_everywhere(name: str, symbol: str, arm: str) -> Measure:
         return [Measured(setting(r["fixed"], "cache"), *coefficient(r, symbol)) for r in records]
 
     return measure
+
+
+def spans(record: Mapping[str, Any]) -> str:
+    """What varied among the sizes of a fitted law: ", d = 4 to 32"."""
+    ends = record.get("spans", {})
+    return "".join(f", {SYMBOL[name]} = {low:g} to {high:g}" for name, (low, high) in ends.items())
 
 
 def coefficient(record: Mapping[str, Any], symbol: str) -> tuple[Estimate, str]:

@@ -24,8 +24,8 @@ def number(x: float) -> str:
 
 
 def interval(found: Estimate) -> str:
-    """ "1.02 [0.97, 1.08]"; without an interval the value alone."""
-    if math.isnan(found.low):
+    """ "1.02 [0.97, 1.08]"; the value alone without an interval, or where all that it would be of have the same."""
+    if math.isnan(found.low) or found.low == found.high:
         return number(found.value)
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 

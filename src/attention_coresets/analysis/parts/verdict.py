@@ -8,7 +8,7 @@ from attention_coresets.analysis.parts.band import Band
 from attention_coresets.analysis.parts.block import Block
 from attention_coresets.analysis.parts.measured import Measure, Measured, Rows, rows_of
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.parts.status import NOT_FITTED, NOT_RUN, ORDER, overall, status
+from attention_coresets.analysis.parts.status import CONSISTENT, NOT_FITTED, NOT_RUN, overall, status
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,16 @@ class Outcome:
 
     @property
     def deciding(self) -> tuple[Measured, str] | None:
-        """The part that the status rests on: of those with the worst word the one furthest from the band's middle."""
-        return max(self.parts, key=lambda part: (ORDER.index(part[1]), self._distance(part[0])), default=None)
+        """The part that the status rests on: of those with the worst word the one furthest from the band's middle.
+
+        Of a consistent claim with one bound, the part furthest towards the bound: the largest value answers whether all
+        are at most 0.7, however wide the interval of another."""
+        one_sided = isinf(self.claim.expected.low) or isinf(self.claim.expected.high)
+        parts = self.parts if one_sided and self.status == CONSISTENT else self._worst()
+        return max(parts, key=lambda part: self._distance(part[0]), default=None)
+
+    def _worst(self) -> list[tuple[Measured, str]]:
+        return [part for part in self.parts if part[1] == self.status]
 
     def _distance(self, part: Measured) -> float:
         """From the middle of the band, or past its one end."""

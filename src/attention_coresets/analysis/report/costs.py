@@ -29,6 +29,25 @@ class Stream:
     memory: int | None
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Of an arm of the league, the least and the largest over the numbers of dimensions measured: seconds a head, and
+    how many times faster than the tilted walk in the same rounds."""
+
+    seconds: tuple[float, float]
+    times: tuple[float, float]
+
+
+def speeds(folder: Path) -> dict[str, Speed]:
+    """Each arm that was timed beside the walk."""
+    rows = _part(folder, "arms")["rows"]
+    walk = {row["d"]: row["seconds"] for row in rows if row["case"] == "walk_tilted"}
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append((row["seconds"] / row["heads"], walk[row["d"]] / row["seconds"]))
+    return {arm: Speed(*((min(each), max(each)) for each in zip(*mine, strict=True))) for arm, mine in found.items()}
+
+
 def costs(folder: Path) -> dict[str, Cost]:
     """Each construction that was measured, by the benchmark's name of it, from the full run of the first machine."""
     part = _part(folder, "constructions")

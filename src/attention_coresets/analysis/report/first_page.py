@@ -34,16 +34,17 @@ contains the predicted value, if there is one. *consistent*: only part of that, 
 *inconclusive*: the wide interval (below) contains a rival value, such as 0.8 for a target of 0.7. *contradicted* (our
 own target: *missed*): the interval lies outside the tolerance. *easier than the bound*, *descriptive*: rates that no
 theorem predicts. *not fitted*: there is no interval, or nothing varied. *interval excludes x*: x is the predicted
-value. A claim about several settings has the verdict of its worst setting, whose number is shown. A verdict for a claim
-is judged by a wide interval, of level 1 − 0.05/k (Bonferroni; k is the number of judged claims of the block;
-`wide_low` and `wide_high` of claims.csv), one against it by the 95 % interval shown.
+value. A claim about several settings has the verdict of its worst setting, whose number is shown (of a bound that is
+consistent, the number nearest to it). A verdict for a claim is judged by a wide interval, of level 1 − 0.05/k
+(Bonferroni; k is the number of judged claims of the block; `wide_low` and `wide_high` of claims.csv),
+one against it by the 95 % interval of a setting: of many, one can miss by chance.
 
 **Marks.** Tolerances are in square brackets. They were fixed before the runs, except where marked †. ‡: early
 measurements had been seen before. §: something was added after a look at the results. Reasons stand below the tables.
 
-**Numbers.** Intervals are bootstraps over caches, or over heads, layers or texts of a real model. A number without an
-interval is the least or largest of its rows. Errors are worst-case errors found by ascent: lower bounds on the
-supremum."""
+**Numbers.** Intervals are bootstraps over caches, or over layers or segments of texts of a real model. A number without
+an interval is the least or largest of its rows, or the same in all units. Errors are worst-case errors found by ascent:
+lower bounds on the supremum."""
 
 
 def first_page(results: Results, outcomes: Mapping[str, Outcome]) -> str:

@@ -11,14 +11,14 @@ import pandas as pd
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.report.costs import Cost, costs, streamed
-from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, paired_ratio
+from attention_coresets.analysis.report.costs import Cost, Speed, costs, speeds, streamed
+from attention_coresets.analysis.stats.estimates import Estimate
 from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.topics.league import certified
 from attention_coresets.analysis.topics.league.standings import EXPERIMENT, MODELS, REFERENCE, places
 from attention_coresets.analysis.topics.real_heads import caches
 from attention_coresets.coresets.arms import ARMS
 
-CERTIFIED = (EXPERIMENT, "ablation")  # where certificates of many constructions are: the first that has them
 PROVEN = ("walk_tilted", "walk_unweighted")  # one walk to the size asked for: docs/theory.md, section Balancing
 FASTER = (3, 10)  # times, than the walk
 NEARLY_LINEAR = 1.3  # exponent of time in n
@@ -26,13 +26,13 @@ NEARLY_LINEAR = 1.3  # exponent of time in n
 
 @dataclass(frozen=True)
 class Line:
-    """What is known of an arm. error, certificate: over those of `REFERENCE`; seconds: a head, in the league."""
+    """What is known of an arm. error, certificate: over those of `REFERENCE`."""
 
     arm: str
     model: str
     error: Estimate
     certificate: Estimate
-    seconds: float
+    speed: Speed | None
     cost: Cost | None
 
     @property
@@ -58,26 +58,20 @@ def _lines(results: Results, benchmarks: Path) -> list[Line]:
     rows = results.rows(EXPERIMENT)
     if rows.empty:
         return []
-    known = costs(benchmarks)
-    seconds = {names["arm"]: np.median(column(mine, "seconds_construct")) for names, mine in groups(rows, ["arm"])}
-    certified = _certified(results)
+    known, timed = costs(benchmarks), speeds(benchmarks)
+    found = sorted(places(rows, "free"), key=lambda place: place.error.value)
+    ceilings = certified.over_reference(results, [place.arm for place in found], REFERENCE)
     return [
         Line(
             place.arm,
             str(rows.loc[rows["arm"] == place.arm, "model"].iloc[0]),
             place.error,
-            NOTHING if certified.empty else paired_ratio(certified, place.arm, REFERENCE, "certificate"),
-            float(seconds[place.arm]),
+            ceiling,
+            timed.get(place.arm),
             known.get(_case(place.arm)),
         )
-        for place in sorted(places(rows, "free"), key=lambda place: place.error.value)
+        for place, ceiling in zip(found, ceilings, strict=True)
     ]
-
-
-def _certified(results: Results) -> pd.DataFrame:
-    """The rows that certificates are compared on."""
-    found = [rows.loc[rows["certificate"].notna()] for rows in map(results.rows, CERTIFIED)]
-    return next((rows for rows in found if len(rows)), found[-1])
 
 
 def _case(arm: str) -> str:
@@ -95,31 +89,42 @@ def _answers(lines: Sequence[Line], results: Results, benchmarks: Path) -> str:
     """What one wants, what to take, and the numbers that say so."""
     walk = next(line for line in lines if line.arm == REFERENCE)
     long = [line for line in lines if line.cost is not None and line.cost.exponent <= NEARLY_LINEAR]
-    certain = [line for line in lines if line.certificate.caches]
     found = [
         ("the least error, weights of any kind", _first(lines)),
         *((f"the same, {model} weights only", _first(_of_model(lines, model))) for model in MODELS[1::-1]),
-        (
-            "the least proven ceiling (`find_coreset` seeks a lower one)",
-            min(certain, key=lambda line: line.certificate.value, default=None),
-        ),
         ("a bound that holds before anything is run", walk),
         *(
-            (f"an answer at least {times} times faster than the walk's", _first(_faster(lines, walk, times)))
+            (f"an answer at least {times} times faster than the walk's", _first(_faster(lines, times)))
             for times in FASTER
         ),
         ("time that grows nearly as n, up to n = 4096 (beyond: `two_stage`)", _first(long)),
     ]
     rows = [[want, f"`{line.arm}`", _why(line)] for want, line in found if line is not None]
-    return table(["You want", "Take", "Because"], [*rows, *_elsewhere(results, benchmarks)])
+    return table(["You want", "Take", "Because"], [*rows, *_least_ceiling(results), *_elsewhere(results, benchmarks)])
+
+
+def _least_ceiling(results: Results) -> list[list[str]]:
+    """The arm of the least certificate where those made for one compete."""
+    rows = results.rows(certified.EXPERIMENT)
+    arms = distinct(rows, "arm")
+    found = dict(zip(arms, certified.over_reference(results, arms, REFERENCE, certified.EXPERIMENT), strict=True))
+    known = {arm: ratio for arm, ratio in found.items() if ratio.caches}
+    if not known:
+        return []
+    arm = min(known, key=lambda arm: known[arm].value)
+    where = (
+        f"certificate {interval(known[arm])} times {REFERENCE}'s, on the caches of `experiment={certified.EXPERIMENT}`"
+    )
+    return [["the least proven ceiling (`find_coreset` tries several)", f"`{arm}`", where]]
 
 
 def _of_model(lines: Sequence[Line], model: str) -> list[Line]:
     return [line for line in lines if line.model == model]
 
 
-def _faster(lines: Sequence[Line], walk: Line, times: int) -> list[Line]:
-    return [line for line in lines if line.seconds * times <= walk.seconds]
+def _faster(lines: Sequence[Line], times: int) -> list[Line]:
+    """Those that are so at every number of dimensions."""
+    return [line for line in lines if line.speed is not None and line.speed.times[0] >= times]
 
 
 def _first(lines: Iterable[Line]) -> Line | None:
@@ -130,7 +135,8 @@ def _why(line: Line) -> str:
     words = [f"error {interval(line.error)}"]
     if line.certificate.caches:
         words.append(f"certificate {interval(line.certificate)}")
-    return f"{', '.join(words)} times {REFERENCE}'s; {_seconds(line.seconds)} a head"
+    took = "" if line.speed is None else f"; {_time(line.speed)} a head"
+    return f"{', '.join(words)} times {REFERENCE}'s{took}"
 
 
 def _elsewhere(results: Results, benchmarks: Path) -> list[list[str]]:
@@ -157,27 +163,34 @@ def _all(lines: Sequence[Line], results: Results) -> str:
             model_of(rows, line.arm),
             interval(line.error),
             interval(line.certificate) if line.certificate.caches else "–",
-            _seconds(line.seconds),
+            _time(line.speed),
             "–" if line.cost is None or line.cost.exponent == inf else f"n^{line.cost.exponent:.2g}",
             "–" if line.cost is None else _bytes(line.cost.memory),
             "yes" if line.proven else "no",
         ]
         for line in lines
     ]
-    certified = _certified(results)
-    where = certified["experiment"].iloc[0] if len(certified) else "none"
     about = (
         f"Error and certificate are divided by those of {REFERENCE} on the same caches: geometric means with 95 %"
-        f" intervals. Certificates are those of `experiment={where}`. Time a head: median of the league, three"
-        " heads together. Growth and memory are from `benchmarks/run.py --full`, memory at n = 4096, m = 256, d ="
-        " 16; a dash: not measured at this setting. Proven beforehand: docs/theory.md bounds the error with its"
-        " constant. Every coreset can be certified afterwards: `worst_query(..., certify=True)`."
+        f" intervals. Certificates are those of `experiment={certified.COMPARED}`. Times are from"
+        " `benchmarks/run.py --full`: a head, three together, in one thread, of the numbers of dimensions above, each"
+        " arm beside the walk in the same rounds; growth and memory too, memory at n = 4096, m = 256, d = 16; a"
+        " dash: not measured at this setting. Proven beforehand: docs/theory.md bounds the error with its constant."
+        " Every coreset can be certified afterwards: `worst_query(..., certify=True)`."
     )
     return f"{table(head, body)}\n\n{about}"
 
 
 def _listed(rows: pd.DataFrame, name: str) -> str:
     return ", ".join(f"{value:g}" for value in distinct(rows, name))
+
+
+def _time(speed: Speed | None) -> str:
+    """From the least to the largest over the numbers of dimensions."""
+    if speed is None:
+        return "–"
+    least, largest = map(_seconds, speed.seconds)
+    return least if least == largest else f"{least} to {largest}"
 
 
 def _seconds(value: float | None) -> str:

@@ -11,7 +11,8 @@ from scipy.stats import t
 from attention_coresets.analysis.stats.bootstrap import stretch
 from attention_coresets.analysis.stats.frames import column, means, medians
 
-SYNTHETIC = ("seed", "head")  # what names one cache
+SYNTHETIC = ("seed", "head")  # what names one cache among those of a family, n and d
+CACHE = ("cache", "cache_params", "n", "d", *SYNTHETIC)  # what names one among all
 LEAST = 3  # caches below which no interval is given
 _REPLICATES = 2000
 _STREAM = 1979  # of the resamples: apart from those that draw data
@@ -143,7 +144,7 @@ def median_of(rows: pd.DataFrame, name: str, caches: Sequence[str] = SYNTHETIC, 
 
 
 def paired_log_ratio(
-    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = CACHE
 ) -> pd.DataFrame:
     """log(arm / other) of the column `name` on every (cache, setting) that both arms have.
 
@@ -161,7 +162,7 @@ def paired_log_ratio(
 
 
 def paired_ratio(
-    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = SYNTHETIC
+    rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = CACHE
 ) -> Estimate:
     """Median over caches of the geometric-mean ratio arm / other over settings; NOTHING where no cache has both."""
     pairs = paired_log_ratio(rows, arm, other, name, caches)

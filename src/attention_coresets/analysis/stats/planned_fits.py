@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from attention_coresets.analysis.stats.bootstrap import bootstrap
+from attention_coresets.analysis.stats.frames import distinct
 from attention_coresets.analysis.stats.held_out import leave_largest_out
 from attention_coresets.analysis.stats.plan import CLUSTERS, EPSILON_MAX, FitPlan, epsilon_grid, regime_rows
 from attention_coresets.analysis.stats.power_law import errors_as_intervals, fit
@@ -36,8 +37,9 @@ def fit_all(table: pd.DataFrame, plans: Iterable[FitPlan], *, seed: int = 0, rep
     """A record for every law of every plan: status "fitted", "not fitted" (with the reason) or "not run".
 
     A record holds name, experiment, response, the columns held fixed, coefficients (value, low, high: 95 %), scale,
-    rows, caches, clusters, shares censored left and right, regime, epsilons, aicc and held_out. Raises ValueError
-    where `table` lacks a column. A pure function of its arguments: `seed` drives the resampling.
+    spans (the ends of n, d and rho where they vary), rows, caches, clusters, shares censored left and right, regime,
+    epsilons, aicc and held_out. Raises ValueError where `table` lacks a column. A pure function of its arguments:
+    `seed` drives the resampling.
     """
     missing = [name for name in COLUMNS if name not in table]
     if missing:
@@ -88,6 +90,7 @@ def _law(plan: FitPlan, group: pd.DataFrame, seed: int, replicates: int) -> dict
         "status": "fitted",
         "coefficients": coefficients,
         "scale": law.scale,
+        "spans": {name: [x[0], x[-1]] for name in ("n", "d", "rho") if len(x := distinct(rows, name)) > 1},
         "rows": law.n,
         "caches": int(rows.groupby(["n", "d", "variant", *plan.clusters]).ngroups),
         "clusters": law.clusters,

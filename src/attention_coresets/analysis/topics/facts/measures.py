@@ -34,10 +34,13 @@ def unweighted(rows: pd.DataFrame) -> list[str]:
 
 
 def mean(rows: pd.DataFrame, arm: str, name: str) -> Estimate | None:
-    """The mean over segments; None where no segment says anything."""
+    """The mean over segments, not below 0 where the column never is; None where no segment says anything."""
     found = column(rows.loc[rows["arm"] == arm], name)
     found = found[np.isfinite(found)]
-    return clustered_mean(found, np.arange(len(found))) if len(found) else None
+    if not len(found):
+        return None
+    estimate = clustered_mean(found, np.arange(len(found)))
+    return estimate.at_least(0.0) if name in ("found", "right", "kl") else estimate
 
 
 def means_of(name: str, share: int) -> Measure:

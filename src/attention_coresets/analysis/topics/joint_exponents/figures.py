@@ -40,7 +40,7 @@ MARKERS = {"herding_tilted": "P", "walk_tilted_kernel_swaps": "v"}
 def own_look(arm: str) -> Look:
     """The arm's name without its coreset model, in a colour of its own."""
     usual = look(arm)
-    name = usual.label.partition(" (")[0].replace(", knows the instance", ",\ntold the instance")
+    name = usual.label.partition(" (")[0].replace(", knows the instance", ",\ntold the clusters")
     return replace(usual, label=name, color=COLORS.get(arm, usual.color), marker=MARKERS.get(arm, usual.marker))
 
 
@@ -55,8 +55,8 @@ def headline(results: Results) -> Figure:
     _exponents(axes[1], rows)
     headed(
         figure,
-        "Caches made to be hard (signed clusters): the floor for equal cluster weights (black dashes), and what"
-        " constructions reach",
+        "Caches made to be hard (signed clusters): the least error for equal cluster weights (the floor, black), and"
+        " what constructions reach",
     )
     return figure
 
@@ -121,21 +121,31 @@ def _medians(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 def _sizes(ax: Axes, rows: pd.DataFrame, large: pd.DataFrame) -> None:
     everything = _medians(pd.concat([rows, large]), ["error"])
-    order = np.argsort(_rate(everything, "iv"))
-    x, y = _rate(everything, "iv")[order], column(everything, "size")[order]
-    ax.plot(x, y, "_", color="black", markersize=11, label="floor: no coreset errs less\n(equal cluster weights)")
-    for arm in in_order(set(rows["arm"])):
-        _points(ax, _medians(pd.concat([rows, large]).query("arm == @arm"), ["error"]), arm)
+    floors = pd.Series(_rate(everything, "iv")).groupby(column(everything, "size")).agg(["min", "max"])
+    words = "floor: no coreset errs less\n(equal cluster weights)"
+    ax.fill_betweenx(floors.index, floors["min"], floors["max"], color="black", linewidth=1, label=words)
+    others = [arm for arm in in_order(set(rows["arm"])) if arm != KNOWS]
+    apart = {arm: 1.08**k for k, arm in enumerate(reversed(others))}  # upwards: never nearer to the floor
+    for arm in [*others, KNOWS]:
+        _points(ax, _medians(pd.concat([rows, large]).query("arm == @arm"), ["error"]), arm, apart.get(arm, 1))
     log_axes(ax)
     ax.set(xlabel=r"$\sqrt{d}\,(e^{\rho}-1)\,/\,$error  (to the right: less error)", ylabel="size m = n/2, tokens")
     ax.set_title("Half of the tokens kept; a mark for each d and ρ")
+    words = "marks of one size lie apart,\nthe lowest at m."
+    largest = distinct(rows, "size")[-1]
+    if distinct(large, "size")[-1:] > [largest]:
+        words += f"\nAbove m = {largest:g} only the\ncoordinate subset was run."
+    ax.text(0.97, 0.03, words, transform=ax.transAxes, ha="right", va="bottom", fontsize=7, color=GREY)
     ax.legend(loc="upper left", fontsize=7)
 
 
-def _points(ax: Axes, found: pd.DataFrame, arm: str) -> None:
+def _points(ax: Axes, found: pd.DataFrame, arm: str, factor: float) -> None:
+    """Sizes times the factor, so that arms of one size and error do not hide each other."""
     style = own_look(arm)
     mark = {"color": style.color, "marker": style.marker, "markersize": 4, "linestyle": "none", "alpha": 0.75}
-    ax.plot(_rate(found), column(found, "size"), label=style.label, **mark)
+    if arm == KNOWS:  # on the floor, and below the others, which it would hide
+        mark |= {"markerfacecolor": "white", "markersize": 5, "alpha": 1, "zorder": 1.9}
+    ax.plot(_rate(found), column(found, "size") * factor, label=style.label, **mark)
 
 
 def _over_floor(ax: Axes, rows: pd.DataFrame) -> None:

@@ -16,12 +16,12 @@ LANGUAGE = "real_language"
 
 
 def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") -> Measure:
-    """Mean over texts of the loss on coresets of m = n / share, arm less each rival, in nats a token; a part each."""
+    """The loss on coresets of m = n / share, arm less each rival, in nats a token: the mean over segments."""
 
     def measure(results: Results) -> list[Measured]:
         rows = at_share(results.rows(LANGUAGE), share)
         return [
-            Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name), unit="texts")
+            Measured(f"less {rival}, m = n/{share}", less(rows, arm, rival, name), unit="segments")
             for rival in met(rows, rivals)
         ]
 
@@ -29,7 +29,7 @@ def loses_less(arm: str, rivals: Sequence[str], share: int, name: str = "loss") 
 
 
 def less(rows: pd.DataFrame, arm: str, rival: str, name: str) -> Estimate:
-    """Mean over texts of arm's `name` less the rival's; NaN ends where there are too few texts."""
+    """Mean over segments of arm's `name` less the rival's; NaN ends where there are too few of them."""
     found = medians(rows, [*SEGMENT, "arm"], [name])
     left, right = (found.loc[found["arm"] == label].set_index(list(SEGMENT))[name] for label in (arm, rival))
     apart = (left - right).dropna()

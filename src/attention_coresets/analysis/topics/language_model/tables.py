@@ -13,7 +13,7 @@ from attention_coresets.analysis.topics.real_heads.caches import OURS, SEGMENT, 
 
 
 def language(results: Results) -> str:
-    """Loss added, divergence and facts found by arm and size, means over texts."""
+    """Loss added, divergence and facts found by arm and size, means over segments of texts."""
     rows = results.rows(LANGUAGE)
     if rows.empty:
         return f"No language model run yet: run `python scripts/sweep.py experiment={LANGUAGE}`."
@@ -44,6 +44,6 @@ def _texts(rows: pd.DataFrame) -> str:
 
 
 def _mean(rows: pd.DataFrame, name: str) -> Estimate:
-    """Mean over texts, each by its median over seeds; nothing where a text lacks it, as random tokens lack facts."""
+    """Mean over segments, each by its median over seeds; nothing where one lacks it, as random tokens lack facts."""
     x = column(medians(rows, SEGMENT, [name]), name)
     return clustered_mean(x, np.arange(len(x))) if len(x) and not np.isnan(x).any() else NOTHING

@@ -14,6 +14,7 @@ from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clust
 from attention_coresets.analysis.stats.frames import column, distinct, groups
 
 EXPERIMENT = "certified"
+COMPARED = "ablation"  # where most arms of the league have certificates: it computes none itself
 OURS, START = "certificate_free", "walk_free_kernel_swaps"  # the arm, and what its rounds begin from
 CERTIFICATE, ERROR = "certificate", "error"
 LEAST = 1e-6  # where some arm errs less, its coreset is as good as exact, and certificates are the rounding of moments
@@ -30,7 +31,10 @@ def _columns(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def over_best(rows: pd.DataFrame, quantity: str, arm: str, others: Sequence[str] = ()) -> pd.DataFrame:
     """log_ratio of the arm's quantity to the least of the others', row by row: all other arms but parts of ours."""
     found = _columns(rows, quantity)
-    wanted = list(others) or [str(name) for name in found if not str(name).startswith(OURS)]
+    return _against(found, arm, list(others) or [str(name) for name in found if not str(name).startswith(OURS)])
+
+
+def _against(found: pd.DataFrame, arm: str, wanted: list[str]) -> pd.DataFrame:
     if arm not in found or not set(wanted) & set(found):
         return pd.DataFrame(columns=[*_CACHE, *_SETTING, "other", "log_ratio"])
     both = found.loc[found[arm].notna() & found[wanted].notna().all(axis=1)]
@@ -60,12 +64,13 @@ def ratio(quantity: str, others: Sequence[str] = (), by: Sequence[str] = ()) -> 
     return measure
 
 
-def over_reference(results: Results, arm: str, reference: str) -> Estimate:
-    """Geometric mean of the arm's certificate over the reference's, of all caches where both have one, here and in the
-    ablation: the league itself computes none."""
-    rows = pd.concat([results.rows(name) for name in (EXPERIMENT, "ablation")])
-    pairs = over_best(rows.loc[rows[CERTIFICATE].notna()], CERTIFICATE, arm, [reference])
-    return mean_ratio(pairs) if len(pairs) else NOTHING
+def over_reference(results: Results, arms: Sequence[str], reference: str, experiment: str = COMPARED) -> list[Estimate]:
+    """Geometric mean of each arm's certificate over the reference's on the caches of one experiment, so that all arms
+    are compared on the same; NOTHING of an arm that it lacks."""
+    rows = results.rows(experiment)
+    found = _columns(rows.loc[rows[CERTIFICATE].notna()], CERTIFICATE)
+    pairs = [_against(found, arm, [reference]) for arm in arms]
+    return [mean_ratio(one) if len(one) else NOTHING for one in pairs]
 
 
 def section(results: Results) -> str:
@@ -92,9 +97,10 @@ def _by_family(rows: pd.DataFrame) -> str:
 
 
 def _by_arm(rows: pd.DataFrame) -> str:
+    quantities = [_columns(rows, quantity) for quantity in (CERTIFICATE, ERROR)]
     lines = []
     for arm in distinct(rows, "arm"):
-        found = [over_best(rows, quantity, arm, [OURS]) for quantity in (CERTIFICATE, ERROR)]
+        found = [_against(columns, arm, [OURS]) for columns in quantities]
         lines.append([model_of(rows, arm), *(interval(mean_ratio(pairs)) if len(pairs) else "–" for pairs in found)])
     head = [ARM, f"Certificate / {OURS}'s, 95 %", f"Error / {OURS}'s, 95 %"]
     return "**Every arm, and ours with a part left out**\n\n" + table(head, lines)

@@ -29,7 +29,8 @@ def advantage(
         if cells.empty:
             return []
         words = f"{len(cells)} cells of {', '.join(distinct(cells, 'cache'))}"
-        return [Measured(words, mean_ratio(cells, clusters))]
+        unit = "families and dimensions" if clusters is CACHES else "families"
+        return [Measured(words, mean_ratio(cells, clusters), unit=unit)]
 
     return measure
 

@@ -58,6 +58,7 @@ def _places(results: Results, model: str, first: int | None = None) -> str:
     found = list(enumerate(league.places(rows, model), start=1))
     ours = league.our_arms(model)
     shown = found[:first] + [one for one in found[len(found[:first]) :] if one[1].arm in ours]
+    ceilings = certified.over_reference(results, [place.arm for _, place in shown], league.REFERENCE)
     lines = [
         [
             f"{k}",
@@ -66,13 +67,16 @@ def _places(results: Results, model: str, first: int | None = None) -> str:
             f"{place.won}",
             interval(place.error),
             f"{place.cells}" if place.compared == place.cells else f"{place.cells}; error {place.compared}",
-            interval(certified.over_reference(results, place.arm, league.REFERENCE)),
+            interval(ceiling),
         ]
-        for k, place in shown
+        for (k, place), ceiling in zip(shown, ceilings, strict=True)
     ]
     left_out = league.standings(rows, model).left_out
     who = "any weights, so every arm competes" if model == "free" else f"{len(found)} arms"
-    note = f"**Model {model}** ({who}; cells left out because some error is at most 1e-6: {left_out})\n\n"
+    note = (
+        f"**Model {model}** ({who}; cells left out because some error is at most 1e-6: {left_out}; certificates are on"
+        f" the caches of `experiment={certified.COMPARED}`)\n\n"
+    )
     return note + table(_HEAD, lines)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.constant import with_constants
-from attention_coresets.analysis.parts.exponents import SYMBOLS, coefficient
+from attention_coresets.analysis.parts.exponents import SYMBOLS, coefficient, spans
 from attention_coresets.analysis.parts.markdown import interval, number, table
-from attention_coresets.analysis.parts.measured import SYMBOL, Measured, setting
+from attention_coresets.analysis.parts.measured import Measured, setting
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.wording import between, span
 from attention_coresets.analysis.stats.frames import column, distinct, groups, medians
@@ -29,19 +29,11 @@ def laws(*names: str) -> Callable[[Results], str]:
         for record in (record for name in names for record in results.laws(name)):
             fixed = record["fixed"]
             arm = model_of(results.rows(record["experiment"]), fixed["arm"])
-            rows.append([arm, fixed["cache"], setting(fixed) + _part(record), *_law_cells(record)])
+            rows.append([arm, fixed["cache"], setting(fixed) + spans(record), *_law_cells(record)])
         head = [ARM, "Family", "At", "Exponents of the size m(ε), 95 %", "Censored", "Caches"]
         return table(head, rows) if rows else "No law was fitted: run `python scripts/fit.py`."
 
     return numbers
-
-
-def _part(record: dict) -> str:
-    """ ", d from 4 to 8" of a law fitted to a part of the range."""
-    if "window" not in record:
-        return ""
-    name, low, high = record["window"]
-    return f", {SYMBOL[name]} from {low:g} to {high:g}"
 
 
 def _law_cells(record: dict) -> list[str]:

@@ -7,7 +7,7 @@ from attention_coresets.analysis.topics.upper_bound import measures
 
 def constant(results: Results) -> str:
     """The largest constant of a row of the tilted walk, and the largest median of a setting."""
-    rows = measures.every_walk(results)
+    rows = measures.synthetic_walks(results)
     found = measures.largest_of_all(results)
     if not found:
         return ""
