@@ -33,6 +33,13 @@ LONGROPE = {
     "original_max_position_embeddings": 128,
 }
 HYBRID = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_auto_adjust_ff_dim": False}
+SHARING = GEMMA | {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 2,  # the last two read the keys of the first two
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 96,
+}
 FAMILIES: dict[str, dict] = {
     "Llama": {},
     "Mistral": {"sliding_window": None, "head_dim": 8},
@@ -48,6 +55,8 @@ FAMILIES: dict[str, dict] = {
     "Gemma": {"head_dim": 8},
     "Gemma2": GEMMA,
     "Gemma3": GEMMA,
+    "Gemma3n": SHARING | {"laurel_rank": 4, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 4},
+    "Gemma4": SHARING | {"global_head_dim": 8},
     "Lfm2": HYBRID,
 }
 N, NEW, SIZE, RECENT = 40, 5, 16, 3
@@ -59,7 +68,7 @@ GREEDY = {"max_new_tokens": NEW, "do_sample": False}
 
 def make(family: str = "Llama", **changes):
     """Makes the family's tiny model with seed 0, whatever was drawn before."""
-    kind = f"{family}Text" if family in ("Gemma3", "Gemma3n") else family
+    kind = f"{family}Text" if family in ("Gemma3", "Gemma3n", "Gemma4") else family
     config = getattr(transformers, f"{kind}Config")(**(SHAPE | FAMILIES.get(family, {}) | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

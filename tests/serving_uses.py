@@ -159,6 +159,38 @@ def _() -> None:
     same(found, torch.cat([expected(model, torch.cat(row, dim=1)) for row in parts]))
 
 
+def _two_turns(rows: list[torch.Tensor], turn: torch.Tensor, new: int, shown: bool = False, **options):
+    """Tokens of a second turn after answers that the second row, alone or not, ends at its third token."""
+    model, (ids, mask) = make(), padded(rows)
+    eos = int(on_coresets(model, ROWS[1], max_new_tokens=3)[0, -1])
+    ends = {"eos_token_id": eos, "pad_token_id": 0, "return_dict_in_generate": True, "max_new_tokens": new}
+    with compressed(model, SNAPKV, size=SIZE, keep_recent=RECENT, **options):
+        first = model.generate(ids, attention_mask=mask, do_sample=False, **ends)
+        found = first.sequences[:, ids.shape[1] :]
+        before = (found == eos).long().cumsum(1) - (found == eos).long()
+        both = torch.cat([mask, 1 - before.clamp_max(1), torch.ones_like(turn)], dim=1)
+        whole = torch.cat([first.sequences, turn], dim=1)
+        past = first.past_key_values
+        return answer(model, whole, attention_mask=torch.ones_like(both) if shown else both, past_key_values=past)
+
+
+@use("Batches", "a later turn after answers of different lengths, their ends hidden by the mask (`hold=False`)")
+def _() -> None:
+    turn = text(2, 6, 9)
+    alone = [_two_turns([row], turn[b : b + 1], 20, hold=False) for b, row in enumerate(ROWS[:2])]
+    same(_two_turns(ROWS[:2], turn, 20, hold=False), torch.cat(alone))
+
+
+@use("Batches", "the same where these ends were compressed already", refused="hides compressed tokens of sample 1")
+def _() -> None:
+    _two_turns(ROWS[:2], text(2, 6, 9), 60)
+
+
+@use("Batches", "a later turn of padded prompts without their mask", refused="or shows its padding")
+def _() -> None:
+    _two_turns(ROWS[:2], text(2, 6, 9), 5, shown=True)
+
+
 @use("Batches", "padding on the right of a later turn", refused="ends in zeros.*pad on the left")
 def _() -> None:
     model, (ids, mask) = make(), padded(ROWS)
@@ -591,7 +623,7 @@ def _() -> None:
         model(input_ids=text())
 
 
-@use("Ways to run", "`output_attentions=True`", refused="output_attentions = True.*outside the context")
+@use("Ways to run", "`output_attentions=True`", refused="output_attentions = True.*without coresets")
 def _() -> None:
     model = make(attn_implementation="eager")
     with compressed(model, SNAPKV, size=SIZE):
@@ -828,12 +860,17 @@ NAMES = {"GPTNeoX": "GPT-NeoX", "Phi": "Phi (partial rotary embedding)", "Phi3":
 NAMES |= {"Qwen2": "Qwen 2", "Qwen3": "Qwen 3", "Gemma2": "Gemma 2 (soft caps)", "Gemma3": "Gemma 3", "Lfm2": "LFM 2"}
 
 
+NAMES |= {"Gemma3n": "Gemma 3n (layers that share keys)", "Gemma4": "Gemma 4 (layers that share keys)"}
+UNMOVED = ("Gemma3n", "Gemma4")  # whose queries cannot be moved to later positions
+
+
 def _family(family: str) -> Callable[[], None]:
     def check() -> None:
         model, (ids, mask) = make(family), padded(ROWS)
-        agrees(model, text(2), EXCHANGE)
-        alone = torch.cat([expected(model, row, EXCHANGE) for row in ROWS])
-        same(on_coresets(model, ids, EXCHANGE, attention_mask=mask), alone)
+        construct = SNAPKV if family in UNMOVED else EXCHANGE
+        agrees(model, text(2), construct)
+        alone = torch.cat([expected(model, row, construct) for row in ROWS])
+        same(on_coresets(model, ids, construct, attention_mask=mask), alone)
 
     return check
 

@@ -30,6 +30,7 @@ from attention_coresets.models.serving import (  # noqa: E402
     plant,
     prefill,
 )
+from serving_models import make  # noqa: E402
 
 N, NEW, SIZE = 40, 6, 12
 SHAPE = {
@@ -177,6 +178,23 @@ def test_full_size_reproduces_the_logits(models, family) -> None:
         torch.testing.assert_close(continuation(model, cache, FOLLOWING), whole, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("family", ["Gemma3n", "Gemma4"])
+def test_keys_that_layers_share_are_appended_once(family) -> None:
+    """Also where the sharing layers are asked for the last logits alone, with masks and without."""
+    model = make(family)
+    with torch.no_grad():
+        whole = model(torch.cat([CONTEXT, FOLLOWING], dim=1)).logits
+        for ids in (CONTEXT[:, :12], CONTEXT):  # 12: within the window
+            for last in (1, 3):
+                with compressed(model, make_coreset("uniform"), size=N) as handle:
+                    found = model(ids, logits_to_keep=last).logits
+                assert handle.context == ids.shape[1]
+                torch.testing.assert_close(found, whole[:, ids.shape[1] - last : ids.shape[1]], atol=1e-4, rtol=0)
+    held = compress(prefill(model, CONTEXT, calibration=8), make_coreset("uniform"), N)
+    found = continuation(model, held, FOLLOWING)
+    torch.testing.assert_close(found, whole[:, N:].log_softmax(-1), atol=1e-4, rtol=0)
+
+
 def test_prefill_keeps_the_last_queries_in_order(llama) -> None:
     """Their attention over the keys they may see gives what the layer's output projection gets."""
     seen = []
@@ -309,6 +327,8 @@ def test_beams_carry_their_log_weights(llama) -> None:
     assert held.get_seq_length() == N + NEW - 1 - 2
     with pytest.raises(ValueError, match="cannot remove 9 tokens: only 3 came after the coreset"):
         held.crop(-9)
+    with pytest.raises(ValueError, match=r"crop\(3\) is not known; crop\(-k\) takes the last k tokens back"):
+        held.crop(3)  # transformers once meant by it how many to keep
     held.reset()
     assert held.get_seq_length() == 0
 
@@ -326,6 +346,15 @@ def test_everything_is_put_back(llama) -> None:
     assert found == hooks
     with torch.no_grad():
         assert torch.equal(llama(CONTEXT).logits, before)
+
+
+def test_a_hook_that_another_thread_is_removing_does_nothing(llama) -> None:
+    """torch forgets first that it takes keywords, or registers them last, and calls it with what is given by place."""
+    with compressed(llama, make_coreset("uniform"), size=4):
+        key = next(reversed(llama._forward_pre_hooks))
+        taken = llama._forward_pre_hooks_with_kwargs.pop(key)
+        assert llama._forward_pre_hooks[key](llama, (CONTEXT,)) is None
+        llama._forward_pre_hooks_with_kwargs[key] = taken
 
 
 def test_coresets_are_read_nowhere_else(llama) -> None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from attention_coresets.models.checkpointing import check_no_checkpointing
 from attention_coresets.models.rotary import any_token
 
 CHUNK = 1024  # tokens a forward
@@ -37,12 +38,13 @@ def record(
     Only the decoder runs: no tokens x vocabulary logits are built.
 
     Raises ValueError for attention that a softmax over all earlier keys does not describe: soft caps, extra sink
-    logits, or, in a layer asked for, a sliding window shorter than the text.
+    logits, or, in a layer asked for, a sliding window shorter than the text; and for gradient checkpointing.
     """
     from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
+    check_no_checkpointing(model)
     total, read = ids.shape[-1], 0
     held: dict[int, list[Tensor]] = {layer: [] for layer in layers}
 

@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -18,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from attention_coresets.models.recording import altered_softmax
 from attention_coresets.models.serving.held import Held, eager
 from attention_coresets.models.serving.layer import CoresetLayer
+from attention_coresets.models.serving.masks import causal, real_columns
 from attention_coresets.models.serving.ragged import Ragged, attend_ragged
 
 INTERFACE = "attention_coresets_serving"
@@ -71,11 +71,13 @@ def attention(module: Any, query: Tensor, key: Any, value: Any, attention_mask: 
 
 
 def _usual(module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **options):
-    """Computes `sdpa`, and what it does not know: soft caps."""
+    """Computes `sdpa`, and what it does not know: soft caps, and queries of the last tokens alone without a mask."""
+    new, tokens = query.shape[2], keys.shape[2]
+    if mask is None and 1 < new < tokens:  # Gemma 4 asks with those whose logits are wanted
+        mask = causal(new, tokens, query.device)[None, None]
     if options.get("softcap") is None:
         return sdpa_attention_forward(module, query, keys, values, mask, **options)
-    causal = _causal(query.shape[2], keys.shape[2], query.device)
-    seen = causal.expand(len(query), *causal.shape) if mask is None else mask[:, 0]
+    seen = (causal(new, tokens, query.device)[None] if mask is None else mask[:, 0]).expand(len(query), -1, -1)
     cores = [Ragged.nothing(k, v) for k, v in zip(keys, values, strict=True)]
     return _over_cores(query, cores, keys, values, seen, options), None
 
@@ -95,26 +97,30 @@ AttentionMaskInterface.register(INTERFACE, sdpa_mask)  # an unknown name would s
 def _attention(module: Any, query: Tensor, key: Held, value: Held, mask: Tensor | None, **options):
     layer, new = key.layer, query.shape[2]
     _check(layer, options)
-    causal = _causal(new, layer.count + new, query.device)
-    columns = None if mask is None else _columns(mask, causal, layer)
+    if not key.taken:
+        _take(query, key, value, mask, options)
+    keys, values = layer.later
+    before = causal(new, layer.count, query.device)
+    whole = None if new == 1 else before  # what a sample without padding sees of the later tokens
+    seen = [whole if layer.real is None else before & layer.real[b] for b in range(layer.samples)]
+    if layer.cores is not None:
+        return _over_cores(query, layer.cores, keys, values, seen, options), None
+    if layer.real is None and new in (1, keys.shape[2]):
+        return _usual(module, query, keys, values, None, **options)
+    shown = torch.stack([before if one is None else one for one in seen])
+    return _usual(module, query, keys, values, shown[:, None], **options)
+
+
+def _take(query: Tensor, key: Held, value: Held, mask: Tensor | None, options: dict[str, Any]) -> None:
+    """Appends the new tokens, and notes who asked and what is padding: once, whatever later layers read these keys."""
+    layer, new = key.layer, query.shape[2]
+    columns = None if mask is None else real_columns(mask, causal(new, layer.count + new, query.device), layer)
     layer.append(key.new, value.new)
     if columns is not None:
         layer.see(columns.expand(query.shape[0], -1))
     layer.softcap = options.get("softcap")
     layer.ask(query * (options.get("scaling") or query.shape[-1] ** -0.5))
-    keys, values = layer.later
-    whole = None if new == 1 else causal  # what a sample without padding sees of the later tokens
-    seen = [whole if layer.real is None else causal & layer.real[b] for b in range(layer.samples)]
-    if layer.cores is not None:
-        return _over_cores(query, layer.cores, keys, values, seen, options), None
-    if layer.real is None and new in (1, keys.shape[2]):
-        return _usual(module, query, keys, values, None, **options)
-    shown = torch.stack([causal if one is None else one for one in seen])
-    return _usual(module, query, keys, values, shown[:, None], **options)
-
-
-def _causal(new: int, later: int, device: torch.device) -> Bool[Tensor, "q t"]:
-    return torch.ones(new, later, dtype=torch.bool, device=device).tril(later - new)
+    key.taken = True
 
 
 def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
@@ -132,30 +138,3 @@ def _check(layer: CoresetLayer, options: dict[str, Any]) -> None:
             f"layer {layer.index} drops attention at random (dropout = {options['dropout']}), as in training; "
             "call model.eval()"
         )
-
-
-def _columns(mask: Tensor, causal: Bool[Tensor, "q t"], layer: CoresetLayer) -> Bool[Tensor, "_ t"]:
-    """Returns which of the later tokens are no padding.
-
-    The mask may have more columns than there are later tokens, where it was made before the layer compressed what came
-    earlier, or fewer, where other layers keep less: what it leaves out is known already.
-
-    Raises ValueError for a mask that is more than causal with padding.
-    """
-    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1:
-        raise ValueError(f"attention_mask reached layer {layer.index} as {mask.dtype} {tuple(mask.shape)}; {_MASKS}")
-    new, later = causal.shape
-    mask = mask[:, 0, :, -later:]
-    columns = mask[:, -1]  # what the last query sees is no padding
-    if new > 1 and not torch.equal(mask, causal[:, -mask.shape[-1] :] & columns[:, None]):
-        raise ValueError(
-            f"attention_mask is more than causal with padding (packed texts, blocks that see each other); {_MASKS}"
-        )
-    if (layer.fresh or new > 1) and bool((~columns[:, -1] & columns.any(dim=-1)).any()):
-        raise ValueError(
-            "attention_mask ends in zeros: padding on the right; pad on the left (tokenizer.padding_side = 'left')"
-        )
-    return torch.nn.functional.pad(columns, (later - columns.shape[-1], 0), value=True)
-
-
-_MASKS = "coresets need a mask [batch, tokens] of ones for tokens and zeros for padding, or none"

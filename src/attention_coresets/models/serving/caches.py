@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from transformers.cache_utils import DynamicLayer
 
 from attention_coresets.models.serving.layer import CoresetLayer
@@ -29,6 +30,16 @@ def _twin(layer: Any) -> Any:
         twin.plan = twin.calibration = twin.asked = None
         twin.report, twin.still = Report(), True
     return twin
+
+
+def repeat_samples(cache: ModelCache, times: int) -> None:
+    """Repeats each sample of the cache, in place; layers of states too, for which transformers can only reorder."""
+    samples = coreset_layers(cache)[0].samples
+    for layer in cache.layers:
+        if hasattr(layer, "batch_repeat_interleave"):
+            layer.batch_repeat_interleave(times)
+        else:
+            layer.reorder_cache(torch.arange(samples).repeat_interleave(times))
 
 
 def coreset_layers(cache: ModelCache | None) -> list[CoresetLayer]:

@@ -1,7 +1,5 @@
 """Generates on coresets: `with compressed(model, construct, size=...)`."""
 
-import inspect
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -13,15 +11,24 @@ from uuid import uuid4
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
 
 from attention_coresets.coresets.base import Construction
+from attention_coresets.models.checkpointing import check_no_checkpointing
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.attention import attending, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, coreset_layers
+from attention_coresets.models.serving.calls import (
+    check_cache_is_used,
+    check_no_attentions,
+    in_a_prompt,
+    leaves_out_ones,
+    named,
+    tokens_of,
+)
 from attention_coresets.models.serving.compression import Compression, drawn_seed
 from attention_coresets.models.serving.held import eager
 from attention_coresets.models.serving.layout import Layout
+from attention_coresets.models.serving.masks import check_shown
 from attention_coresets.models.serving.plan import Report
 
 
@@ -96,28 +103,33 @@ class _Door:
     key: str
 
     @eager
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict | None = None) -> tuple[tuple, dict] | None:
+        if kwargs is None:  # torch forgets that a hook takes them while another thread removes it
+            return None
         if self.key not in _OPEN or _chosen(module) != self.key:
             return None
         context = _OPEN[self.key]
-        named = type(getattr(module, "_orig_mod", module))  # what torch.compile wraps
-        names = list(inspect.signature(named.forward).parameters.values())[1 : len(args) + 1]
-        if any(name.kind is name.VAR_POSITIONAL for name in names):
-            return None  # it passes on what it is given: the door of the decoder will know what that is
-        kwargs = {name.name: value for name, value in zip(names, args, strict=True)} | kwargs
+        given = named(module, args, kwargs)
+        if given is None:
+            return None
         decoder = context.plan.decoder
-        _refuse(module, kwargs)
-        cache = kwargs.get("past_key_values")
+        check_cache_is_used(module, given)
+        check_no_attentions(module, given)
+        check_no_checkpointing(module)
+        cache = given.get("past_key_values")
         if cache is None:
-            cache = kwargs["past_key_values"] = new_cache(decoder)
-        new = adopt(cache, decoder, context.plan)
+            cache = given["past_key_values"] = new_cache(decoder)
+        new, tokens = adopt(cache, decoder, context.plan), tokens_of(given)
+        if tokens is not None:
+            first, whole = coreset_layers(cache)[0], leaves_out_ones(module)
+            check_shown(given.get("attention_mask"), first, tokens.shape[1], whole)
         with context.lock:
             if new:
                 context.caches.add(cache)
             context.handle.see(cache, new)
         for layer in coreset_layers(cache):
-            layer.prompted = _in_a_prompt()
-        return (), kwargs
+            layer.prompted = in_a_prompt()
+        return (), given
 
 
 def _chosen(module: nn.Module) -> str:
@@ -137,40 +149,6 @@ def _chosen(module: nn.Module) -> str:
             "enter `with compressed(model, ...)` in the thread that generates"
         )
     return inner
-
-
-_PREFILL = getattr(getattr(GenerationMixin, "_prefill", None), "__code__", None)
-
-
-def _in_a_prompt() -> bool:
-    """Tells whether `generate` is reading a prompt: its last chunk may be one token, as the first of an answer is."""
-    frame = sys._getframe()
-    while _PREFILL is not None and frame is not None:
-        if frame.f_code.co_filename == _PREFILL.co_filename:  # the nearest of generation calls the model
-            return frame.f_code is _PREFILL
-        frame = frame.f_back
-    return False
-
-
-def _refuse(module: Any, given: dict[str, Any]) -> None:
-    """Raises ValueError for what cannot be done on coresets."""
-    text = module.config.get_text_config(decoder=True)
-    use_cache = given.get("use_cache")
-    if not (getattr(text, "use_cache", True) if use_cache is None else use_cache):
-        raise ValueError(
-            "use_cache = False: without a cache nothing can be compressed; "
-            "pass use_cache=True, or set model.config.use_cache = True, or run the model outside the context"
-        )
-    if given.get("output_attentions") or getattr(text, "output_attentions", False):
-        raise ValueError(
-            "output_attentions = True: heads keep different tokens, so that there is no matrix of attention; "
-            "pass output_attentions=False, or ask for it outside the context"
-        )
-    if module.training and any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
-        raise ValueError(
-            "gradient checkpointing drops the cache that coresets live in; "
-            "call model.eval() or model.gradient_checkpointing_disable()"
-        )
 
 
 @contextmanager
@@ -211,7 +189,9 @@ def compressed(
         Of how many last positions before the `keep_recent` ones to keep the queries, for constructions that need them.
     hold : bool
         Hold later turns and long answers to the budget too: whenever a sample stores size + max(size, 32) tokens and no
-        prompt is being read, it is compressed again. False: all tokens after the first prompt are kept.
+        prompt is being read, it is compressed again. False: all tokens after the first prompt are kept. Padding behind
+        an answer that ended before others of its batch counts as tokens until a mask hides it, and once compressed it
+        cannot be hidden: a later turn that does so is refused.
     short : str
         What becomes of prompts of at most `size` tokens, or of so few that a share of them leaves no room beside the
         `keep_recent` last: "keep" all their tokens, or "refuse" them.
@@ -226,7 +206,7 @@ def compressed(
     ValueError
         At once: a model without AttentionInterface, sizes that fit no context, calibration < 1. At the prompt: extra
         sinks, padding on the right, another cache than DynamicCache, no cache at all. When it is compressed: NaN or
-        Inf, or what the construction refuses.
+        Inf, or what the construction refuses. Later: a mask that hides what was compressed, or shows padding.
     """
     if calibration < 1:
         raise ValueError(f"calibration must be at least 1 query, got {calibration}")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from attention_coresets.models.checkpointing import check_no_checkpointing
 from attention_coresets.models.serving.attention import attending, decoder_of
 from attention_coresets.models.serving.caches import ModelCache, branch, coreset_layers
 from attention_coresets.models.serving.prefill import check_tokens, padded
@@ -16,13 +17,14 @@ def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Ten
     """Computes log-probabilities after each of these tokens, which follow the cache's; the cache is left as it is.
 
     One forward reads all c tokens, teacher-forced, which gives the same as one token after the other. A prompt that the
-    cache may still be reading is over: it is compressed first. Padding on the left of the prompt is known to the cache.
+    cache may still be reading is over: it is compressed first. Padding on the left of the prompt is known to a cache of
+    this package, and not to one of transformers, which is taken to have none.
 
     Parameters
     ----------
     model
     cache : ModelCache
-        Of `compress`, or a full one.
+        Of `compress`, or a full one; with padding that of `prefill`.
     ids : Int[Tensor, "b c"]
 
     Returns
@@ -33,9 +35,10 @@ def continuation(model, cache: ModelCache, ids: Int[Tensor, "b c"]) -> Float[Ten
     Raises
     ------
     ValueError
-        For a model that is not supported, or no tokens.
+        For a model that is not supported or checkpoints gradients, or no tokens.
     """
     check_tokens(ids)
+    check_no_checkpointing(model)
     for layer in coreset_layers(cache):
         layer.settle()
     with attending(decoder_of(model)):

@@ -13,7 +13,11 @@ class Held:
 
     Attention that does not know coresets would leave out what they keep. Whatever it does with this raises ValueError,
     and nothing has been appended then.
+
+    taken: the layer has the new ones already. Layers that share keys read them again (Gemma 3n and 4).
     """
+
+    taken = False
 
     def __init__(self, layer: Any, new: Tensor) -> None:
         self.layer, self.new, self.shape, self.dtype, self.device = layer, new, new.shape, new.dtype, new.device

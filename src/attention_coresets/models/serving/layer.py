@@ -104,8 +104,13 @@ class CoresetLayer(CacheLayerMixin):
         return self.count + query_length, self.context
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Takes the last tokens back; a prompt is over then. ValueError where that would cut into a coreset."""
-        removed = abs(tokens_to_remove)
+        """Takes the last -tokens_to_remove tokens back; a prompt is over then.
+
+        Raises ValueError for a positive number, and where that would cut into a coreset.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}) is not known; crop(-k) takes the last k tokens back")
+        removed = -tokens_to_remove
         if removed > self.count:
             raise ValueError(f"cannot remove {removed} tokens: only {self.count} came after the coreset")
         if removed:

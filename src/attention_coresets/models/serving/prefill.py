@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attention_coresets.models.checkpointing import check_no_checkpointing
 from attention_coresets.models.serving.adoption import adopt, new_cache
 from attention_coresets.models.serving.asked import Asked
 from attention_coresets.models.serving.attention import Decoder, attending, decoder_of
@@ -72,6 +73,18 @@ def check_tokens(ids: Tensor, attention_mask: Tensor | None = None) -> None:
         raise ValueError("attention_mask leaves nothing but padding of a sample")
 
 
+def _check_text(model, ids: Tensor) -> None:
+    """Raises ValueError for tokens in whose places the model puts what it sees or hears: its decoder reads words."""
+    known = {f"{kind}_token_{end}" for kind in ("image", "video", "audio") for end in ("id", "index")}
+    for name in sorted(known):
+        token = getattr(model.config, name, None)
+        if isinstance(token, int) and bool((ids == token).any()):
+            raise ValueError(
+                f"ids have {int((ids == token).sum())} tokens {token}, the model's {name}, and only text is read here; "
+                "run `generate` inside `with compressed(model, ...)`"
+            )
+
+
 @torch.no_grad()
 def prefill(
     model, ids: Int[Tensor, "b n"], calibration: int = 512, attention_mask: Int[Tensor, "b n"] | None = None
@@ -96,9 +109,12 @@ def prefill(
     Raises
     ------
     ValueError
-        For a model that is not supported, calibration < 0, no tokens, or padding on the right.
+        For a model that is not supported or checkpoints gradients, calibration < 0, no tokens, tokens that stand for
+        images or sound, or padding on the right.
     """
     check_tokens(ids, attention_mask)
+    _check_text(model, ids)
+    check_no_checkpointing(model)
     if calibration < 0:
         raise ValueError(f"calibration must be at least 0 queries, got {calibration}")
     decoder = decoder_of(model)

@@ -13,31 +13,33 @@ from attention_coresets.models.serving.adoption import new_cache
 from attention_coresets.models.serving.attention import decoder_of
 from attention_coresets.models.serving.layer import CoresetLayer
 from attention_coresets.models.serving.ragged import Ragged
-from attention_coresets.models.whole.marks import check_marks
-from attention_coresets.models.whole.prompt import PromptCache, attach
+from attention_coresets.models.whole.continuing import attach
+from attention_coresets.models.whole.marks import Marks, check_marks
+from attention_coresets.models.whole.prompt_cache import PromptCache
 
-FORMAT = "attention_coresets.prompt.2"
+FORMAT = "attention_coresets.prompt.3"
 _PARTS = ("keys", "values", "indices", "log_weights")
 
 
 def save_prompt(cache: PromptCache, path: str | Path) -> None:
     """Writes a compressed prompt to a safetensors file, which appears whole or not at all.
 
-    Tensors: ``errors``; ``marks`` of the model; of layer i and sample s ``i.s.keys`` [stored, d], ``i.s.values``,
-    ``i.s.indices`` and, if there are any, ``i.s.log_weights``, head after head; of a layer with a sliding window
-    ``i.keys`` and ``i.values``. The metadata's "prompt" is JSON: sizes of heads, lengths, window positions. So others
-    can read what each head keeps.
+    Tensors: ``errors``; ``marks``, entries of the model's weights; of layer i and sample s ``i.s.keys`` [stored, d],
+    ``i.s.values``, ``i.s.indices`` and, if there are any, ``i.s.log_weights``, head after head; of a layer with a
+    sliding window ``i.keys`` and ``i.values``. The metadata's "prompt" is JSON: sizes of heads, lengths, window
+    positions, the model's dtype and settings of positions. So others can read what each head keeps.
 
     Raises ValueError for layers that are neither, and OSError where the disk refuses.
     """
     from safetensors.torch import save_file
 
-    tensors, layers = {"errors": cache.errors, "marks": cache.marks}, []
+    tensors, layers = {"errors": cache.errors, "marks": cache.marks.weights}, []
     for index, layer in enumerate(cache.layers):
         own, facts = _stored(index, layer)
         tensors |= own
         layers.append(facts)
-    meta = {"format": FORMAT, "prompt": json.dumps({"layers": layers, "full_bytes": cache.full_bytes})}
+    made = {"dtype": cache.marks.dtype, "settings": cache.marks.settings}
+    meta = {"format": FORMAT, "prompt": json.dumps({"layers": layers, "full_bytes": cache.full_bytes} | made)}
     with replacing(Path(path)) as part:
         save_file({name: x.contiguous().clone() for name, x in tensors.items()}, part, metadata=meta)
 
@@ -63,8 +65,8 @@ def _stored(index: int, layer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_prompt(model, path: str | Path) -> PromptCache:
     """Reads a compressed prompt for the model that made it, in the dtype it was saved in and on the model's device.
 
-    Raises ValueError for a file that is damaged or no prompt, or was made by a model of other weights, and OSError
-    where there is none.
+    Raises ValueError for a file that is damaged or no prompt, or was made by a model of other weights or settings, and
+    OSError where there is none.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -76,17 +78,17 @@ def load_prompt(model, path: str | Path) -> PromptCache:
         raise ValueError(f"{path} is damaged ({error}); compress the prompt again") from error
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is {meta.get('format', 'of no known format')}, not {FORMAT}; save it with save_prompt"
+            f"{path} is {meta.get('format', 'of no known format')}, not {FORMAT}; compress the prompt again"
         )
     try:
         content = json.loads(meta["prompt"])
-        kept = next(x.dtype for name, x in tensors.items() if name.endswith(".keys"))
-        check_marks(decoder, tensors["marks"], kept, str(path))
+        known = Marks(tensors["marks"].cpu(), content["dtype"], content["settings"])
+        check_marks(decoder, known, str(path))
         cache = new_cache(decoder)
         for index, facts in enumerate(content["layers"]):
             cache.layers[index] = _layer(index, cache.layers[index], facts, tensors)
-        found = PromptCache(cache, tensors["errors"], content["full_bytes"], tensors["marks"].cpu())
-    except (KeyError, StopIteration, json.JSONDecodeError) as error:
+        found = PromptCache(cache, tensors["errors"], content["full_bytes"], known)
+    except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} lacks a part of the prompt ({error}); compress the prompt again") from error
     attach(model, found)
     return found
