@@ -42,6 +42,16 @@ def test_a_walk_holds_its_matrix_and_a_copy() -> None:
     assert cost("uniform", n, heads=3).flops == pytest.approx(3 * cost("uniform", n).flops)
 
 
+def test_fitted_weights_hold_no_whole_matrix_of_a_long_cache() -> None:
+    """Where the tokens come from swaps after each round, as where they come from none or from one pass."""
+    free, tilted = (
+        make_coreset("kernel_halving", model=model, recursion="compress", refinement="round_swaps")
+        for model in ("free", "tilted")
+    )
+    assert free.cost(2**16, 256, 8).numbers == tilted.cost(2**16, 256, 8).numbers
+    assert free.cost(2**11, 256, 8).numbers >= 2**22  # a short one's is held
+
+
 def test_tokens_of_a_cache_that_leaves_them_out() -> None:
     assert tokens({"name": "signed_clusters", "n": None, "d": 4, "clusters": 6}) == 24
     assert tokens({"name": "signed_clusters", "n": None, "d": 4, "clusters": None}) == 16

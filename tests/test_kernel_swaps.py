@@ -32,6 +32,13 @@ def brute_force(features, kept, whole, passes):
     return np.isin(np.arange(len(features)), list(kept))
 
 
+def repeated(gram, kept, target, passes):
+    """One pass of `kernel_swaps` after the other."""
+    for _ in range(passes):
+        kept = kernel_swaps(gram, kept, target)
+    return kept
+
+
 def problem(rng, heads, n, m, rank):
     """Gram matrix, a random start and inner products with a random target, from explicit features."""
     features = rng.standard_normal((heads, n, rank))
@@ -49,7 +56,7 @@ def test_swaps_are_brute_forces(compiled, n, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     features, whole, kept, arguments = problem(rng, 3, n, m, rank)
     with backend("auto" if compiled else "torch"):
-        found = kernel_swaps(*arguments, passes=passes)
+        found = repeated(*arguments, passes)
     assert torch.equal(arguments[1], torch.from_numpy(kept))  # the input stays
     for h in range(3):
         np.testing.assert_array_equal(found[h], brute_force(features[h], kept[h], whole[h], passes))
@@ -61,11 +68,11 @@ def test_swaps_are_brute_forces(compiled, n, data):
 def test_compiled_and_torch_passes_are_one(family):
     cache = small_cache(family, n=48, heads=3)
     arguments = weighted(cache, 12)
-    fast = kernel_swaps(*arguments, passes=3)
+    fast = repeated(*arguments, 3)
     with backend("torch"):
-        assert torch.equal(kernel_swaps(*arguments, passes=3), fast)
+        assert torch.equal(repeated(*arguments, 3), fast)
     for h in range(3):
-        assert torch.equal(kernel_swaps(*(x[h : h + 1] for x in arguments), passes=3)[0], fast[h])
+        assert torch.equal(repeated(*(x[h : h + 1] for x in arguments), 3)[0], fast[h])
 
 
 def weighted(cache, size, seed=0):
@@ -119,7 +126,7 @@ def test_each_pass_lowers_the_distance_until_none_can():
     cache = small_cache("cap_outliers", n=96, d=6, heads=4)
     gram, kept, target = weighted(cache, 24)
     pi = capped_marginals(law(cache.keys, 2.0, "tilted", "auto").log_p, 24)
-    passes = [kept, *(kernel_swaps(gram, kept, target, passes=p) for p in (1, 2, 50))]
+    passes = [kept, *(repeated(gram, kept, target, passes) for passes in (1, 2, 50))]
     found = torch.stack([distances(gram, k, target, pi) for k in passes])
     assert (found.diff(dim=0) <= 1e-9).all()
     assert (found[1] < 0.9 * found[0]).all()
@@ -130,10 +137,8 @@ def test_each_pass_lowers_the_distance_until_none_can():
 def test_refusals():
     gram, target = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1), torch.ones(2, 4, dtype=torch.float64)
     kept = torch.tensor([[True, False, False, False], [True, True, False, False]])
-    with pytest.raises(ValueError, match="one size for all heads, got 1, \\[1, 2\\]"):
+    with pytest.raises(ValueError, match="one size for all heads, got \\[1, 2\\]"):
         kernel_swaps(gram, kept, target)
-    with pytest.raises(ValueError, match="passes >= 1"):
-        kernel_swaps(gram[:1], kept[:1], target[:1], passes=0)
     with pytest.raises(ValueError, match="one size for all heads, got \\[1, 2\\]"):
         swaps_by_rows((gram[..., :2], gram[..., 2:], target), kept, target)
 

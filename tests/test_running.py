@@ -120,5 +120,59 @@ def test_values_bound_it_at_any_rho():
     """Two averages of values are no further apart than the two radii."""
     cache = small_cache("sphere", n=128)
     stream, coreset = read(cache, 50.0)
-    centre = cache.values[:17].mean(0)
+    centre = cache.values[:24].mean(0)  # the first buffer, 2 * size
     assert float(stream.ceiling(coreset)) <= 2 * float((cache.values - centre).norm(dim=-1).max()) * (1 + 1e-12)
+
+
+def test_it_does_not_depend_on_how_blocks_are_cut():
+    """Also where the first token is far from all others, as a sink's key is."""
+    cache = small_cache("sphere", n=150, heads=2)
+    cache.keys[:, 0] *= 20
+    for n in (1, 11, 24, 150):
+        found = [read(Cache(cache.keys[:, :n], cache.values[:, :n]), 0.5, block=block) for block in (1, 7, 24, 150)]
+        ceilings = torch.stack([stream.ceiling(coreset) for stream, coreset in found])
+        assert (ceilings == ceilings[0]).all()
+    one_block = RunningMoments.about(Cache(cache.keys[:, :24], cache.values[:, :24]))
+    one_block.add(cache)
+    coreset = found[0][1]
+    weights = coreset.log_weights.softmax(-1)
+    torch.testing.assert_close(one_block.ceiling(Cache(coreset.keys, coreset.values), weights, 0.5), ceilings[0])
+
+
+@pytest.mark.parametrize("exponent", [-565, -400, 400, 665])
+def test_values_of_any_size(exponent):
+    """A power of 2 times the values is the same power times the ceiling, where squares are no floats too."""
+    cache, scale = small_cache("clusters", n=60), 2.0**exponent
+    stream, coreset = read(cache, 1.0)
+    moved, kept = read(Cache(cache.keys, cache.values * scale), 1.0)
+    assert torch.equal(kept.indices, coreset.indices)
+    torch.testing.assert_close(moved.ceiling(kept) / scale, stream.ceiling(coreset), rtol=1e-9, atol=0)
+
+
+def test_values_that_are_tiny_beside_the_first_ones_leave_a_ceiling():
+    """The first buffer's values are 0 and set the unit; squares of the later ones vanish in it."""
+    cache = small_cache("sphere", n=60)
+    cache.values.mul_(1e-170)
+    cache.values[:24] = 0
+    stream, coreset = read(cache, 1.0)
+    found = Coreset(coreset.indices, coreset.log_weights)
+    queries = torch.randn(50, cache.d, generator=torch.Generator().manual_seed(0)).double()
+    error = attention_error(queries / queries.norm(dim=-1, keepdim=True), cache, found).max()
+    assert 0 < error <= stream.ceiling(coreset)
+
+
+def test_values_that_are_huge_beside_the_first_ones_leave_none():
+    """Squares of 1e200 are no floats: nothing is known, and nothing fails."""
+    cache = small_cache("sphere", n=60)
+    cache.values[24:] *= 1e200
+    stream, coreset = read(cache, 1.0)
+    assert stream.ceiling(coreset) == torch.inf
+
+
+def test_a_ceiling_is_of_a_coreset_that_holds_its_tokens():
+    cache = small_cache("sphere", n=60, heads=2)
+    stream, coreset = read(cache, 1.0)
+    with pytest.raises(ValueError, match="needs a coreset of the stream, got Coreset"):
+        stream.ceiling(Coreset(coreset.indices, coreset.log_weights))
+    with pytest.raises(ValueError, match="coreset's keys"):
+        stream.ceiling(coreset[0])

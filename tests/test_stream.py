@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from agreement import assert_agree
-from attention_coresets import Cache, Coreset, Stream, WeightedCache, make_cache, make_coreset, worst_query
+from attention_coresets import (
+    Cache,
+    Coreset,
+    HeldCoreset,
+    Stream,
+    WeightedCache,
+    make_cache,
+    make_coreset,
+    worst_query,
+)
 from attention_coresets.coresets import CORESETS
 from tables import generators, repeated, small_cache
 
@@ -256,3 +265,62 @@ def test_a_block_that_ended_in_its_middle_leaves_no_stream(monkeypatch, rng):
     for use in (lambda: stream.add(*block), stream.coreset, lambda: stream.ceiling(before)):
         with pytest.raises(RuntimeError, match="begin a new stream"):
             use()
+
+
+def test_what_is_returned_is_a_copy():
+    """One bucket and no other token: the coreset is that bucket."""
+    cache = small_cache("sphere", n=32, heads=2)
+    stream = read(cache, 32)
+    first, expected = stream.coreset(), read(cache, 32).coreset()
+    for tensor in (first.indices, first.log_weights, first.keys, first.values):
+        tensor.zero_()
+    same(stream.coreset(), expected)
+
+
+@pytest.mark.parametrize("certify", [False, True])
+def test_a_block_that_is_refused_leaves_the_stream_as_it_was(certify):
+    keys, values = torch.randn(3, 6, 2), torch.randn(3, 6, 2)
+    stream = Stream("greedy", 4, RHO, generator=[0, 1], certify=certify)
+    message = "got 2 generators for 3 heads; pass one for all, or one a head"
+    refuses(message, stream.add, keys, values)
+    for _ in range(3):
+        stream.add(keys[:2], values[:2])
+        with pytest.raises(ValueError, match="keys reach"):
+            stream.add(keys[:2] * 1e20, values[:2])
+    assert (stream.n, stream.coreset().indices.shape) == (18, (2, 4))
+
+
+@pytest.mark.parametrize("certify", [False, True])
+@pytest.mark.parametrize("name", REDUCERS)
+def test_blocks_read_in_inference_mode_and_outside(name, certify):
+    cache, found = small_cache("sphere", n=60), []
+    for modes in ((True, False, True, False), (False, True, False, True), (False,) * 4):
+        stream = Stream(name, 4, RHO, certify=certify)
+        for keys, values, inside in zip(cache.keys.split(15), cache.values.split(15), modes, strict=True):
+            with torch.inference_mode(inside):
+                stream.add(keys, values)
+        found.append((stream.coreset(), stream.ceiling(stream.coreset()) if certify else None))
+    for coreset, ceiling in found[:-1]:
+        same(coreset, found[-1][0])
+        assert ceiling == found[-1][1]
+
+
+def test_a_head_of_a_held_coreset_holds_its_tokens():
+    coreset = read(small_cache("sphere", n=100, heads=6), 100, seeds=tuple(range(6))).coreset()
+    wide = HeldCoreset(
+        *(x.reshape(2, 3, 16) for x in (coreset.indices, coreset.log_weights)),
+        **{name: getattr(coreset, name).reshape(2, 3, 16, -1) for name in ("keys", "values")},
+    )
+    same(wide.flat(), coreset)
+    same(wide[1], coreset[3:])
+    assert torch.equal(wide[1, 2].keys, coreset.keys[5])
+    assert torch.equal(wide[1, 2].values, coreset[5].values)
+
+
+def test_a_generator_given_for_two_heads_is_one_for_both():
+    cache, twice = small_cache("sphere", n=6, heads=2), generators(0) * 2
+    stream = Stream("tilted_draws", 4, RHO, generator=twice)
+    stream.add(cache.keys, cache.values)
+    once = make_coreset("tilted_draws")(cache, 4, RHO, generators(0) * 2)
+    assert torch.equal(stream.coreset().indices, once.indices)
+    assert torch.equal(stream.coreset().indices, once.indices)  # nothing was drawn from the stream's own

@@ -25,6 +25,7 @@ from tables import generators
 
 BALANCED = ["gram_schmidt_walk", "self_balancing_walk", "kernel_halving", "greedy", "paired_coin", "tilted_draws"]
 WEIGHTED = [*BALANCED, "herding", "two_stage"]
+MASKED = ["walk_tilted", "halving_unweighted", "walk_unweighted_kernel_swaps", "herding_tilted", "minimax_free"]
 
 
 def weighted_cache(rng, heads, n, d, dv, spread=2.0):
@@ -333,6 +334,75 @@ def test_tokens_may_be_masked_by_log_weights(label, low, rng):
         worst = worst_query(cache, coreset, 1.0, certify=True)
         assert worst.error <= worst.certificate
         assert worst.error < (1e-6 if size == 40 else 1)
+
+
+@pytest.mark.parametrize("label", MASKED)
+def test_masked_tokens_are_as_if_they_were_not_there(label, rng):
+    """Far keys and large values, masked: the first head has none, the third keeps fewer than are asked for."""
+    n, size, rho = 40, 12, 2.0
+    keys, values, weights = (torch.from_numpy(rng.standard_normal(x)) for x in ((3, n, 3), (3, n, 2), (3, n)))
+    masked = torch.from_numpy(rng.random((3, n)).argsort(-1)) >= torch.tensor([[n], [25], [7]])
+    keys[masked], values[masked], weights[masked] = 1000 + 100 * keys[masked], 50.0, -1e30
+    cache, construct = WeightedCache(keys, values, weights), make_coreset(label)
+    found = construct(cache, size, rho, generators(0, 1, 2))
+    for head in range(3):
+        live = (~masked[head]).nonzero()[:, 0]
+        kept = WeightedCache(keys[head, live], values[head, live], weights[head, live])
+        alone = construct(kept, size, rho, generators(head)[0])
+        held = torch.isin(found.indices[head], live)
+        assert torch.equal(found.indices[head][held], live[alone.indices])
+        torch.testing.assert_close(found.log_weights[head][held], alone.log_weights, rtol=0, atol=1e-9)
+        assert int((~held).sum()) == (size - len(live) if head == 2 else 0)
+        assert (found.log_weights[head][~held] == -1e30).all()
+
+
+@pytest.mark.parametrize("far", [1.0, 1000.0])
+def test_ceilings_do_not_see_masked_tokens(far, rng):
+    """Nor where the coreset has one too, masked; a coreset that counts it is judged by its key and value."""
+    cache, coreset = weighted_cache(rng, (), 40, 3, 2, 1.0), random_coreset(rng, (), 30, 12)
+    keys, values = cache.keys / 4, cache.values
+    keys[30:], values[30:], cache.log_weights[30:] = far, 50.0, -1e30
+    masked, live = WeightedCache(keys, values, cache.log_weights), slice(30)
+    more = Coreset(
+        torch.cat([coreset.indices, torch.tensor([33])]), torch.cat([coreset.log_weights, torch.tensor([-1e30])])
+    )
+    expected = worst_query(masked[live], coreset, 1.0, certify=True)
+    for kept in (coreset, more):
+        found = worst_query(masked, kept, 1.0, certify=True)
+        torch.testing.assert_close(found.error, expected.error, rtol=1e-5, atol=0)
+        for name, ceiling in found.ceilings.items():
+            assert expected.ceilings[name] * 0.5 < ceiling < 3 * expected.ceilings[name], name
+    counted = Coreset(more.indices, torch.cat([coreset.log_weights, coreset.log_weights.amax(0, keepdim=True)]))
+    found = worst_query(masked, counted, 1.0, certify=True)
+    queries = queries_in_ball(rng, 300, 3, 1.0)
+    assert attention_error(queries, masked, counted).max() <= found.certificate
+    assert found.error > 5
+
+
+@pytest.mark.parametrize(("far", "rho"), [(1000.0, 10.0), (100.0, 100.0), (30.0, 600.0)])
+@pytest.mark.parametrize("name", ["kernel_halving", "tilted_draws", "herding"])
+def test_no_query_revives_a_masked_token(name, far, rho):
+    """Its logit would be 10^4 to 2 * 10^4 above others: without its mask it would be all of the output."""
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(60, 2, generator=generator).double() for _ in range(2))
+    keys, values = (x / x.norm(dim=-1, keepdim=True) for x in (keys, values))
+    keys[-1], values[-1] = torch.tensor([far, 0.0]), torch.tensor([50.0, 0.0])
+    cache = WeightedCache(keys, values, torch.where(torch.arange(60) == 59, -1e30, 0.0).double())
+    coreset = make_coreset(name)(cache, 20, rho, 0)
+    assert attention_error(torch.tensor([[rho, 0.0]]).double(), cache, coreset) <= 2
+
+
+def test_a_token_of_tiny_weight_that_a_query_sees_is_not_masked():
+    """e^-20000, and a logit of up to 30000: it keeps its weight, which half of the outputs turn on."""
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(40, 2, generator=generator).double() for _ in range(2))
+    keys /= keys.norm(dim=-1, keepdim=True)
+    keys[-1] = torch.tensor([3000.0, 0.0])
+    cache = WeightedCache(keys, values, torch.where(torch.arange(40) == 39, -2e4, 0.0).double())
+    for name in ("gram_schmidt_walk", "tilted_draws"):
+        coreset = make_coreset(name)(cache, 20, 10.0, 0)
+        assert coreset.indices[-1] == 39
+        assert float(coreset.log_weights[-1]) == pytest.approx(-2e4, abs=1)
 
 
 @pytest.mark.parametrize("spread", [3.0])

@@ -112,7 +112,13 @@ class WeightedCache(Cache):
 
     A coreset of it carries total log-weights: token i's own, less the log of the probability that token i is kept. The
     balancing constructions (coresets/balancing) give log-weights in the unweighted model too. These weights are
-    equal, except that tokens heavier than the coreset's mean weight are always kept, with their own.
+    equal, except that tokens heavier than the coreset's mean weight have their own. One walk, halving and herding
+    always keep such tokens; buckets and refinements that swap tokens may drop them.
+
+    Rules that choose by the kernel (herding, swaps, minimax) may take a token of tiny weight, which then counts as much
+    as another. So drop padding, or mask it by log-weights such as -1e30: a token to which no query |q| <= rho gives a
+    share above e^-10000 is left out, whatever its key and value. It is kept, with its own log-weight, only where the
+    other tokens are fewer than the size asked.
 
     Parameters
     ----------

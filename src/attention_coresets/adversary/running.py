@@ -9,14 +9,16 @@ from torch import Tensor
 
 from attention_coresets.adversary.taylor import spectral_norm
 from attention_coresets.attention import Cache
+from attention_coresets.inputs import exact_unit
 
 _POWERS = 2**22  # entries of x (x) x held at once
+_LEAST = 1e-100  # in the unit of the sums; squares of much smaller values vanish, and would leave a ceiling of 0
 _ROUNDS = 4  # a ceiling of the error gives one of the output, and that a better one of the error
 
 
 @dataclass
 class RunningMoments:
-    """Sums over weighted tokens, with x_i = k_i - k_0 and u_i = v_i - v_0 about two points that stay; float64.
+    """Sums over weighted tokens, with x_i = k_i - k_0 and u_i = v_i / unit - v_0 about two points that stay; float64.
 
     - total ``[H]``: sum w_i
     - mean_keys ``[H, d]``, keys ``[H, d, d]``: sum w_i x_i and sum w_i x_i x_i^T
@@ -24,10 +26,14 @@ class RunningMoments:
     - lengths ``[H, d, d]``: sum w_i |u_i| x_i x_i^T
     - reach ``[H]``, radius ``[H]``: max |x_i| and max |u_i|
 
+    unit ``[H, 1, 1]`` is a power of 2 (`exact_unit`). No tensor changes once it is made, so a shallow copy goes its own
+    way.
+
     Memory: d^2 (dv + 2) + (d + 1)(dv + 1) numbers a head, whatever the number of tokens.
     """
 
     origin: tuple[Tensor, Tensor]
+    unit: Tensor
     total: Tensor
     mean_keys: Tensor
     keys: Tensor
@@ -41,15 +47,16 @@ class RunningMoments:
     @classmethod
     def about(cls, cache: Cache) -> "RunningMoments":
         """Makes sums of no token yet, about the mean key and value of this flat cache ``[H, n, d]``."""
-        origin = tuple(x.to(torch.float64).mean(dim=-2, keepdim=True) for x in (cache.keys, cache.values))
-        return cls.empty((origin[0], origin[1]))
+        keys, values = (x.to(torch.float64) for x in (cache.keys, cache.values))
+        unit = exact_unit(values)
+        return cls.empty((keys.mean(dim=-2, keepdim=True), (values / unit).mean(dim=-2, keepdim=True)), unit)
 
     @classmethod
-    def empty(cls, origin: tuple[Tensor, Tensor]) -> "RunningMoments":
-        """Makes sums of no token yet about these two points, ``[H, 1, d]`` and ``[H, 1, dv]``."""
+    def empty(cls, origin: tuple[Tensor, Tensor], unit: Tensor) -> "RunningMoments":
+        """Makes sums of no token yet about these two points, ``[H, 1, d]`` and ``[H, 1, dv]``, values in this unit."""
         (heads, _, d), dv = origin[0].shape, origin[1].shape[-1]
         shapes = ((), (d,), (d, d), (dv,), (d, dv), (d * d, dv), (d, d), (), ())
-        return cls(origin, *(origin[0].new_zeros(heads, *shape) for shape in shapes))
+        return cls(origin, unit, *(origin[0].new_zeros(heads, *shape) for shape in shapes))
 
     def add(self, cache: Cache, weights: Float[Tensor, "H n"] | None = None) -> None:
         """Adds the tokens of a flat cache, each with weight 1 or its own.
@@ -59,21 +66,20 @@ class RunningMoments:
         tokens = max(1, _POWERS // (cache.d**2 * len(cache.keys)))
         for start in range(0, cache.n, tokens):
             part = slice(start, start + tokens)
-            x, u = (
-                t[:, part].to(torch.float64) - o for t, o in zip((cache.keys, cache.values), self.origin, strict=True)
-            )
+            x = cache.keys[:, part].to(torch.float64) - self.origin[0]
+            u = cache.values[:, part].to(torch.float64) / self.unit - self.origin[1]
             w = torch.ones_like(x[..., 0]) if weights is None else weights[:, part]
             self._add(x, u, w)
 
     def _add(self, x: Tensor, u: Tensor, w: Tensor) -> None:
         weighted, length = u * w.unsqueeze(-1), u.norm(dim=-1)
-        self.total += w.sum(-1)
-        self.mean_keys += (w.unsqueeze(-2) @ x).squeeze(-2)
-        self.keys += (x * w.unsqueeze(-1)).mT @ x
-        self.values += weighted.sum(-2)
-        self.first += x.mT @ weighted
-        self.second += (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2).mT @ weighted
-        self.lengths += (x * (w * length).unsqueeze(-1)).mT @ x
+        self.total = self.total + w.sum(-1)
+        self.mean_keys = self.mean_keys + (w.unsqueeze(-2) @ x).squeeze(-2)
+        self.keys = self.keys + (x * w.unsqueeze(-1)).mT @ x
+        self.values = self.values + weighted.sum(-2)
+        self.first = self.first + x.mT @ weighted
+        self.second = self.second + (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2).mT @ weighted
+        self.lengths = self.lengths + (x * (w * length).unsqueeze(-1)).mT @ x
         self.reach = torch.maximum(self.reach, x.norm(dim=-1).amax(-1))
         self.radius = torch.maximum(self.radius, length.amax(-1))
 
@@ -89,9 +95,11 @@ class RunningMoments:
         off; the rest by g T sum_i (1 + w_i) t_i^2 (|u_i| + |o|), a form in q, at full size. Z >= n e^{-rho |mean x|}.
 
         It is of use where the keys lie along many directions, so that <q, x_i> is mostly small beside rho |x_i|, and
-        rho is at most about 2. Cost: an eigenproblem of d and one of dv numbers a head, and O(m d^2 dv).
+        rho is at most about 2. It is never below 1e-100 `unit`.
+
+        Cost: an eigenproblem of d and one of dv numbers a head, and O(m d^2 dv).
         """
-        other = RunningMoments.empty(self.origin)
+        other = RunningMoments.empty(self.origin, self.unit)
         other.add(coreset, weights * (self.total / weights.sum(-1)).unsqueeze(-1))
         n = self.total
         reach = rho * torch.maximum(self.reach, other.reach)
@@ -99,7 +107,8 @@ class RunningMoments:
         floor = (-rho * self.mean_keys.norm(dim=-1) / n).exp()
         # what sums of this many terms may lose to rounding
         loss = 8 * n * torch.finfo(torch.float64).eps * reach.exp()
-        signed = RunningMoments(self.origin, *(a - b for a, b in zip(self._sums(), other._sums(), strict=True)))
+        apart = (a - b for a, b in zip(self._sums(), other._sums(), strict=True))
+        signed = RunningMoments(self.origin, self.unit, *apart)
         radius = torch.maximum(self.radius, other.radius)
 
         def bound(sums: RunningMoments, lengths: Tensor) -> Tensor:
@@ -112,7 +121,7 @@ class RunningMoments:
         for _ in range(_ROUNDS):
             best = torch.minimum(best, _known(with_values + output * alone))
             output = torch.minimum(output, outward + best)
-        return best
+        return _known(best.clamp_min(_LEAST) * self.unit.flatten())
 
     def _sums(self) -> tuple[Tensor, ...]:
         return (
@@ -142,8 +151,11 @@ def _rest(reach: Tensor) -> Tensor:
 
 
 def _largest(form: Tensor) -> Tensor:
-    """Returns the largest eigenvalue of each positive form ``[H, d, d]``."""
-    return torch.linalg.eigvalsh(form.cpu())[..., -1].clamp_min(0).to(form.device)
+    """Returns the largest eigenvalue of each positive form ``[H, d, d]``, infinite where one is not finite."""
+    finite = form.isfinite().all(-1).all(-1)
+    clean = torch.where(finite[:, None, None], form, 0.0)
+    largest = torch.linalg.eigvalsh(clean.cpu())[..., -1].clamp_min(0).to(form.device)
+    return torch.where(finite, largest, torch.inf)
 
 
 def _known(ceiling: Tensor) -> Tensor:
@@ -152,4 +164,9 @@ def _known(ceiling: Tensor) -> Tensor:
 
 
 def _each(norm: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
-    return torch.stack([norm(matrix) for matrix in matrices])
+    """Returns the norm of each matrix, in a unit that squares stay finite in; infinite where one is not finite."""
+    finite = matrices.isfinite().all(-1).all(-1)
+    clean = torch.where(finite[:, None, None], matrices, 0.0)
+    unit = exact_unit(clean)
+    norms = torch.stack([norm(matrix) for matrix in clean / unit]) * unit.flatten()
+    return torch.where(finite, norms, torch.inf)

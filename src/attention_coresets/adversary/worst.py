@@ -14,6 +14,7 @@ from attention_coresets.attention import Cache, Coreset, calm
 from attention_coresets.bodies import QueryBody
 from attention_coresets.devices import one_line_of_memory, warn_if_slow
 from attention_coresets.inputs import exact_unit
+from attention_coresets.masked import moved_to_the_mean
 from attention_coresets.theory import LARGEST_RHO
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
@@ -128,6 +129,7 @@ def worst_query(
 
 
 def _found(cache: Cache, coreset: Coreset, rho: float, certify: bool, gap: float, **effort: Any) -> WorstQuery:
+    cache = moved_to_the_mean(cache, coreset, rho)
     (cache, unit), key_unit = calm(cache), _key_unit(cache.keys, rho)
     cache, rho = replace(cache, keys=cache.keys / key_unit), rho * key_unit
     climbed, query, reached = ascend(cache, coreset, rho, **effort)

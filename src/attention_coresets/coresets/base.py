@@ -25,10 +25,10 @@ from attention_coresets.inputs import (
     tensor,
     whole_numbers,
 )
+from attention_coresets.masked import masked_tokens, without_masked
 from attention_coresets.theory import check_rho
 
 MODELS = ("tilted", "unweighted", "free")  # of a coreset; see `Construction.model`
-_NOTHING = 1e4  # nats: e^-10000 is 0 in every dtype
 
 
 class Cost(NamedTuple):
@@ -98,7 +98,8 @@ class Construction(ABC):
     `attention_coresets.check_construction` tries a construction on small caches and says in one line what is wrong.
     """
 
-    # What it takes. `takes_weights`: a WeightedCache, whose log-weights it then counts.
+    # What it takes. `takes_weights`: a WeightedCache, whose log-weights it then counts. Tokens that these mask
+    # (masked.py) never reach `choose`.
     takes_weights: bool = False
     # What it needs. `needs_queries`: queries of the model, `[*heads, group, b, d]`: those of the last b positions of
     # the text in the cache, from each of the `group` query heads that share a KV head. `moved`: these as if they were
@@ -195,7 +196,7 @@ class Construction(ABC):
         if size >= cache.n:
             return Coreset(everything(cache).indices, base_weights(cache))
         check_sinks(self.sinks, size)
-        given = _floored(calm(cache, torch.float64)[0])
+        given = calm(cache, torch.float64)[0]
         asked = None if queries is None else tensor("queries", queries)
         if self.needs_queries:
             asked = fitting(asked, given, type(self).__name__)
@@ -205,8 +206,24 @@ class Construction(ABC):
             _ = request.rank  # refuses positions that do not fit
         heads = f"{type(self).__name__} on {cache.heads.numel()} heads of {cache.n} tokens"
         with one_line_of_memory(heads, cache.keys.device):
-            coreset = self.choose(request)
+            coreset = self._of_live(request)
         return self._checked(coreset, cache, size)
+
+    def _of_live(self, request: Request) -> object:
+        """Picks the coreset among tokens that are not masked (masked.py): head by head where there are others."""
+        cache, masked = request.cache, masked_tokens(request.cache, request.rho)
+        if masked is None:
+            return self.choose(request)
+        assert isinstance(cache, WeightedCache), "no token of a plain cache is masked"
+
+        def choose(head: int, live: Tensor) -> Coreset:
+            part = _weighted_part(cache, head, live)
+            queries = request.asked.flatten(0, -4)[head] if self.needs_queries else None
+            places = None if request.positions is None else request.rank.reshape(-1, cache.n)[head, live]
+            generator = request.generator if isinstance(request.generator, torch.Generator) else request.generator[head]
+            return self(part, request.size, request.rho, generator, queries, places)
+
+        return without_masked(cache, masked, request.size, choose)
 
     def _checked(self, coreset: object, cache: Cache, size: int) -> Coreset:
         """Returns the coreset, unless it breaks what the type promises."""
@@ -225,15 +242,10 @@ class Construction(ABC):
         return Coreset(coreset.indices, coreset.log_weights.to(dtype))
 
 
-def _floored(cache: Cache) -> Cache:
-    """Returns the cache with log-weights no further below a head's largest than what is nothing in every dtype.
-
-    Masked tokens may have -1e30, beside which float64 loses all else that is added.
-    """
-    base = base_weights(cache)
-    if base is None:
-        return cache
-    return WeightedCache(cache.keys, cache.values, base.clamp_min(base.amax(-1, keepdim=True) - _NOTHING))
+def _weighted_part(cache: WeightedCache, head: int, tokens: Int[Tensor, "l"]) -> WeightedCache:
+    """Returns some tokens of one head, leading axes flattened."""
+    one = cache.flat()[head]
+    return WeightedCache(one.keys[tokens], one.values[tokens], one.log_weights[tokens])
 
 
 def check_is_construction(construct: object) -> None:

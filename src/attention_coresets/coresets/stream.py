@@ -1,6 +1,6 @@
 """Keeps a coreset of a stream of tokens in bounded memory: merge and reduce, with the weights of what was dropped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,18 @@ from attention_coresets.attention import Cache, Coreset, WeightedCache
 from attention_coresets.checks import whole
 from attention_coresets.coresets.balancing.base import Balancing
 from attention_coresets.coresets.balancing.refinement import ROUND_SWAPS
-from attention_coresets.coresets.base import Construction, check_size
+from attention_coresets.coresets.base import Construction, check_generators, check_size
 from attention_coresets.coresets.catalogue import CORESETS, make_coreset
 from attention_coresets.coresets.two_stage import TwoStage
-from attention_coresets.inputs import Array, Generators, Seeds, generators_of, least_float32, tensor
+from attention_coresets.inputs import (
+    Array,
+    Generators,
+    Seeds,
+    check_key_size,
+    generators_of,
+    least_float32,
+    tensor,
+)
 from attention_coresets.theory import check_rho
 
 _KEEP_WEIGHTS = ("none", ROUND_SWAPS)  # refinements that leave tokens the weights of their marginals
@@ -36,6 +44,18 @@ class HeldCoreset(Coreset):
 
     keys: Float[Tensor, "*heads m d"]
     values: Float[Tensor, "*heads m dv"]
+
+    def __getitem__(self, head) -> "HeldCoreset":
+        """Returns the coreset of one head, or of a slice of the leading axes."""
+        return self._with(super().__getitem__(head), self.keys[head], self.values[head])
+
+    def flat(self) -> "HeldCoreset":
+        """Returns the same coreset with one axis of heads."""
+        return self._with(super().flat(), *(x.reshape(-1, *x.shape[-2:]) for x in (self.keys, self.values)))
+
+    @staticmethod
+    def _with(coreset: Coreset, keys: Tensor, values: Tensor) -> "HeldCoreset":
+        return HeldCoreset(coreset.indices, coreset.log_weights, keys=keys, values=values)
 
 
 @dataclass(frozen=True)
@@ -64,10 +84,10 @@ class Stream:
     memory // width - 2.
 
     `construct` does each reduction, on weighted tokens; a TwoStage does them by its first stage, and what they leave
-    goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so without swaps weights
-    stay unbiased although p* of the whole stream is not known. An unweighted one keeps tokens in proportion to their
-    weights, and the last weights are equal. Where the error of one reduction falls like 1 / size, that of the stream is
-    about sqrt(2) times the last reduction's.
+    goes through its second when a coreset is asked. A tilted one tilts the tokens it is given, so weights stay
+    unbiased although p* of the whole stream is not known: by rules that keep the mean (coin, walks, draws), without
+    swaps. An unweighted one keeps tokens in proportion to their weights, and the last weights are equal. Where the
+    error of one reduction falls like 1 / size, that of the stream is about sqrt(2) times the last reduction's.
 
     Cost: n / width reductions of 2 * width tokens. Beyond the tokens held, the memory of one reduction.
 
@@ -130,8 +150,9 @@ class Stream:
     def add(self, keys: Float[Array, "*heads b d"], values: Float[Array, "*heads b dv"]) -> None:
         """Reads a block, which may have no token.
 
-        Raises ValueError for NaN or Inf, or heads, dimensions, dtype or device unlike the first block's. An error in
-        the middle of a block (memory that ends) leaves the stream of no use: RuntimeError from then on.
+        Raises ValueError for NaN or Inf, keys above 1e15, generators that do not fit the heads, or heads, dimensions,
+        dtype or device unlike the first block's: such a block is not read. An error in the middle of a block (memory
+        that ends, or keys too far apart for the tilt) leaves the stream of no use: RuntimeError from then on.
         """
         self._check_whole()
         keys, values = tensor("keys", keys).detach(), tensor("values", values).detach()
@@ -141,16 +162,13 @@ class Stream:
                 _check_like(values, self._values, "values")
             return
         block = Cache(keys, values)
+        check_key_size(block.keys)
         if self._keys is None or self._values is None:
-            self._keys, self._values = (
-                t.new_empty(*t.shape[:-2], 2 * self._width, t.shape[-1]) for t in (block.keys, block.values)
-            )
+            check_generators(self.generator, block)
+            self._keys, self._values = (_buffer(t, 2 * self._width) for t in (block.keys, block.values))
         _check_like(block.keys, self._keys, "keys")
         _check_like(block.values, self._values, "values")
         self._whole = False
-        if self.certify:
-            self._moments = self._moments or RunningMoments.about(block.flat())
-            self._moments.add(block.flat())
         start = 0
         while start < block.n:
             stop = min(block.n, start + 2 * self._width - self._filled)
@@ -158,6 +176,7 @@ class Stream:
                 buffer[..., self._filled : self._filled + stop - start, :] = part[..., start:stop, :]
             self.n, self._filled, start = self.n + stop - start, self._filled + stop - start, stop
             if self._filled == 2 * self._width:
+                self._moments = self._sums() if self.certify else None
                 self._buckets.append(self._reduced(self._buffered(), self.generator))
                 self._filled = 0
                 self._settle()
@@ -182,25 +201,44 @@ class Stream:
             assert isinstance(self.construct, TwoStage), "others are of this width already"
             rest = self._by(self.construct.second, self.size, rest, generator)
         plain = self.n <= self.size or self.construct.model == "unweighted"
-        weights = None if plain else rest.cache.log_weights.to(least_float32(rest.cache.keys.dtype))
-        return HeldCoreset(rest.places, weights, keys=rest.cache.keys, values=rest.cache.values)
+        weights = None if plain else rest.cache.log_weights.to(least_float32(rest.cache.keys.dtype), copy=True)
+        # copies: `rest` may be a bucket of the stream
+        return HeldCoreset(rest.places.clone(), weights, keys=rest.cache.keys.clone(), values=rest.cache.values.clone())
 
-    def ceiling(self, coreset: HeldCoreset) -> Float[Tensor, "*heads"]:
+    def ceiling(self, coreset: Coreset) -> Float[Tensor, "*heads"]:
         """Returns for each head a number that the error exceeds at no query |q| <= rho, proven: of all tokens so far.
 
         The error is |Attn - Attn_coreset|, float64, in the unit of the values. `RunningMoments.ceiling` has the proof:
         it knows the sums over the stream up to degree 2 exactly, and the rest by how far keys spread along their widest
         direction. So it is near the error where rho is small, and far above it where a few directions hold the keys.
 
-        Raises ValueError for a stream without `certify`, or one that has read no token.
+        The sums are about the mean of the first 2 * width tokens, or of all while these are fewer, however blocks are
+        cut.
+
+        Raises ValueError for a stream without `certify`, one that has read no token, or a coreset that holds no keys
+        and values or is of other heads.
         """
         self._check_whole()
-        if self._moments is None:
+        if not self.certify or self._keys is None or self._values is None:
             raise ValueError("the stream has kept no sums; make it with certify=True and add a block")
+        if not isinstance(coreset, HeldCoreset):
+            raise ValueError(f"a ceiling needs a coreset of the stream, got {type(coreset).__name__}; pass .coreset()")
+        _check_like(coreset.keys, self._keys, "the coreset's keys")
+        _check_like(coreset.values, self._values, "the coreset's values")
         log_weights = torch.zeros_like(coreset.indices) if coreset.log_weights is None else coreset.log_weights
         weights = log_weights.to(torch.float64).softmax(dim=-1).reshape(-1, coreset.size)
         kept = Cache(coreset.keys, coreset.values).flat()
-        return self._moments.ceiling(kept, weights, self.rho).reshape(coreset.indices.shape[:-1])
+        return self._sums().ceiling(kept, weights, self.rho).reshape(coreset.indices.shape[:-1])
+
+    def _sums(self) -> RunningMoments:
+        """Returns the sums over all that was read, about the mean of the first buffer."""
+        if not self._filled and self._moments is not None:
+            return self._moments
+        last = self._buffered().cache
+        plain = Cache(last.keys, last.values).flat()
+        moments = RunningMoments.about(plain) if self._moments is None else replace(self._moments)
+        moments.add(plain)
+        return moments
 
     def _check_whole(self) -> None:
         if not self._whole:
@@ -242,6 +280,12 @@ def _check_reducer(construct: object) -> None:
         raise ValueError(f"tokens of a stream keep the weights of their marginals: {but}")
 
 
+def _buffer(block: Tensor, tokens: int) -> Tensor:
+    """Returns room for tokens like these, which may be written to inside and outside of torch.inference_mode."""
+    with torch.inference_mode(False):
+        return block.new_empty(*block.shape[:-2], tokens, block.shape[-1])
+
+
 def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:
     wanted = (*buffer.shape[:-2], "b", buffer.shape[-1])
     if block.shape[:-2] != buffer.shape[:-2] or block.shape[-1] != buffer.shape[-1]:
@@ -251,7 +295,12 @@ def _check_like(block: Tensor, buffer: Tensor, name: str) -> None:
 
 
 def _copied(generator: Generators) -> Generators:
-    """Returns generators that go on like these and leave them as they are."""
+    """Returns generators that go on like these and leave them as they are; one that is there twice stays one."""
     if isinstance(generator, torch.Generator):
-        return torch.Generator(generator.device).set_state(generator.get_state())
-    return [torch.Generator(g.device).set_state(g.get_state()) for g in generator]
+        return _copy(generator)
+    copies = {id(g): _copy(g) for g in generator}
+    return [copies[id(g)] for g in generator]
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    return torch.Generator(generator.device).set_state(generator.get_state())

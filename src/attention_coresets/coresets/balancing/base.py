@@ -80,7 +80,8 @@ class Balancing(Construction):
         steps = rounds(n, size, self.recursion)
         pairs = sum(step.buckets * step.width**2 for step in steps)
         whole = n**2 if self.refinement not in ("none", ROUND_SWAPS) or self.model == "free" else 0
-        held = whole if n <= DENSE or self.refinement not in ("none", "kernel_swaps") else 0  # longer ones by rows
+        by_rows = self.refinement in ("none", "kernel_swaps", ROUND_SWAPS)  # beyond DENSE tokens
+        held = whole if n <= DENSE or not by_rows else 0
         if self.refinement == ROUND_SWAPS:
             widths = [step.width for step in steps if step.width <= DENSE]
             held = max([held, *(max(width**2, min(n * width, BUCKET_GRAM)) for width in widths)])
@@ -92,7 +93,7 @@ class Balancing(Construction):
 
         A round (buckets.py) gives the tokens left in each bucket the marginals min(1, c p_i / pi_i), which sum to the
         bucket's target, and rounds x = 2 marginals - 1. pi_i is the product of a token's marginals so far, so that
-        weights 1 / pi_i are unbiased, without swaps.
+        weights 1 / pi_i are unbiased by rules that keep the mean (coin, walks, draws), without swaps.
 
         After the first round every marginal of an uncapped token is 1/2, up to how much the p of its bucket differ from
         those of others. A last round of one bucket makes pi proportional to p again where nothing is capped.

@@ -39,8 +39,8 @@ def rounds(n: int, size: int, recursion: str, g: int = OVERSAMPLING) -> list[Rou
     halving: one bucket a round. O(n^2) kernel values.
     buckets: buckets of 512 tokens in every round, which never merge. O(n) walks' worth of 512.
     merge_reduce: buckets of 2 * size tokens, halved and merged two by two. O(n * size) kernel values.
-    compress: Compress(g). Buckets of 4^(g+1) tokens double from round to round, as four halved ones merge, until there
-        is one. O(4^g n log n) kernel values.
+    compress: Compress(g). Buckets of 4^(g+1) tokens double from round to round, as four halved ones merge. One is left
+        in the end where size is at most about 2^g sqrt(n), and several for larger sizes. O(4^g n log n) kernel values.
     compress_pp: Compress++(g). The same, to 2^g * size tokens in one bucket, which are then halved to `size`. O(4^g (n
         + size^2) log n) kernel values. Where no round would have several buckets (2^g * size above about n / 2) the
         largest smaller g that gives one is taken. For size from n / 2 on there is none, and it is halving.

@@ -12,15 +12,15 @@ TIE = 1e-11  # of the largest inner product: a gain this small is none
 
 
 def kernel_swaps(
-    gram: Float[Tensor, "H n n"], kept: Bool[Tensor, "H n"], target: Float[Tensor, "H n"], passes: int = 1
+    gram: Float[Tensor, "H n n"], kept: Bool[Tensor, "H n"], target: Float[Tensor, "H n"]
 ) -> Bool[Tensor, "H n"]:
     """Lowers |t - sum of g_i over the kept|^2 by swaps: g_i is token i's weighted feature, t the sum to reach.
 
-    Each kept token in turn, in order of index, is taken out, and the token that leaves the least distance is put in.
-    That is the token itself where nothing beats it, and otherwise the first of equal ones. The distance never rises,
-    and no token is kept twice.
+    In one pass each kept token in turn, in order of index, is taken out, and the token that leaves the least distance
+    is put in. That is the token itself where nothing beats it, and otherwise the first of equal ones. The distance
+    never rises, and no token is kept twice.
 
-    Cost: O(n m) a pass and head, and O(n^2) to begin. `swaps_by_rows` needs no matrix.
+    Cost: O(n m) a head, and O(n^2) to begin. `swaps_by_rows` needs no matrix.
 
     Source: Dwivedi and Mackey 2021.
 
@@ -32,8 +32,6 @@ def kernel_swaps(
         As many tokens in every head.
     target : Float[Tensor, "H n"]
         <g_i, t>: sum_j pi_j gram_ij for the whole cache's t = sum_j pi_j g_j.
-    passes : int
-        At most; a pass that swaps nothing is the last.
 
     Returns
     -------
@@ -43,26 +41,22 @@ def kernel_swaps(
     Raises
     ------
     ValueError
-        For passes < 1 or sizes that differ.
+        For sizes that differ between heads.
     """
     sizes = kept.sum(-1)
-    if passes < 1 or not bool((sizes == sizes[:1]).all()):
-        raise ValueError(f"kernel_swaps needs passes >= 1 and one size for all heads, got {passes}, {sizes.tolist()}")
+    if not bool((sizes == sizes[:1]).all()):
+        raise ValueError(f"kernel swaps need one size for all heads, got {sizes.tolist()}; give heads one by one")
     kept = kept.clone()
     inner = (gram @ kept.to(gram.dtype).unsqueeze(-1)).squeeze(-1)  # [H, n], <g_i, the coreset>
     diagonal = gram.diagonal(dim1=-2, dim2=-1).contiguous()
     tie = TIE * (diagonal.amax(-1) + target.abs().amax(-1))
-    for _ in range(passes):
-        before = kept.clone()
-        tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
-        if runs_compiled(swap, gram):
-            for h in range(len(gram)):
-                g, diag, products, mask, aim = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
-                swap(g, diag, products, mask, aim, float(tie[h]), tokens[h].numpy())
-        else:
-            _pass(gram, diagonal, inner, kept, target, tie, tokens)
-        if bool((kept == before).all()):
-            break
+    tokens = kept.nonzero()[:, 1].reshape(len(kept), -1)  # [H, m]
+    if runs_compiled(swap, gram):
+        for h in range(len(gram)):
+            g, diag, products, mask, aim = (x[h].numpy() for x in (gram, diagonal, inner, kept, target))
+            swap(g, diag, products, mask, aim, float(tie[h]), tokens[h].numpy())
+    else:
+        _pass(gram, diagonal, inner, kept, target, tie, tokens)
     return kept
 
 

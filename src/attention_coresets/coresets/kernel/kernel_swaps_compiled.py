@@ -1,4 +1,4 @@
-"""Does the passes of `kernel_swaps.py`, compiled: the same arithmetic in the same order, index for index.
+"""Does the pass of `kernel_swaps.py`, compiled: the same arithmetic in the same order, index for index.
 
 `no_type_check` keeps jaxtyping's test hook from wrapping what numba must compile.
 """

@@ -29,8 +29,8 @@ def swaps_by_rows(
     `features` are those of the balancing kernel, with the tokens' weights (`balancing_features` of law.py). The tokens
     are those of `kernel_swaps` on the whole matrix, but for ties that rounding decides.
 
-    Cost: O(n^2 (d + dv)) a head to begin, and O(n (d + dv)) for each token taken out or put in. Memory O(n (d + dv))
-    and a few blocks of 2^21 numbers, for all heads together.
+    Cost: O(n^2 (d + dv)) a head to begin, and O(n (d + dv)) for each token taken out or put in. Memory O(n (d + dv)) a
+    head, and for all heads together a few blocks of 2^18 numbers, or of one row a head where that is more.
 
     Returns as many kept tokens as before; raises ValueError for sizes that differ between heads.
     """
