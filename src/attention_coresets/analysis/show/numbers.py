@@ -8,7 +8,7 @@ import pandas as pd
 
 from attention_coresets.analysis.figures.sizes import sizes_at
 from attention_coresets.analysis.show.shown import SETTING, UNIT
-from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratio
+from attention_coresets.analysis.stats.estimates import Estimate, median, paired_ratios
 from attention_coresets.analysis.stats.frames import column, distinct, groups, means, medians
 from attention_coresets.analysis.stats.plan import ARM, FitPlan
 from attention_coresets.analysis.stats.planned_fits import fit_all, variant
@@ -66,7 +66,7 @@ def _words(values: pd.Series) -> str:
 
 def ratios(rows: pd.DataFrame, other: str) -> dict[str, Estimate]:
     """Every arm's error over another's on the same units and settings, paired (`estimates.paired_ratio`)."""
-    return {arm: paired_ratio(rows, arm, other, caches=UNIT) for arm in distinct(rows, "arm")}
+    return paired_ratios(rows, other, caches=UNIT)
 
 
 def ranked(found: pd.DataFrame) -> list[str]:

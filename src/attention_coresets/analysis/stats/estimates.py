@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t
 
 from attention_coresets.analysis.stats.bootstrap import stretch
-from attention_coresets.analysis.stats.frames import column, means, medians
+from attention_coresets.analysis.stats.frames import column, distinct, means, medians
 
 SYNTHETIC = ("seed", "head")  # what names one cache among those of a family, n and d
 CACHE = ("cache", "cache_params", "n", "d", *SYNTHETIC)  # what names one among all
@@ -152,18 +152,39 @@ def paired_log_ratio(
     construction, their median is compared. Where either is zero the pair is left out: one of them is then exact, and a
     ratio says nothing.
     """
-    keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
-    found = medians(rows.loc[rows["arm"].isin([arm, other]), [*keys, "arm", name]], [*keys, "arm"], [name])
-    found = found.loc[found[name] > 0]
-    left, right = (found.loc[found["arm"] == label].drop(columns="arm") for label in (arm, other))
-    both = left.merge(right, on=keys, suffixes=("_left", "_right"))
-    ratio = np.log(column(both, f"{name}_left") / column(both, f"{name}_right"))
-    return both[keys].assign(log_ratio=ratio)
+    return _pairs(_logs(rows.loc[rows["arm"].isin([arm, other])], name, caches), arm, other)
 
 
 def paired_ratio(
     rows: pd.DataFrame, arm: str, other: str, name: str = "error", caches: Sequence[str] = CACHE
 ) -> Estimate:
     """Median over caches of the geometric-mean ratio arm / other over settings; NOTHING where no cache has both."""
-    pairs = paired_log_ratio(rows, arm, other, name, caches)
+    return _over_caches(paired_log_ratio(rows, arm, other, name, caches), caches)
+
+
+def paired_ratios(
+    rows: pd.DataFrame, other: str, name: str = "error", caches: Sequence[str] = CACHE
+) -> dict[str, Estimate]:
+    """`paired_ratio` of every arm of the rows to one other."""
+    logs = _logs(rows, name, caches)
+    return {arm: _over_caches(_pairs(logs, arm, other), caches) for arm in distinct(rows, "arm")}
+
+
+def _logs(rows: pd.DataFrame, name: str, caches: Sequence[str]) -> pd.DataFrame:
+    """The logarithm of the column, a row for each cache and setting, a column for each arm."""
+    keys = list(dict.fromkeys([*caches, "cache", "cache_params", "n", "d", "rho", "size"]))
+    found = medians(rows.loc[:, [*keys, "arm", name]], [*keys, "arm"], [name])
+    found = found.loc[found[name] > 0]
+    return found.assign(log=np.log(column(found, name))).pivot(index=keys, columns="arm", values="log")
+
+
+def _pairs(logs: pd.DataFrame, arm: str, other: str) -> pd.DataFrame:
+    """log_ratio, and what names the cache and the setting."""
+    if arm not in logs or other not in logs:
+        return logs.iloc[:0].index.to_frame(index=False).assign(log_ratio=np.empty(0))
+    ratio = (logs[arm] - logs[other]).dropna()
+    return ratio.index.to_frame(index=False).assign(log_ratio=ratio.to_numpy())
+
+
+def _over_caches(pairs: pd.DataFrame, caches: Sequence[str]) -> Estimate:
     return median(column(means(pairs, caches, ["log_ratio"]), "log_ratio")).exp() if len(pairs) else NOTHING

@@ -11,7 +11,7 @@ from attention_coresets.analysis.figures.looks import MODEL_COLORS, MODEL_MARKER
 from attention_coresets.analysis.figures.style import GREY, headed, log_axes, new_figure, plain_ticks
 from attention_coresets.analysis.parts.arm_names import axis_of
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import Estimate, paired_ratio
+from attention_coresets.analysis.stats.estimates import Estimate, paired_ratios
 from attention_coresets.analysis.stats.frames import distinct, groups
 from attention_coresets.coresets.arms import AXES
 
@@ -45,8 +45,7 @@ def ablation(results: Results) -> Figure:
 
 
 def _ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
-    found = {arm: paired_ratio(rows, arm, REFERENCE) for arm in distinct(rows, "arm")}
-    return {arm: estimate for arm, estimate in found.items() if estimate.caches}
+    return {arm: ratio for arm, ratio in paired_ratios(rows, REFERENCE).items() if ratio.caches}
 
 
 def _ranked(ratios: dict[str, dict[str, Estimate]]) -> list[str]:

@@ -5,7 +5,7 @@ import pandas as pd
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, number, table
 from attention_coresets.analysis.parts.results import Results
-from attention_coresets.analysis.stats.estimates import paired_ratio
+from attention_coresets.analysis.stats.estimates import paired_ratios
 from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.facts.measures import ABLATION, FACTS, GEMMA, OURS, mean, told
 from attention_coresets.analysis.topics.real_heads.caches import SEGMENT
@@ -75,7 +75,7 @@ def ablation(results: Results) -> str:
     rows = told(rows)
     (size,) = distinct(rows, "size")
     changes = {OURS: "–"} | {f"{OURS}_{end}": words for end, words in CHANGES.items()}
-    ratios = {arm: paired_ratio(rows, arm, OURS, "kl", SEGMENT) for arm in distinct(rows, "arm")}
+    ratios = paired_ratios(rows, OURS, "kl", SEGMENT)
     lines = []
     for arm in sorted(ratios, key=lambda arm: ratios[arm].value):
         found, ratio = mean(rows, arm, "found"), "1" if arm == OURS else interval(ratios[arm])
