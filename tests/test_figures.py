@@ -1,5 +1,6 @@
 """Figures: the series, scales and labels they hold, and that nothing but results is needed to draw them."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -123,14 +124,21 @@ def test_figures_are_drawn_without_fits_and_heads(name, results):
     draw(name, Results(results.tier, results.table, [], None))
 
 
-def test_headline_dashes_are_the_floor(results):
-    """At equal cluster weights and m = n/2: A sqrt(d) with the sharpened a, x = sqrt(d) (e^rho - 1) / floor."""
-    dashes = next(line for line in draw("headline", results).axes[0].lines if line.get_marker() == "_")
-    drawn = set(zip(np.round(dashes.get_xdata(), 6), dashes.get_ydata(), strict=True))
-    for d, r, rho in ((8, 8, 0.25), (64, 32, 1.0), (32, 16, 0.5)):
-        a = math.exp(rho * math.sqrt(r / (r - 1))) - 1
+def test_the_headline_s_line_is_the_floor(results):
+    """At equal cluster weights and m = n/2: A sqrt(d) with the sharpened a, x = sqrt(d) (e^rho - 1) / floor. It is as
+    wide as the instances of a size differ."""
+    band = draw("headline", results).axes[0].collections[0].get_paths()[0].vertices
+    expected = {}
+    for at in results.rows("lower_bound_exponents")[["cache_params", "rho"]].drop_duplicates().itertuples():
+        params = json.loads(at.cache_params)
+        d, r = params["d"], params["clusters"]
+        a = math.exp(at.rho * math.sqrt(r / (r - 1))) - 1
         floor = a / (r * d + d * a) * math.sqrt(d)
-        assert (round(math.sqrt(d) * math.expm1(rho) / floor, 6), r * d / 2) in drawn
+        expected.setdefault(r * d / 2, []).append(math.sqrt(d) * math.expm1(at.rho) / floor)
+    for size, rates in expected.items():
+        drawn = [x for x, y in band if y == size]
+        assert min(drawn) == pytest.approx(min(rates))
+        assert max(drawn) == pytest.approx(max(rates))
 
 
 def test_sandwich_shows_the_best_arm_over_the_floor_for_any_weights(results):
