@@ -1,6 +1,6 @@
 """Computes random rows of a tier's table again, and says how far each is off, by class of construction.
 
-python scripts/verify.py                                  # 200 rows of tier reduced: minutes on two cores
+python scripts/verify.py                                  # 200 rows of tier reduced: some ten minutes on two cores
 python scripts/verify.py --sample 20 --tier quick --seed 7
 
 Rows of cells that took long are left out (--longest SECONDS); how many is said. Nothing is written. Exit code 1 where a
