@@ -122,7 +122,7 @@ SAID = (
     Said("the size even falls", "README.md", lambda: of("beta_walk_tilted_antipodal", "high").max() < 0),
     Said("Our target was 0.7: undecided", "README.md", lambda: verdict("league_free") == OPEN),
     Said(
-        "Target missed with tilted weights, undecided without weights",
+        "Target 0.7 missed with `tilted` weights, undecided with `unweighted`",
         "README.md",
         lambda: verdict("league_portfolio_tilted") == MISSED and verdict("league_portfolio_unweighted") == OPEN,
     ),
