@@ -109,3 +109,14 @@ def padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.cat([torch.nn.functional.pad(row, (length - row.shape[1], 0)) for row in rows])
     mask = torch.cat([torch.nn.functional.pad(torch.ones_like(row), (length - row.shape[1], 0)) for row in rows])
     return ids, mask
+
+
+class Around(torch.nn.Module):
+    """Passes everything on, as wrappers of models do."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model, self.config, self.get_decoder = model, model.config, model.get_decoder
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)

@@ -30,6 +30,7 @@ from serving_models import (
     SIZE,
     SNAPKV,
     UNIFORM,
+    Around,
     N,
     answer,
     expected,
@@ -579,14 +580,6 @@ def _() -> None:
 
 @use("Ways to run", "a module around the model whose `forward` passes everything on, as PEFT has it")
 def _() -> None:
-    class Around(torch.nn.Module):
-        def __init__(self, model) -> None:
-            super().__init__()
-            self.model, self.config, self.get_decoder = model, model.config, model.get_decoder
-
-        def forward(self, *args, **kwargs):
-            return self.model(*args, **kwargs)
-
     model = make()
     around, wanted, found = Around(model), expected(model, text()), []
     with compressed(around, SNAPKV, size=SIZE, keep_recent=RECENT) as handle, torch.no_grad():

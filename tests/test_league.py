@@ -16,6 +16,7 @@ from attention_coresets.analysis.parts.measured import Measured
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import status
 from attention_coresets.analysis.report.decided import decided
+from attention_coresets.analysis.report.readme_numbers import median_setting
 from attention_coresets.analysis.stats.estimates import Estimate, clustered_mean
 from attention_coresets.analysis.topics.ablation.measures import against_best
 from attention_coresets.analysis.topics.contents import CLAIMS
@@ -222,6 +223,14 @@ def test_the_table_has_certificates_where_the_ablation_computed_some():
     draws = [line for line in section.splitlines() if "| tilted_draws (tilted)" in line]
     assert draws
     assert all(line.endswith("| – |") for line in draws)
+
+
+def test_the_median_setting_is_that_of_the_ratios(rows):
+    cells = league.against_best(rows, "free")
+    halved = rows.assign(error=rows["error"] * np.where(rows["arm"] == "minimax_free", 0.5, 1.0))
+    found, less = (float(median_setting(results_of(each))) for each in (rows, halved))
+    assert found == pytest.approx(np.exp(cells["log_ratio"]).median(), rel=0.01)
+    assert less == pytest.approx(found / 2, rel=0.01)
 
 
 def test_certificates_are_compared_on_the_same_caches():

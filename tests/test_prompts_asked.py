@@ -15,7 +15,7 @@ from attention_coresets.serving import (  # noqa: E402
     prefill,
     save_prompt,
 )
-from serving_models import SHAPE, UNIFORM, answer, make, padded, text  # noqa: E402
+from serving_models import SHAPE, UNIFORM, Around, answer, make, padded, text  # noqa: E402
 
 MORE = text(seed=5, length=6)
 
@@ -161,17 +161,6 @@ def test_compressed_and_asked_in_one_context(model) -> None:
         cache = compress_prompt(own, text(), share=1.0)
         assert torch.equal(answer(own, whole, past_key_values=cache), answer(make(), whole))
     assert torch.equal(answer(own, whole, past_key_values=cache), answer(make(), whole))
-
-
-class Around(torch.nn.Module):
-    """Passes everything on, as wrappers of models do."""
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self.model, self.config, self.get_decoder = model, model.config, model.get_decoder
-
-    def forward(self, *args, **kwargs):
-        return self.model(*args, **kwargs)
 
 
 def compiled(model):

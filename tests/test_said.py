@@ -137,7 +137,7 @@ SAID = (
     Said("that this beats KVzip is undecided", "README.md", lambda: verdict("facts_more") == OPEN),
     Said("it loses most facts", "README.md", lambda: facts_on_gemma() < 0.5),
     Said("most facts are lost", f"{TOPICS}/facts/topic.py", lambda: facts_on_gemma() < 0.5),
-    Said("which chance alone can do", f"{TOPICS}/answers/topic.py", lambda: 0 < missed_in("answers_more") < 0.2),
+    Said("which chance alone can cause", f"{TOPICS}/answers/topic.py", lambda: 0 < missed_in("answers_more") < 0.2),
     Said("gain less over other rules", "docs/findings.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("our construction gains less", "docs/limits.md", lambda: of("league_portfolio").min() > of("league_free")[0]),
     Said("err less at later queries", "docs/findings.md", lambda: of("real_mean").max() < 1),

@@ -30,8 +30,8 @@ TOPIC = Topic(
             "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_kl} of a rule's"
             " divergence",
             tuple(claim.id for claim in claims.CLAIMS),
-            "KVzip scores by a maximum, which keeps lists whole; half of our budget goes by a mean square. Few of the"
-            " settings decide this, which chance alone can do.",
+            "KVzip scores by a maximum, which keeps lists whole; half of our budget goes by a mean square. Only a"
+            " few settings miss, which chance alone can cause.",
         ),
     ),
     tables={"real_probes": tables.probes, "real_lengths": tables.lengths},
