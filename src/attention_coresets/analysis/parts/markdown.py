@@ -12,12 +12,16 @@ _BLOCK = re.compile(
 )
 _STARTS_A_LINE = re.compile(r"^[ \t]*(?:[-*] )?<!-- numbers:(?P<name>[\w-]+) -->(?!\n)", re.MULTILINE)
 
+_ROUNDING = 1e-14  # what is smaller, a slope of equal numbers say, is rounding: each processor has its own digits
+
 
 def number(x: float) -> str:
-    """Three significant digits; powers of ten below 0.001 and from 10 000; a dash for NaN."""
+    """Three significant digits; powers of ten below 0.001 and from 10 000; 0 below 1e-14; a dash for NaN."""
     if math.isnan(x):
         return "–"
-    if x != 0 and not 1e-3 <= abs(x) < 1e4:
+    if abs(x) < _ROUNDING:
+        return "0"
+    if not 1e-3 <= abs(x) < 1e4:
         mantissa, power = f"{x:.1e}".split("e")
         return f"{mantissa}e{int(power)}"
     return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
