@@ -11,7 +11,7 @@ from torch import Tensor
 from attention_coresets.coresets.balancing.kernel_halving import kernel_halving_signs
 from attention_coresets.coresets.kernel.kernel_swaps import kernel_swaps
 from benchmarks import goodpoints_peer
-from benchmarks.kernel import DIMENSION, distance, gram, points
+from benchmarks.kernel import DIMENSION, distance, gram, kernel_means, points
 from benchmarks.memory import Specification, peaks
 from benchmarks.records import OURS, PEER, Part, Row, Target, missing, ratio, timed_row, with_memory
 from benchmarks.timing import Task, interleaved, once
@@ -85,7 +85,8 @@ def _one_size(part: Part, tier: str, n: int, device: str, why: str) -> None:
 
 def _errors(make: Callable[[int], Task], n: int, count: int) -> list[float]:
     x = points(n)[0].numpy()
-    return [distance(x, once(make(seed))[1]) for seed in range(count)]
+    means = kernel_means(x)
+    return [distance(x, once(make(seed))[1], means) for seed in range(count)]
 
 
 def _specification(row: Row, device: str) -> Specification | None:

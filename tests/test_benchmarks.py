@@ -191,8 +191,12 @@ def test_the_kernel_distance_by_its_definition(rng):
     np.testing.assert_allclose(kernel.gram(50)[0].numpy(), gram, atol=1e-12)
     np.testing.assert_allclose(kernel.gaussian(x), gram, atol=1e-12)
     square = gram.mean() - 2 * gram[:, kept].mean() + gram[np.ix_(kept, kept)].mean()
-    assert kernel.distance(x, kept, rows=16) == pytest.approx(np.sqrt(square), rel=1e-9)
-    assert kernel.distance(x, np.arange(50)) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(kernel.kernel_means(x, rows=16), gram.mean(1), rtol=1e-12)
+    assert kernel.distance(x, kept) == pytest.approx(np.sqrt(square), rel=1e-9)
+    assert kernel.distance(x, kept, gram.mean(1)) == pytest.approx(np.sqrt(square), rel=1e-9)
+    assert kernel.distance(x, np.arange(50)) == pytest.approx(
+        0, abs=1e-7
+    )  # the root of what rounding leaves of a square
 
 
 def test_the_plain_step_is_the_error_s_gradient():
