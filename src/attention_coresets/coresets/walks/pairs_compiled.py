@@ -62,10 +62,13 @@ def halve(
         _halve_chosen(gram.numpy(), tokens.numpy(), *rest)
         return torch.from_numpy(x > 0)
     left, right, values = _factors(gram)
+    room = left.new_empty(2, heads * min(_BLOCK, n) * n)  # of every block: fresh pages each time would cost as much
     for first in range(0, n, _BLOCK):
-        rows, columns = slice(first, first + _BLOCK), slice(0, first + _BLOCK)
-        block = (left[:, rows] @ right[:, columns].mT).exp_()
-        block.mul_(values[:, rows] @ values[:, columns].mT)
+        last = min(first + _BLOCK, n)
+        rows, columns, shape = slice(first, last), slice(0, last), (heads, last - first, last)
+        block, other = (part[: heads * (last - first) * last].view(shape) for part in room)
+        torch.bmm(left[:, rows], right[:, columns].mT, out=block).exp_()
+        block.mul_(torch.bmm(values[:, rows], values[:, columns].mT, out=other))
         _settle_blocks(block.numpy(), first, *rest)
     return torch.from_numpy(x > 0)
 
