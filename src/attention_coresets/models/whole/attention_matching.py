@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
@@ -43,7 +44,8 @@ class AttentionMatching:
     Differences from the source: weights are those of the minimum, where it takes two steps towards it; layers are all
     compressed from one replay, not one after the other; least squares of values has a ridge of 1e-10.
 
-    Cost: q n (d + dv) multiply-adds a query head, once for all sizes; 2 q k^2 + O(k^3) a head with k tokens.
+    Cost: q n (d + dv) multiply-adds a query head, once for all sizes; 2 q k^2 + O(k^3) a head with k tokens. Memory:
+    (d + dv + 2) q numbers a query head, and some k^2 of the head with most tokens.
 
     Source: Zweiger et al., arXiv 2602.16284, AM-HighestAttnKeys.
     """
@@ -108,11 +110,10 @@ class AttentionMatching:
         return spend(scores, count, sure, self.budget)
 
     def _weighted(self, seen: "_Seen", tokens: Int[Tensor, "k"]) -> Coreset:
-        keys, parts = seen.keys[tokens[self.sinks :] - self.sinks], []
-        for queries, top, mass, _ in seen.blocks:
-            own = (capped(queries @ keys.mT, seen.cap) - top[:, None]).exp()
-            parts.append(((own.mT @ own).double(), (own.mT @ mass).double()))
-        gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
+        keys = seen.keys[tokens[self.sinks :] - self.sinks]
+        gram, target = _products(
+            ((capped(queries @ keys.mT, seen.cap) - top[:, None]).exp(), mass) for queries, top, mass, _ in seen.blocks
+        )
         w = boxed(gram, target, LEAST, MOST)
         return Coreset(tokens, torch.cat([w.new_zeros(self.sinks), w.log()]).float())
 
@@ -130,12 +131,11 @@ class AttentionMatching:
 
     def _refitted(self, values: Float[Tensor, "n dv"], seen: "_Seen", coreset: Coreset) -> Float[Tensor, "k dv"]:
         assert coreset.log_weights is not None, "of `choose`"
-        keys, parts = seen.keys[coreset.indices[self.sinks :] - self.sinks], []
-        for queries, _, _, out in seen.blocks:
-            logits = capped(queries @ keys.mT, seen.cap) + coreset.log_weights[self.sinks :]
-            own = logits.softmax(-1).double()
-            parts.append((own.mT @ own, own.mT @ out.double()))
-        gram, target = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
+        keys, log_weights = seen.keys[coreset.indices[self.sinks :] - self.sinks], coreset.log_weights[self.sinks :]
+        gram, target = _products(
+            ((capped(queries @ keys.mT, seen.cap) + log_weights).softmax(-1).double(), out.double())
+            for queries, _, _, out in seen.blocks
+        )
         return torch.cat([values[coreset.indices[: self.sinks]], _least_squares(gram, target).to(values.dtype)])
 
 
@@ -163,6 +163,12 @@ def boxed(gram: Float[Tensor, "k k"], target: Float[Tensor, "k"], least: float, 
         if moved < _TOLERANCE * most:
             break
     return w
+
+
+def _products(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sums A^T A and A^T b over blocks (A, b), in float64, one held at a time: a head may keep most tokens."""
+    parts = (((a.mT @ a).double(), (a.mT @ b).double()) for a, b in blocks)
+    return reduce(lambda total, part: (total[0].add_(part[0]), total[1].add_(part[1])), parts)
 
 
 def _least_squares(gram: Float[Tensor, "k k"], target: Float[Tensor, "k *out"]) -> Float[Tensor, "k *out"]:
