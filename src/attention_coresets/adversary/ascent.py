@@ -99,7 +99,7 @@ def ascend(
     given draws the random starts (default: seed 0).
 
     With `racing` all climbs take a twentieth of `steps`, the best quarter of them three twentieths more, the best
-    sixteenth half of `steps` more, and one in 96 goes on in float64 (docs/benchmarks.md: 384 climbs of 80 steps beside
+    sixteenth half of `steps` more, and one in 96 goes on in float64 (docs/benchmarks.md: 256 climbs of 80 steps beside
     128 without). Of climbs on one hill, closer than rho / 10, all but the best come last. A head where fewer than two
     climbs end within 1 % of the best is searched again, by a third of the climbs and without; the larger error counts.
     Those that stopped count among `reached` with what they had.

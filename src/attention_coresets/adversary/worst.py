@@ -108,7 +108,7 @@ def worst_query(
     gap : float
         What branch and bound aims at, in the unit of the values; it stops at 100,000 boxes a head.
     racing : bool
-        Give up climbs that fall behind, so that there may be three times as many in half the time. See `ascend`.
+        Give up climbs that fall behind, so that there may be twice as many in half the time. See `ascend`.
 
     Returns
     -------
