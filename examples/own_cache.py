@@ -4,6 +4,7 @@ Seconds. It makes a cache of 4 heads, saves it as cache.npz in FOLDER (outputs u
 read one's own, and saves the tokens kept and their log-weights as coreset.npz.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def main(folder: Path) -> None:
     assert worst.certificate is not None  # certify=True
     assert coreset.log_weights is not None  # model="tilted"
     for head, (error, ceiling) in enumerate(zip(worst.error, worst.certificate, strict=True)):
-        print(f"head {head}: {float(error):.4f} found <= largest error <= {float(ceiling):.4f} proven")
+        proven = math.ceil(1e4 * float(ceiling)) / 1e4  # to the nearest digit it would be no ceiling
+        print(f"head {head}: {float(error):.4f} found <= largest error <= {proven:.4f} proven")
     np.savez(folder / "coreset.npz", indices=coreset.indices, log_weights=coreset.log_weights)  # [heads, SIZE] each
 
 

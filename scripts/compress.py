@@ -13,12 +13,12 @@ import ready  # noqa: F401, I001  (first: it says what is not set up)
 import argparse
 import sys
 import time
-from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
 from tqdm import tqdm
 
 from attention_coresets import Cache, Found, find_coreset
+from attention_coresets.adversary.certificate import rounded_up
 from attention_coresets.finding import CANDIDATES, Tried
 from attention_coresets.finding.files import read_cache, write_found
 
@@ -93,7 +93,7 @@ def _said(found: Found, cache: Cache, asked: argparse.Namespace) -> str:
     certificate, error = float(found.certificate.max()), float(found.error.max())
     lines = [
         kept,
-        f"proven: no query |q| <= {asked.rho:g} errs by more than {_rounded_up(certificate)}, on any head",
+        f"proven: no query |q| <= {asked.rho:g} errs by more than {rounded_up(certificate)}, on any head",
         f"searched: the worst query that ascent finds errs by {error:.4g}; others may err by more",
     ]
     if asked.size is None:
@@ -105,11 +105,6 @@ def _said(found: Found, cache: Cache, asked: argparse.Namespace) -> str:
         value = certificate if asked.by == "certificate" else error
         lines.append(f"epsilon = {asked.epsilon:g} is {'met' if value <= asked.epsilon else 'not met'} at this size")
     return "\n".join(lines)
-
-
-def _rounded_up(bound: float) -> str:
-    """To four digits: a bound that is rounded down is none."""
-    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal_from_float(bound)):.4g}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from attention_coresets import Cache, Coreset, attend, attention_error, make_cache, make_coreset, worst_query
 from attention_coresets.adversary import CERTIFICATES, kernel, kernel_certificate, moments, taylor_certificate
+from attention_coresets.adversary.certificate import rounded_down, rounded_up
 from attention_coresets.adversary.difference import Difference, differences
 from tables import FAMILIES, generators, small_cache
 
@@ -327,3 +328,15 @@ def test_the_least_radius_is_certified_too():
     cache, coreset = small_cache("sphere"), Coreset(torch.arange(5))
     worst = worst_query(cache, coreset, 1e-30, certify=True)
     assert float(worst.error) <= float(worst.certificate) <= float(worst.error) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bound", "up", "down"),
+    [
+        *((0.12341, "0.1235", "0.1234"), (0.12349, "0.1235", "0.1234"), (99999.0, "1e+05", "9.999e+04")),
+        *((1.0, "1", "1"), (0.0, "0", "0"), (math.inf, "inf", "inf")),
+    ],
+)
+def test_a_bound_is_one_still_when_printed(bound, up, down):
+    assert (rounded_up(bound), rounded_down(bound)) == (up, down)
+    assert float(down) <= bound <= float(up)

@@ -1,6 +1,8 @@
 """Lists the certificates by name: ceilings on the error for every query of the ball, in any dimension."""
 
+import math
 from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 from jaxtyping import Float
@@ -31,3 +33,19 @@ CERTIFICATES: dict[str, Callable[[Cache, Coreset, float], Tensor]] = {
     "taylor": taylor_certificate,
     "values": values_certificate,
 }
+
+
+def rounded_up(ceiling: float) -> str:
+    """Returns a ceiling to four significant digits, the last one rounded up: one that is rounded down is none."""
+    return _four_digits(ceiling, ROUND_CEILING)
+
+
+def rounded_down(floor: float) -> str:
+    """Returns a proven lower bound to four significant digits, the last one rounded down."""
+    return _four_digits(floor, ROUND_FLOOR)
+
+
+def _four_digits(bound: float, rounding: str) -> str:
+    if not math.isfinite(bound):
+        return f"{bound:g}"
+    return f"{float(Context(prec=4, rounding=rounding).create_decimal_from_float(bound)):.4g}"

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from attention_coresets.adversary.certificate import rounded_down, rounded_up
 from attention_coresets.study.cell import run_cell
 from attention_coresets.study.checks import check
 from attention_coresets.study.config import Composed, resolve, sources_of, with_sources
@@ -20,6 +21,8 @@ from attention_coresets.study.older import tell_older
 from attention_coresets.study.plugins import PluginChecks
 from attention_coresets.study.store import Row, Store
 from attention_coresets.study.tracking import show_cell
+
+_BOUNDS = {"certificate": rounded_up, "proven": rounded_down}  # what is proven of the error, from above and from below
 
 
 def run_job(config: Composed) -> float | None:
@@ -85,7 +88,7 @@ def _show(rows: list[Row], where: str) -> None:
         shown += ["needle_loss", "needle_found", "needle_right", "kept_bytes"]
     sometimes = ("certificate", "heldout_mean", "heldout_max", "proven", "start_error")
     shown += [name for name in sometimes if not math.isnan(rows[0].get(name, math.nan))]
-    cells = [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in shown] for r in rows]
+    cells = [[_text(name, row[name]) for name in shown] for row in rows]
     widths = [max(len(line[i]) for line in [shown, *cells]) for i in range(len(shown))]
     first = rows[0]
     print(
@@ -94,3 +97,9 @@ def _show(rows: list[Row], where: str) -> None:
     for line in [shown, *cells]:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
     print(where)
+
+
+def _text(name: str, value: Any) -> str:
+    if name in _BOUNDS:
+        return _BOUNDS[name](value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
