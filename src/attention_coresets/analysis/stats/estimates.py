@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -124,9 +125,16 @@ def clustered_mean(
     k, value = len(sums), float(values.mean())
     if k < LEAST:
         return Estimate(value, np.nan, np.nan, k)
-    rng = np.random.default_rng([_STREAM, k])
-    drawn = rng.multinomial(k, np.full(k, 1 / k), size=_REPLICATES)  # [replicates, k]
+    drawn = _resamples(k)
     return stretched(value, drawn @ sums / (drawn @ counts), k, level)
+
+
+@lru_cache(maxsize=16)
+def _resamples(k: int) -> Int[np.ndarray, "replicates k"]:
+    """How often each of k clusters is drawn; a report asks for the same few k thousands of times."""
+    drawn = np.random.default_rng([_STREAM, k]).multinomial(k, np.full(k, 1 / k), size=_REPLICATES)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def stretched(value: float, drawn: Float[np.ndarray, "replicates"], clusters: int, level: float = 0.95) -> Estimate:
