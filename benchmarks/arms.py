@@ -12,7 +12,7 @@ import yaml
 from attention_coresets import make_cache, make_coreset
 from attention_coresets.coresets.arms import ARMS
 from benchmarks.records import OURS, Part, ratio, timed_row
-from benchmarks.timing import Task, interleaved, once
+from benchmarks.timing import Task, in_threads, interleaved, once
 
 LEAGUE = Path(__file__).resolve().parent.parent / "conf" / "experiment" / "league.yaml"
 WALK = "walk_tilted"
@@ -33,9 +33,7 @@ def arms() -> list[str]:
 
 def measure(tier: str, device: str) -> Part:
     """Rows of every arm at every size, and the walk's time over theirs, round by round."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with in_threads(1):
         part = Part()
         for n, m, d in SIZES[tier]:
             tasks = {arm: _task(arm, n, m, d, device) for arm in arms()}
@@ -46,8 +44,6 @@ def measure(tier: str, device: str) -> Part:
                 part.rows.append(timed_row(arm, OURS, spent, n, m=m, d=d, heads=HEADS))
                 name = f"time of walk_tilted / {arm}, n = {n}, m = {m}, d = {d}"
                 part.ratios.append(ratio(name, found.seconds[WALK], spent))
-    finally:
-        torch.set_num_threads(threads)
     return part
 
 

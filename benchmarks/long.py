@@ -15,6 +15,7 @@ from attention_coresets import Cache, Coreset, make_cache, make_coreset
 from attention_coresets.adversary import climb
 from benchmarks.records import OURS, Part, Target, ratio, single, timed_row
 from benchmarks.stream import RHO, Taken, read, taken
+from benchmarks.timing import in_threads
 
 D, KEEP = 64, 8
 SIZES = {
@@ -38,16 +39,12 @@ SECONDS, MEGABYTES, ERROR = Target(180.0), Target(500.0), Target(0.7)
 
 def measure(tier: str, device: str) -> Part:
     """Rows of every size, the targets at the largest, and the ratios of errors at each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with in_threads(1):
         part = Part(notes=["seconds are those of the processor, in one thread"])
         for rule in _rules().values():
             rule(make_cache("clusters", n=1024, d=D, dtype=torch.float32, device=device), 32)  # compiles
         for n, size in SIZES[tier]:
             _one_size(part, n, size, device)
-    finally:
-        torch.set_num_threads(threads)
     n, size = SIZES[tier][-1]
     row = next(row for row in part.rows if (row.case, row.n) == (TWO_STAGES, n))
     part.ratios[:0] = [

@@ -13,6 +13,7 @@ from attention_coresets import Cache, make_cache, make_coreset
 from benchmarks.long import CLIMBS, D, error_of
 from benchmarks.records import OURS, Part, Row, Target, single, timed_row
 from benchmarks.stream import RHO, taken
+from benchmarks.timing import in_threads
 
 FAMILIES = {"smoke": ("clusters",), "quick": ("clusters",), "full": ("clusters", "sphere")}
 SIZES = {"smoke": (256, 1024, 32), "quick": (2048, 8192, 128), "full": (16_384, 65_536, 512)}  # walk, long, kept
@@ -22,9 +23,7 @@ SWAPS = {"recursion": "compress_pp", "refinement": "kernel_swaps"}
 
 def measure(tier: str, device: str) -> Part:
     """Rows of every family, and the targets."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with in_threads(1):
         part, (short, long, size) = Part(notes=["seconds are those of the processor, in one thread"]), SIZES[tier]
         first = _cache("clusters", 256, device)
         for rule in (("gram_schmidt_walk", {}), ("kernel_halving", SWAPS), ("two_stage", {})):
@@ -34,8 +33,6 @@ def measure(tier: str, device: str) -> Part:
         part.ratios.append(single(f"MB beyond the input of kernel swaps, {short} to {size}", megabytes))
         for family in FAMILIES[tier]:
             _one_family(part, family, (short, long, size), device)
-    finally:
-        torch.set_num_threads(threads)
     return part
 
 

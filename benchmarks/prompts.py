@@ -19,7 +19,7 @@ from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.replay import read
 from attention_coresets.models.whole.replay_fit import ReplayFit
 from benchmarks.records import OURS, Part, Target, ratio, single, timed_row
-from benchmarks.timing import Task, interleaved, once
+from benchmarks.timing import Task, in_threads, interleaved, once
 
 MODELS = {"smoke": TINY, "quick": "smollm2-135m", "full": "smollm2-135m"}
 LENGTHS = {"smoke": 64, "quick": 1024, "full": 2048}
@@ -29,13 +29,8 @@ AT_LEAST_AS_FAST, NOMINAL = Target(1.0), Target(1.05)
 
 def measure(tier: str, device: str) -> Part:
     """Rows of the steps, seconds a decoded token beside those of the whole cache, and bytes beside the nominal ones."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            return _measured(MODELS[tier], LENGTHS[tier], device)
-    finally:
-        torch.set_num_threads(threads)
+    with in_threads(1), torch.no_grad():
+        return _measured(MODELS[tier], LENGTHS[tier], device)
 
 
 def _measured(name: str, n: int, device: str) -> Part:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
 from attention_coresets import CACHES, Cache, Coreset, make_cache, make_coreset, worst_query
 from attention_coresets.caches import is_weighted
 from attention_coresets.coresets.arms import ARMS
 from benchmarks.records import LIMIT, OURS, Part, Row, Target, single
+from benchmarks.timing import in_threads
 
 SEED, HEADS = 9001, 2
 SHAPE = {"smoke": (128, 16), "quick": (384, 48), "full": (384, 48)}  # tokens, size
@@ -47,14 +46,10 @@ class Found:
 
 def measure(tier: str, device: str) -> Part:
     """A row for each search, the two targets, and the heads where racing falls shortest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with in_threads(1):
         for cache, coreset, rho, _ in _cases("smoke", device):
             list(_searched(cache, coreset, rho, ""))  # compiles
         return _part(tier, [found for case in _cases(tier, device) for found in _searched(*case)])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _cases(tier: str, device: str) -> Iterator[tuple[Cache, Coreset, float, str]]:

@@ -14,7 +14,7 @@ from benchmarks import goodpoints_peer
 from benchmarks.kernel import DIMENSION, distance, gram, kernel_means, points
 from benchmarks.memory import Specification, peaks
 from benchmarks.records import OURS, PEER, Part, Row, Target, missing, ratio, timed_row, with_memory
-from benchmarks.timing import Task, interleaved, once
+from benchmarks.timing import Task, in_threads, interleaved, once
 
 ROUNDS = 3
 SIZES = {"smoke": (64,), "quick": (1024, 4096), "full": (1024, 2048, 4096, 8192, 16384)}
@@ -57,8 +57,14 @@ def measure(tier: str, device: str) -> Part:
     """Rows at every size, and the ratios of times and of errors."""
     part, why = Part(), goodpoints_peer.absent()
     once(ours(**_SMALL, device=device))
-    for n in SIZES[tier]:
-        _one_size(part, tier, n, device, why)
+    with in_threads(1):
+        for n in SIZES[tier]:
+            _one_size(part, tier, n, device, why)
+    if not why and LARGE in SIZES[tier]:
+        with in_threads(2):
+            spent = interleaved({OURS_NAME: ours(LARGE, device), PEER_NAME: theirs(LARGE)}, BUDGET[tier]).seconds
+        name = f"time of {OURS_NAME} / {PEER_NAME}, n = {LARGE}, in two threads"
+        part.ratios.append(ratio(name, spent[OURS_NAME], spent[PEER_NAME], target=FASTER))
     with_memory(part, peaks([_specification(row, device) for row in part.rows]))
     return part
 

@@ -1,8 +1,11 @@
 """Tasks timed side by side: rounds in which each runs once, so that whatever else the machine does disturbs all."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +28,18 @@ class Timings(NamedTuple):
 
     seconds: dict[str, list[float]]
     results: dict[str, Any]
+
+
+@contextmanager
+def in_threads(count: int) -> Iterator[None]:
+    """Gives torch, and where threadpoolctl is installed NumPy's BLAS too, so many threads."""
+    before = torch.get_num_threads()
+    with import_module("threadpoolctl").threadpool_limits(count) if find_spec("threadpoolctl") else nullcontext():
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def once(task: Task) -> tuple[float, Any]:

@@ -184,6 +184,15 @@ def test_a_failing_memory_run_says_why_and_the_next_one_works():
     assert 2 * 8 * 1024**2 <= found * 1.02 <= 4 * 8 * 1024**2
 
 
+def test_threads_are_given_and_taken_back():
+    before = torch.get_num_threads()
+    with timing.in_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with pytest.raises(ValueError), timing.in_threads(before + 1):
+        raise ValueError
+    assert torch.get_num_threads() == before
+
+
 def test_the_kernel_distance_by_its_definition(rng):
     x = kernel.points(50)[0].numpy()
     kept = np.sort(rng.choice(50, 20, replace=False))
