@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from attention_coresets.analysis.parts.markdown import fill
+from benchmarks import study_time
 from benchmarks.gpu import PREFIX, predicted
 from benchmarks.records import LIMIT, Row
 from benchmarks.store import Measured, provenance, words
@@ -18,7 +19,7 @@ NOTHING = "No results yet: run `python benchmarks/run.py`."
 def filled(text: str, results: Sequence[Measured]) -> str:
     """The page with every block made anew."""
     blocks = {name: _block(make, results) for name, make in BLOCKS.items()}
-    return fill(text, blocks | {"gpu": _on_gpu(results)})
+    return fill(text, blocks | {"gpu": _on_gpu(results), "study_time": study_time.words()})
 
 
 def _block(make: Callable[[Measured], str], results: Sequence[Measured]) -> str:

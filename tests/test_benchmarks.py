@@ -4,6 +4,7 @@ import importlib.util
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ from benchmarks import (
     racing,
     store,
     streaming,
+    study_time,
     tables,
     thin,
     timing,
@@ -385,3 +387,14 @@ def test_the_machine_is_named_by_its_processor():
     described = {"processor": "Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz", "cores": 2, "gpu": None}
     assert machine.slug(described) == "intel-xeon-gold-6130-cpu-2-10ghz-2-cores"
     assert set(machine.machine()) == {"processor", "cores", "memory_gib", "gpu"}
+
+
+def test_the_time_of_a_study_is_compared_on_what_both_tables_have():
+    def rows(cells: dict[str, float]) -> pd.DataFrame:
+        """Two sizes a cell, the first of them twice: experiments share it."""
+        seconds = [(cell, size, spent) for cell, spent in cells.items() for size in (8, 8, 16)]
+        table = pd.DataFrame(seconds, columns=["cell", "size", "seconds_construct"])
+        return table.assign(experiment="league", head=0, seconds_adversary=30.0)
+
+    found = study_time.compared(rows({"a": 60.0, "b": 120.0, "gone": 1.0}), rows({"a": 30.0, "b": 0.0, "new": 1.0}))
+    assert found.to_dict("records") == [{"experiment": "league", "cells": 2, "before": 8.0, "now": 3.0}]
