@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -57,12 +57,26 @@ def test_kvpress_reads_a_saved_prompt_as_this_package_does(tmp_path) -> None:
     assert "is of a prompt of 40 tokens, and the model has read 9" in found["wrong"]
 
 
-def test_a_press_without_weights_is_released(tmp_path, monkeypatch) -> None:
-    """What kvpress reads of the module, without kvpress."""
+@pytest.fixture
+def adapter(monkeypatch) -> ModuleType:
+    """The adapter where kvpress is not installed: what it does itself."""
     monkeypatch.setitem(sys.modules, "kvpress", SimpleNamespace(BasePress=object))
     monkeypatch.delitem(sys.modules, "attention_coresets.kvpress_adapter", raising=False)
-    adapter = importlib.import_module("attention_coresets.kvpress_adapter")
+    module = importlib.import_module("attention_coresets.kvpress_adapter")
     monkeypatch.delitem(sys.modules, "attention_coresets.kvpress_adapter")
+    return module
+
+
+@pytest.mark.parametrize("family", ["GPTNeoX", "Persimmon"])
+def test_a_model_that_kvpress_does_not_know_is_refused(adapter, family, tmp_path) -> None:
+    model, ids = make(family), text()
+    save_prompt(compress_prompt(model, ids, share=0.3), tmp_path / "prompt.safetensors")
+    with pytest.raises(ValueError, match=f"{family}ForCausalLM: kvpress works on"):
+        adapter.CoresetPress(str(tmp_path / "prompt.safetensors"))(model).__enter__()
+
+
+def test_a_press_without_weights_is_released(adapter, tmp_path) -> None:
+    """What kvpress reads of the module, without kvpress."""
     model, ids = make("Llama"), text()
     save_prompt(compress_prompt(model, ids, share=0.3), tmp_path / "prompt.safetensors")
     press = adapter.CoresetPress(str(tmp_path / "prompt.safetensors"), weighted=False)

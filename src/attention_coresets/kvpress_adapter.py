@@ -26,7 +26,8 @@ class CoresetPress(BasePress):
     weighted: keys get the file's log-weights, by a bias on the logits that outlives the block, until `release` or the
         next block. Otherwise the tokens alone, as `masked_key_indices`, which kvpress reads outside the block too.
 
-    Raises ValueError where the prompt that is read has another length than the file's, and for several samples.
+    Raises ValueError where the prompt that is read has another length than the file's, for several samples, and for a
+    model whose attention is not laid out as Llama's.
     """
 
     path: str = ""
@@ -43,8 +44,8 @@ class CoresetPress(BasePress):
     @contextmanager
     def __call__(self, model: Any) -> Iterator[None]:
         self.release()
-        layers = (model.model.language_model if hasattr(model.model, "language_model") else model.model).layers
-        attentions, biases = [layer.self_attn for layer in layers], _read(self.path)
+        layers, biases = _layers(model), _read(self.path)
+        attentions = [layer.self_attn for layer in layers]
         read: list[int] = []
         watch = layers[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
         try:
@@ -91,6 +92,18 @@ class _Biased:
         later = mask[:, bias.shape[-1] :].expand(len(bias), -1, -1)
         whole = torch.cat([bias.expand(-1, new, -1), later], dim=-1)
         return args, kwargs | {"attention_mask": whole.expand(samples, -1, -1, -1)}
+
+
+def _layers(model: Any) -> list:
+    """Returns the decoder's layers. ValueError where kvpress would not find its way in them."""
+    inner = getattr(model, "model", None)
+    layers = list(getattr(getattr(inner, "language_model", inner), "layers", ()))
+    if not layers or not all(hasattr(getattr(x, "self_attn", None), "num_key_value_groups") for x in layers):
+        raise ValueError(
+            f"{type(model).__name__}: kvpress works on model.model.layers[i].self_attn with num_key_value_groups, as "
+            "Llama, Mistral, Phi-3, Qwen and Gemma have it"
+        )
+    return layers
 
 
 def _read(path: str) -> list[Tensor]:
