@@ -6,10 +6,10 @@ python tests/kvpress_child.py MODEL PROMPT OUT
 import sys
 
 import torch
-from kvpress import KnormPress  # noqa: F401  (patches transformers' attention)
+from kvpress import AdaKVPress
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from attention_coresets.kvpress_adapter import CoresetPress
+from attention_coresets.kvpress_adapter import CoresetPress, CoresetScorer
 
 
 def main(model_path: str, prompt: str, out: str) -> None:
@@ -32,7 +32,16 @@ def main(model_path: str, prompt: str, out: str) -> None:
                 model.model(given["ids"][:, :9], past_key_values=DynamicCache())
         except ValueError as error:
             wrong = str(error)
-    torch.save({**found, "ratio": press.compression_ratio, "wrong": wrong}, out)
+        ratio = press.compression_ratio
+        with AdaKVPress(CoresetScorer(ratio, prompt), alpha_safeguard=0.0)(model):
+            model.model(given["ids"], past_key_values=DynamicCache())
+        hidden = [torch.stack(layer.self_attn.masked_key_indices[1:]) for layer in model.model.layers]
+        for layer in model.model.layers:
+            layer.self_attn.masked_key_indices = None
+        cache = DynamicCache()
+        with CoresetScorer(ratio, prompt)(model):
+            model.model(given["ids"], past_key_values=cache)
+    torch.save({**found, "ratio": ratio, "wrong": wrong, "hidden": hidden, "left": cache.get_seq_length()}, out)
 
 
 if __name__ == "__main__":

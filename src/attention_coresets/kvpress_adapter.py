@@ -1,4 +1,4 @@
-"""Reads a compressed prompt in kvpress: `with CoresetPress("prompt.safetensors")(model): ...`
+"""Reads a compressed prompt in kvpress: `with CoresetPress("prompt.safetensors")(model): ...`, or as scores.
 
 kvpress (0.5.5) wants transformers below 5.3, and compressing a prompt here wants a newer one: `save_prompt` writes the
 file in one environment, kvpress reads it in its own, where this package is installed without extras. Needs kvpress.
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kvpress import BasePress  # pyright: ignore[reportMissingImports]
+from jaxtyping import Float
+from kvpress import BasePress, ScorerPress  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
 from torch import Tensor
 
@@ -72,6 +73,35 @@ class CoresetPress(BasePress):
             attention.masked_key_indices = None
         self.hooks.clear()
         self.masked.clear()
+
+
+@dataclass
+class CoresetScorer(ScorerPress):
+    """Scores a prompt's tokens by the weights that a file gives those it keeps, and 0 for the others.
+
+    For kvpress' wrappers, which ask for scores: `AdaKVPress(CoresetScorer(0.75, "prompt.safetensors"))` keeps a quarter
+    of each layer, the file's tokens first. Tokens that the file leaves out are all alike, and weights serve for the
+    order alone: `CoresetPress` is what attends as this package does.
+
+    Raises ValueError where the prompt that is read has another length than the file's.
+    """
+
+    compression_ratio: float = 0.0
+    path: str = ""
+
+    def score(
+        self,
+        module: Any,
+        hidden_states: Tensor,
+        keys: Float[Tensor, "samples kv n d"],
+        values: Float[Tensor, "samples kv n dv"],
+        attentions: Tensor | None,
+        kwargs: dict,
+    ) -> Float[Tensor, "samples kv n"]:
+        bias, n = _read(self.path)[module.layer_idx], keys.shape[2]
+        if bias.shape[-1] != n:
+            raise ValueError(f"{self.path} is of a prompt of {bias.shape[-1]} tokens, and the model has read {n}")
+        return bias.exp().to(keys).expand(len(keys), -1, -1).clone()  # a wrapper writes into it
 
 
 class _Biased:
