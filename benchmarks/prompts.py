@@ -5,6 +5,7 @@ Decoding is rounds of some tokens of the text, one at a time, each on a branch o
 random model.
 """
 
+from statistics import median
 from typing import Any
 
 import torch
@@ -40,9 +41,11 @@ def _measured(name: str, n: int, device: str) -> Part:
     prompt, later = ids[:, :n], ids[:, n:]
     part = Part(notes=["one thread; seconds are the clock's"])
 
+    spent: dict[str, float] = {}
+
     def step(words: str, run: Any) -> Any:
-        seconds, found = once(Task(lambda _: run()))
-        part.rows.append(timed_row(f"{name}: {words}", OURS, [seconds], n))
+        spent[words], found = once(Task(lambda _: run()))
+        part.rows.append(timed_row(f"{name}: {words}", OURS, [spent[words]], n))
         return found
 
     whole: Prefilled = step("read the prompt", lambda: prefill(model, prompt, CALIBRATION))
@@ -53,12 +56,16 @@ def _measured(name: str, n: int, device: str) -> Part:
         budget = found.reading.heads * n // k
         chosen = step(f"choose and weigh 1/{k}", lambda budget=budget: construct.choose(found, budget))
         caches[f"1/{k} of it"] = keep(whole, {layer: [heads] for layer, heads in chosen.items()})
-    _decoding(part, model, later, caches, f"{name}, n = {n}")
+    first = spent["repeat it"] + spent["sums of its queries"]
+    compressing = {k: first + spent[f"choose and weigh 1/{k}"] for k in SHARES}
+    _decoding(part, model, later, caches, f"{name}, n = {n}", compressing)
     return part
 
 
-def _decoding(part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any], words: str) -> None:
-    """Adds rows and ratios of tokens decoded on each cache, side by side."""
+def _decoding(
+    part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any], words: str, compressing: dict[int, float]
+) -> None:
+    """Adds rows and ratios of tokens decoded on each cache, side by side, and how many win back the compression."""
 
     def decode(cache: Any) -> None:
         for token in later.split(1, dim=1):
@@ -69,7 +76,7 @@ def _decoding(part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any
     tasks = {name: Task(decode, lambda cache=cache: branch(cache)) for name, cache in caches.items()}
     for task in tasks.values():
         once(task)
-    seconds = interleaved(tasks, budget=20, least=5).seconds
+    seconds = interleaved(tasks, budget=20, least=9).seconds
     for name in caches:
         each = [x / later.shape[1] for x in seconds[name]]
         part.rows.append(timed_row(f"{words}: a token on {name}", OURS, each, caches[full].get_seq_length()))
@@ -77,5 +84,11 @@ def _decoding(part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any
         part.ratios.append(
             ratio(f"seconds a token on {name} / {full}, {words}", seconds[name], seconds[full], target=AT_LEAST_AS_FAST)
         )
+        saved = (median(seconds[full]) - median(seconds[name])) / later.shape[1]
+        if saved > 0:
+            tokens = compressing[k] / saved
+            part.ratios.append(single(f"decoded tokens that win back the time of making {name}, {words}", tokens))
+        else:
+            part.notes.append(f"a token on {name} takes no less time than on {full}: compressing wins no time back")
         share = k * cache_bytes(caches[name]) / cache_bytes(caches[full])
         part.ratios.append(single(f"bytes of {name} / nominal, {words}", share, NOMINAL))

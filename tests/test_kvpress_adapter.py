@@ -1,6 +1,6 @@
 """A saved prompt read by kvpress, in an environment of its own, against this package's continuation of it.
 
-ATTENTION_CORESETS_KVPRESS names a folder of `pip install --target FOLDER kvpress` (and its transformers, too).
+ATTENTION_CORESETS_KVPRESS names a folder of `pip install --no-deps --target FOLDER -r requirements-kvpress.txt`.
 """
 
 import importlib

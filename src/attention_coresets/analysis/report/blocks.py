@@ -8,6 +8,7 @@ from attention_coresets.analysis.parts.markdown import number
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.topic import Words
 from attention_coresets.analysis.report.readme_numbers import FOUND
+from attention_coresets.analysis.report.targets import real_targets
 from attention_coresets.analysis.stats.frames import column
 from attention_coresets.analysis.topics.contents import TOPICS
 
@@ -55,6 +56,7 @@ SENTENCES: dict[str, Words] = {
 }
 BLOCKS: dict[str, Words] = {
     "headline": headline,
+    "real_targets": real_targets,
     **{name: make for topic in TOPICS for name, make in topic.tables.items()},
     **SENTENCES,
     **FOUND,
