@@ -197,3 +197,18 @@ def test_what_is_said_is_there_and_true(said):
     text = re.sub(r'"\s*\n\s*f?"', "", (ROOT / said.where).read_text(encoding="utf-8"))  # literals in several lines
     assert said.words in " ".join(text.split()), f"{said.where} no longer says so: change the row, or delete it"
     assert said.true(), f"{said.where}: the results of tier reduced no longer say so: rewrite the sentence"
+
+
+def test_the_page_on_real_caches_names_every_setting_that_misses():
+    page = (ROOT / "docs" / "real_caches.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- numbers:real_targets -->")
+    lines = rest.partition("<!-- /numbers:real_targets -->")[0].strip().splitlines()[2:]
+    there = {line.split(" | ")[1]: line for line in lines}
+    aimed = claims().loc[claims()["claim"].str.match(r"facts_|gemma_|answers_|lengths_")]
+    assert set(there) == set(aimed["statement"])
+    for statement, rows in aimed.groupby("statement"):
+        assert f"**{rows['verdict'].iloc[0]}**" in there[statement]
+        for _, row in rows.loc[rows["verdict_here"] == MISSED].iterrows():
+            assert f"({row['setting']})" in there[statement]
+            assert f"{row['value']:.3g} [" in there[statement]
+    assert (aimed["verdict_here"] == MISSED).any()
