@@ -78,7 +78,7 @@ EXPECTED = {
     "real_geometry": (6, "", set(), "log T of each head, text: code"),
     "real_sizes": (2, "", set(), "R² of log error"),
     "real_language": (3, "", set(), "facts found"),
-    "real_tasks": (2, "", set(), "those that the full cache finds"),
+    "real_tasks": (2, "", set(), "the full cache's"),
 }
 
 

@@ -187,7 +187,7 @@ SAID = (
         f"{TOPICS}/ablation/topic.py",
         lambda: over_the_walk("walk_tilted_scale_inv_sqrt_d").max() < 1,
     ),
-    Said("need not mean a smaller", f"{TOPICS}/league/topic.py", lambda: of("minimax_ceiling", "low").max() > 1),
+    Said("but a kernel certificate counts every", f"{TOPICS}/league/topic.py", lambda: of("minimax_ceiling", "low").max() > 1),
     Said("among tiny ones", f"{TOPICS}/hardness/topic.py", lambda: of("hardness_found").min() > 0.264),
 )
 

@@ -40,7 +40,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "lengths_kl",
-        f"{OURS} at other lengths of texts and shares: divergence over that of each arm without weights",
+        f"{OURS} at other lengths and shares: divergence over that of each arm without weights",
         answers.LENGTHS,
         answers.divergences_at_lengths,
         "at most 1/2 of the best, at each length and share",
@@ -49,7 +49,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _claim(
         "lengths_facts",
-        f"{OURS} on 1/{_SHARE} of the cache of shorter texts: facts found over the full cache's",
+        f"{OURS} on 1/{_SHARE} of the cache, texts of other lengths: facts found over the full cache's",
         answers.LENGTHS,
         answers.facts_at_lengths(_SHARE),
         "at least 85 %",

@@ -17,12 +17,14 @@ _TITLES = {
     "kvzip_plus": "KVzip+",
     "attention_matching": "Attention Matching",
     "dropkv": "DropKV",
+    "kvgrad": "KVgrad",
     "leverage": "leverage of keys",
 }
 _ENDS = {  # of an arm's label: what it changes
     "_layer": "a budget a layer",
     "_pooled": "one budget",
     "_even": "even budgets",
+    "_shares": "its own budgets",
     "_fitted": "weights fitted",
     "_refitted": "values refitted",
     "_asked": "asked to repeat",
@@ -43,11 +45,11 @@ def facts(results: Results) -> Figure:
     found.axvline(1, color=GREY, linestyle="--", linewidth=1.1, label="the full cache")
     log_axes(divergence, y=False)
     found.grid(True, color="0.92", linewidth=0.6)
-    found.set(xlabel="facts found / those that the full cache finds")
-    divergence.set(xlabel="KL from the full cache, nats a token (left: better)")
+    found.set(xlabel="facts found / the full cache's")
+    divergence.set(xlabel="KL from the full cache, nats a token")
     name_lines(found, [title(arm) for arm in arms])
     count = len(rows[list(SEGMENT)].drop_duplicates())
-    found.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: single texts ({count})")
+    found.plot([], [], ".", color=GREY, markersize=5, markeredgewidth=0, label=f"faint: single segments ({count})")
     headed(figure, "Which planted facts a compressed cache keeps, and how far the model's predictions move")
     shared_legend(figure, [found, divergence])
     return figure

@@ -20,9 +20,8 @@ BANDS: dict[str, Band] = {
     "antipodal_floor": Band(
         1.0,
         inf,
-        after="with the measure: both were m over e^(2ρ)(1−ε)/(1+ε) at least 0.9, which was to allow for the rounded"
-        " number of keys at +u; the reduced run gave 0.85, where 3 keys stand for 2.5, so the floor now counts them"
-        " exactly and must be met in full",
+        after="with the measure: both were m over e^(2ρ)(1−ε)/(1+ε) at least 0.9, and the run gave 0.85, where 3 keys"
+        " stand for 2.5; the floor now counts keys exactly and must be met in full",
     ),
     "antipodal_rate": about(2.0, 0.2, 1.0),
     "antipodal_rate_tilted": Band(-inf, 1.1, (2.0,)),

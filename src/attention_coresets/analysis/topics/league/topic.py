@@ -53,8 +53,7 @@ TOPIC = Topic(
             "Do coresets made for a small certificate have a smaller one than all others?",
             "ratio to the best other's certificate: {certificate_mean}",
             ("certificate_mean", "certificate_below", "certificate_error", "minimax_ceiling"),
-            "minimax lowers the error at the worst queries alone, but a kernel certificate counts every"
-            " direction. So a smaller error need not mean a smaller certificate.",
+            "minimax lowers the error at the worst queries alone, but a kernel certificate counts every direction.",
         ),
     ),
     figures={
