@@ -126,9 +126,10 @@ class _Biased:
 
 def _layers(model: Any) -> list:
     """Returns the decoder's layers. ValueError where kvpress would not find its way in them."""
-    inner = getattr(model, "model", None)
-    layers = list(getattr(getattr(inner, "language_model", inner), "layers", ()))
-    if not layers or not all(hasattr(getattr(x, "self_attn", None), "num_key_value_groups") for x in layers):
+    inner = model.base_model
+    inner = inner.language_model if hasattr(inner, "language_model") else inner
+    layers = list(inner.layers) if hasattr(inner, "layers") else []
+    if not layers or not all(hasattr(x, "self_attn") and hasattr(x.self_attn, "num_key_value_groups") for x in layers):
         raise ValueError(
             f"{type(model).__name__}: kvpress works on model.model.layers[i].self_attn with num_key_value_groups, as "
             "Llama, Mistral, Phi-3, Qwen and Gemma have it"
