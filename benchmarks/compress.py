@@ -59,11 +59,8 @@ def measure(tier: str, device: str) -> Part:
         for n in SIZES[tier]:
             _one_size(part, tier, n, device, why)
     if not why and LARGE in SIZES[tier]:
-        with in_threads(2):
-            tasks = {PLAIN: ours(LARGE, device), CALLED: theirs(LARGE, CALLED)}
-            spent = interleaved(tasks, BUDGET[tier]).seconds
-        name = f"time of {PLAIN} / {CALLED}, n = {LARGE}, in two threads"
-        part.ratios.append(ratio(name, spent[PLAIN], spent[CALLED], target=FASTER))
+        tasks = {PLAIN: ours(LARGE, device), CALLED: theirs(LARGE, CALLED)}
+        part.ratios.append(goodpoints_peer.in_two_threads(tasks, LARGE, BUDGET[tier], FASTER))
     with_memory(part, peaks([_specification(row, device) for row in part.rows]))
     return part
 

@@ -1,6 +1,6 @@
 """The compiled peer goodpoints 0.6.3 (MIT), optional: a source build that needs gcc."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kernel import LENGTH, gaussian
+from benchmarks.records import Ratio, Target, ratio
+from benchmarks.timing import Task, in_threads, interleaved
 
 WANTED = "0.6.3"
 INSTALL = "not installed: pip install -r requirements-benchmarks.txt (a source build, needs gcc)"
@@ -49,6 +51,14 @@ def compress(points: np.ndarray, oversampling: int, seed: int, *, swaps: bool = 
 def compress_by_calls(points: np.ndarray, oversampling: int, seed: int) -> np.ndarray:
     """Compress(g) as its Python front does it: any halving called back, here halve_K on the same kernel."""
     return np.sort(_module("compress").compress(points, _halver(seed), oversampling))
+
+
+def in_two_threads(tasks: Mapping[str, Task], n: int, budget: float, target: Target) -> Ratio:
+    """The time of the first task over the second's, both given two threads."""
+    with in_threads(2):
+        spent = interleaved(tasks, budget).seconds
+    ours, theirs = tasks
+    return ratio(f"time of {ours} / {theirs}, n = {n}, in two threads", spent[ours], spent[theirs], target=target)
 
 
 def _halver(seed: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -28,7 +28,7 @@ def gram(n: int, heads: int = 1, device: str = "cpu") -> Tensor:
 def gaussian(x: np.ndarray) -> np.ndarray:
     """The same kernel in NumPy, ``[n, n]``."""
     lengths = np.square(x).sum(1)
-    return np.exp(np.minimum(2 * x @ x.T - lengths[:, None] - lengths, 0) / LENGTH)
+    return _values(x, lengths, x, lengths)
 
 
 def distance(x: np.ndarray, kept: np.ndarray, means: np.ndarray | None = None) -> float:
@@ -47,6 +47,9 @@ def kernel_means(x: np.ndarray, rows: int = 4096) -> np.ndarray:
     means = np.empty(len(x))
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        block = np.exp(np.minimum(2 * x[part] @ x.T - lengths[part, None] - lengths, 0) / LENGTH)
-        means[part] = block.mean(1)
+        means[part] = _values(x[part], lengths[part], x, lengths).mean(1)
     return means
+
+
+def _values(x: np.ndarray, x_lengths: np.ndarray, y: np.ndarray, y_lengths: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(2 * x @ y.T - x_lengths[:, None] - y_lengths, 0) / LENGTH)

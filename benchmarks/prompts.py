@@ -62,6 +62,12 @@ def _measured(name: str, n: int, device: str) -> Part:
     return part
 
 
+def won_back(compressing: float, whole: float, kept: float) -> float | None:
+    """How many tokens save the seconds that compressing took, given those of a token on either cache; None if no
+    number does."""
+    return compressing / (whole - kept) if kept < whole else None
+
+
 def _decoding(
     part: Part, model: Any, later: torch.Tensor, caches: dict[str, Any], words: str, compressing: dict[int, float]
 ) -> None:
@@ -84,9 +90,8 @@ def _decoding(
         part.ratios.append(
             ratio(f"seconds a token on {name} / {full}, {words}", seconds[name], seconds[full], target=AT_LEAST_AS_FAST)
         )
-        saved = (median(seconds[full]) - median(seconds[name])) / later.shape[1]
-        if saved > 0:
-            tokens = compressing[k] / saved
+        tokens = won_back(compressing[k], *(median(seconds[one]) / later.shape[1] for one in (full, name)))
+        if tokens is not None:
             part.ratios.append(single(f"decoded tokens that win back the time of making {name}, {words}", tokens))
         else:
             part.notes.append(f"a token on {name} takes no less time than on {full}: compressing wins no time back")

@@ -61,10 +61,8 @@ def measure(tier: str, device: str) -> Part:
         for n in SIZES[tier]:
             _one_size(part, tier, n, device, why)
     if not why and LARGE in SIZES[tier]:
-        with in_threads(2):
-            spent = interleaved({OURS_NAME: ours(LARGE, device), PEER_NAME: theirs(LARGE)}, BUDGET[tier]).seconds
-        name = f"time of {OURS_NAME} / {PEER_NAME}, n = {LARGE}, in two threads"
-        part.ratios.append(ratio(name, spent[OURS_NAME], spent[PEER_NAME], target=FASTER))
+        tasks = {OURS_NAME: ours(LARGE, device), PEER_NAME: theirs(LARGE)}
+        part.ratios.append(goodpoints_peer.in_two_threads(tasks, LARGE, BUDGET[tier], FASTER))
     with_memory(part, peaks([_specification(row, device) for row in part.rows]))
     return part
 

@@ -186,6 +186,11 @@ def test_a_failing_memory_run_says_why_and_the_next_one_works():
     assert 2 * 8 * 1024**2 <= found * 1.02 <= 4 * 8 * 1024**2
 
 
+def test_a_compression_is_won_back_token_by_token():
+    assert prompts.won_back(6.0, 0.25, 0.1) == pytest.approx(40.0, rel=1e-12)
+    assert prompts.won_back(6.0, 0.1, 0.1) is None
+
+
 def test_threads_are_given_and_taken_back():
     before = torch.get_num_threads()
     with timing.in_threads(before + 1):

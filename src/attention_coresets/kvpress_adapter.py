@@ -5,7 +5,7 @@ file in one environment, kvpress reads it in its own, where this package is inst
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,7 @@ class CoresetPress(BasePress):
             yield
         finally:
             watch.remove()
-        n = biases[0].shape[-1]
-        if sum(read) != n:
-            raise ValueError(f"{self.path} is of a prompt of {n} tokens, and the model has read {sum(read)}")
+        _check_length(self.path, biases[0], sum(read))
         for attention, bias in zip(attentions, biases, strict=True):
             if self.weighted:
                 hook = _Biased(bias)
@@ -98,9 +96,8 @@ class CoresetScorer(ScorerPress):
         attentions: Tensor | None,
         kwargs: dict,
     ) -> Float[Tensor, "samples kv n"]:
-        bias, n = _read(self.path)[module.layer_idx], keys.shape[2]
-        if bias.shape[-1] != n:
-            raise ValueError(f"{self.path} is of a prompt of {bias.shape[-1]} tokens, and the model has read {n}")
+        (bias,) = _read(self.path, [module.layer_idx])
+        _check_length(self.path, bias, keys.shape[2])
         return bias.exp().to(keys).expand(len(keys), -1, -1).clone()  # a wrapper writes into it
 
 
@@ -137,11 +134,17 @@ def _layers(model: Any) -> list:
     return layers
 
 
-def _read(path: str) -> list[Tensor]:
-    """By layer, what is added to the logits of each KV head's keys [kv, n]: -inf where a token is not kept."""
+def _check_length(path: str, bias: Tensor, read: int) -> None:
+    if bias.shape[-1] != read:
+        raise ValueError(f"{path} is of a prompt of {bias.shape[-1]} tokens, and the model has read {read}")
+
+
+def _read(path: str, only: Sequence[int] | None = None) -> list[Tensor]:
+    """By layer, all or `only` these, what is added to the logits of each KV head's keys [kv, n]: -inf where a token is
+    not kept."""
     with safe_open(Path(path), framework="pt") as file:
         layers = json.loads(file.metadata()["prompt"])["layers"]
-        return [_bias(file, index, layer) for index, layer in enumerate(layers)]
+        return [_bias(file, index, layers[index]) for index in (range(len(layers)) if only is None else only)]
 
 
 def _bias(file: Any, index: int, layer: dict) -> Tensor:

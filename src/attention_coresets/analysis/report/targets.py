@@ -26,6 +26,6 @@ def _line(outcome: Outcome) -> list[str]:
     missed = [part for part, word in outcome.parts if word in WORST]
     shown = missed or [deciding[0]]
     numbers = "; ".join(f"{value(part)} ({part.setting})" for part in shown)
-    count = len(outcome.parts)
-    settings = f"; {len(missed)} of {count} settings" if missed and count > 1 else f"; {count} settings" * (count > 1)
-    return [*start, numbers + settings, f"**{outcome.status}**{remark(deciding[0], outcome.status, claim.expected)}"]
+    if len(outcome.parts) > 1:
+        numbers += f"; {f'{len(missed)} of ' if missed else ''}{len(outcome.parts)} settings"
+    return [*start, numbers, f"**{outcome.status}**{remark(deciding[0], outcome.status, claim.expected)}"]
