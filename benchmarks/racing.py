@@ -1,4 +1,4 @@
-"""The racing adversary against the default one and against a search of 20 times its work, on every family and arm.
+"""The racing adversary against the default one and a search of at least 20 times its work, on every family and arm.
 
 Fixed before anything was measured: no error found may be more than 0.5 % below that of the large search, and racing may
 take at most half of the default's processor time. The race's climbs and rounds were chosen on caches of seed 5001;
