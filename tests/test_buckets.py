@@ -221,6 +221,25 @@ def test_time_is_near_linear():
     assert slope < 1.35
 
 
+@pytest.mark.parametrize(("flops", "within"), [(0.0, 2), (1e300, 1)])
+def test_small_rounds_run_on_one_thread_and_give_the_others_back(monkeypatch, flops, within):
+    """To the same tokens."""
+    seen, play, before = [], balancing_base.run_rounds, torch.get_num_threads()
+    monkeypatch.setattr(balancing_base, "run_rounds", lambda *a: (seen.append(torch.get_num_threads()), play(*a))[1])
+    monkeypatch.setattr(balancing_base, "_WORTH_THREADS", flops)
+    construct = make_coreset("kernel_halving", recursion="compress")
+    cache = make_cache("sphere", n=600, d=4)
+    usual = construct(cache, 40, 2.0, *generators(0))
+    torch.set_num_threads(2)
+    try:
+        found = construct(cache, 40, 2.0, *generators(0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen[-1] == within
+    assert torch.equal(found.indices, usual.indices)
+
+
 def test_leaves_have_256_tokens_unless_asked_otherwise():
     """4^(g + 1) at the g = 3 that was chosen by measurement."""
     assert rounds(4**8, 2**11, "compress")[0].width == 256

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.adversary.sides import Sides
+from attention_coresets.threads import one_thread
 
 T = TypeVar("T")
 
@@ -50,10 +51,10 @@ def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> l
     before = torch.get_num_threads()
     if device.type != "cpu" or before == 1:
         return [work(*part) for part in parts]
-    try:
-        if len(parts) == 1:
-            torch.set_num_threads(1)
+    if len(parts) == 1:
+        with one_thread():
             return [work(*parts[0])]
+    try:
         with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda part: work(*part), parts))
     finally:

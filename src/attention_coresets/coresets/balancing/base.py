@@ -1,6 +1,7 @@
 """Defines the type of a balancing rule: signs for vectors in a feature space, and what all such rules share."""
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +27,9 @@ from attention_coresets.coresets.randomness import seeded
 from attention_coresets.coresets.shared import Shared
 from attention_coresets.devices import at_once, in_parts
 from attention_coresets.registry import check_name
+from attention_coresets.threads import one_thread
+
+_WORTH_THREADS = 4e8  # flops of all rounds, below which threads wait longer than they work
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,10 @@ class Balancing(Construction):
             return law(heads.keys, rho, self.model, self.scale, base if weighted else None)
 
         measure = find() if shared is None else shared.once("law", find)
-        walk = self.walk(heads.n, shared)
-        indices, log_pi = run_rounds(
-            Tokens(heads.keys, heads.values, measure), -base, steps, uniforms, walk, self.refinement == ROUND_SWAPS
-        )
+        walk, tokens = self.walk(heads.n, shared), Tokens(heads.keys, heads.values, measure)
+        small = len(base) * self.cost(heads.n, steps[-1].target, heads.keys.shape[-1]).flops < _WORTH_THREADS
+        with one_thread() if small else nullcontext():
+            indices, log_pi = run_rounds(tokens, -base, steps, uniforms, walk, self.refinement == ROUND_SWAPS)
         coreset = Coreset(indices, None if self.model == "unweighted" and not weighted else -log_pi)
         generators = seeded(uniforms[0][:, 0, 0])
         return refine(heads, coreset, rho, measure, generators, model=self.model, refinement=self.refinement)
