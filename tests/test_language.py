@@ -148,7 +148,8 @@ def test_probes_of_one_kind_and_pairs_differ_in_a_name_and_stand_where_they_shou
     assert all(pair.question.endswith(f"{pair.topic}:") for pair in pairs)
     assert needles.drawn("facts", 3, 4) == needles.draw(3)
     assert needles.drawn("quotes", 3, 8) == []
-    with pytest.raises(ValueError, match="probe = 'riddles' is none of facts, one_kind, pairs, quotes"):
+    assert needles.drawn("repetition", 3, 4) == needles.draw(3)
+    with pytest.raises(ValueError, match="probe = 'riddles' is none of facts, one_kind, pairs, quotes, repetition"):
         needles.drawn("riddles", 3, 8)
 
 
@@ -177,6 +178,18 @@ def test_answers_are_read_where_the_model_predicts_them() -> None:
     expected = [-float(rows[place + i, ord(letter)]) for i, letter in enumerate(" 42")]
     assert answer.loss == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert not answer.found
+
+
+def test_a_passage_is_said_again_as_a_replay_says_it() -> None:
+    model, _, _ = load_model("tiny-random")
+    ids = torch.randint(256, (1, 33), generator=torch.Generator().manual_seed(0))
+    pieces = needles.passages(ids[0], 16)
+    assert [piece.ids.tolist() for piece in pieces] == [ids[0, :16].tolist(), ids[0, 16:32].tolist()]
+    answer = ask(model, None, prefill(model, ids).cache, pieces[1])
+    with torch.no_grad():
+        rows = model(torch.cat([ids, ids[:, 16:32]], dim=1)).logits[0, 33:-1].log_softmax(-1)
+    assert answer.loss == pytest.approx(-float(rows.gather(-1, ids[0, 17:32, None]).mean()), rel=1e-5)
+    assert answer.right == pytest.approx(float((rows.argmax(-1) == ids[0, 17:32]).double().mean()))
 
 
 @pytest.mark.parametrize(("wrong", "right"), [(None, 1), (-1, 2 / 3), (-2, 2 / 3), (0, 1)])
@@ -223,7 +236,7 @@ def test_a_whole_models_coreset_is_measured_like_any_other() -> None:
             r"sizes=\[12, 48\]: must be above the 12 tokens that each head keeps anyway",
         ),
         ({"needles": 9}, "needles=9: must be 1 to 8"),
-        ({"probe": "riddles"}, "probe=riddles: must be one of facts, one_kind, pairs, quotes"),
+        ({"probe": "riddles"}, "probe=riddles: must be one of facts, one_kind, pairs, quotes, repetition"),
         ({"coreset": {"name": "replay_fit", "first": "kvzap"}}, "coreset=replay_fit: first must be one of"),
     ],
 )
@@ -233,7 +246,7 @@ def test_cells_of_whole_models_that_cannot_be_are_refused(changes, message) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probe", ["one_kind", "pairs", "quotes"])
+@pytest.mark.parametrize("probe", ["one_kind", "pairs", "quotes", "repetition"])
 def test_each_probe_is_asked_on_the_full_cache_as_on_a_full_coreset(probe) -> None:
     cache = configuration()["cache"] | {"model": "smollm2-135m", "n": 400, "calibration": 16}
     cell = configuration(cache=cache, sizes=[40, 400], needles=4, probe=probe)

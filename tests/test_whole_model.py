@@ -197,6 +197,28 @@ def test_each_chunk_is_repeated_right_after_the_context(model) -> None:
     assert [look.queries.shape[-2] for look in half.layers[0].replays] == [12, 8]
 
 
+@pytest.mark.parametrize("request_", [None, REQUEST])
+def test_a_chunk_is_repeated_with_what_leads_to_it(model, request_) -> None:
+    """Its own queries alone are kept, and they see the lead's tokens."""
+    ids, said = text(), [] if request_ is None else [REQUEST]
+    reading = read(prefill(model, ids, 8), ids, request_, chunk=24, lead=5)
+    pieces = [ids[0, :24], ids[0, 19:40]]
+    parts = [Eager(ids, torch.cat([*said, piece])) for piece in pieces]
+    for layer in range(2):
+        own = zip((24, 16), parts, strict=True)
+        expected = torch.stack([t[-q:].amax(0) for q, part in own for t, *_ in part.head(layer, 1)]).amax(0)
+        torch.testing.assert_close(Measured(reading).sums("largest")[layer, 1].double(), expected, rtol=1e-4, atol=1e-7)
+        assert [look.queries.shape[-2] for look in reading.layers[layer].replays] == [24, 16]
+        assert [look.norms.shape[-1] for look in reading.layers[layer].replays] == [24, 16]
+    tokens = torch.tensor([0, 3, 17, 39])
+    features = [f[-q:] for q, part in zip((24, 16), parts, strict=True) for _, f, *_ in part.head(1, 1)]
+    gram = sum(torch.einsum("qih,qjh->ij", f, f) for f in features) / 40
+    found = Measured(reading).errors(1, 1, tokens, 0.0)[0]
+    torch.testing.assert_close(found, gram[tokens][:, tokens], rtol=2e-4, atol=2e-6 * float(gram.max()))
+    sloped = read(prefill(model, ids, 8), ids, request_, chunk=24, lead=5, sloped=True)
+    assert [look.slopes.shape[-1] for look in sloped.layers[1].replays] == [24, 16]
+
+
 def test_moved_queries_see_the_context_alone_and_ask_for_its_mass(found) -> None:
     layer = found.reading.layers[1]
     queries, c = layer.moved.queries[0].double(), layer.factors[0].double()
@@ -562,6 +584,8 @@ def test_what_cannot_be_is_refused_in_words(model, found) -> None:
         read(prefill(model, text(2), 8), text(2))
     with pytest.raises(ValueError, match=r"repeated = 0\.0"):
         read(prefill(model, text(), 8), text(), repeated=0.0)
+    with pytest.raises(ValueError, match="lead = -1 must be at least 0 tokens"):
+        read(prefill(model, text(), 8), text(), lead=-1)
     with pytest.raises(ValueError, match="needs gradients of the replay"):
         ReplayFit(first="kvgrad", part=1.0).choose(found, 48)
     with torch.inference_mode(), pytest.raises(ValueError, match="forbids"):

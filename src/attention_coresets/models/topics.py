@@ -17,5 +17,5 @@ WORDS = (
     *("candle", "mirror", "planet", "rocket", "island", "button", "hammer", "ladder", "pencil", "saddle"),
 )
 # facts of different kinds; numbers of different cities, which differ in one word; keys with a value each, in one list;
-# places of the text itself, to be quoted on
-PROBES = ("facts", "one_kind", "pairs", "quotes")
+# places of the text itself, to be quoted on; the text with facts of different kinds, to be said again
+PROBES = ("facts", "one_kind", "pairs", "quotes", "repetition")

@@ -27,10 +27,11 @@ from attention_coresets.models.serving import (
     prefill,
 )
 from attention_coresets.models.serving.caches import ModelCache
-from attention_coresets.models.serving.needle import Asked, ask, drawn, encode, plant, quotes
+from attention_coresets.models.serving.needle import Asked, ask, drawn, encode, passages, plant, quotes
 from attention_coresets.models.topics import FEW, PROBES
 from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.models.whole.measured import Measured
+from attention_coresets.models.whole.reading import CHUNK
 from attention_coresets.models.whole.replay import read as replay
 from attention_coresets.study.parts import construction_of, device_of, facts, named, probe_of, timed
 from attention_coresets.study.provenance import fast_path
@@ -73,7 +74,7 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
 def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    asked = key, construct.wording, construct.chunk, construct.repeated, construct.sloped
+    asked = key, construct.wording, construct.chunk, construct.repeated, construct.sloped, construct.lead
     found, replay = _replayed(*asked)
     replay += _summed(*asked) if construct.sums else 0.0
     chosen, choosing = timed(lambda: construct.choose(found, size * read.prefilled.heads))
@@ -115,17 +116,17 @@ def _mean(answers) -> dict[str, float]:
 
 
 @lru_cache(maxsize=1)
-def _replayed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool) -> tuple[Measured, float]:
+def _replayed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool, lead: int) -> tuple[Measured, float]:
     """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
-    return timed(lambda: Measured(replay(read.prefilled, read.ids, request, chunk, repeated, sloped)))
+    return timed(lambda: Measured(replay(read.prefilled, read.ids, request, chunk, repeated, sloped, lead)))
 
 
 @lru_cache(maxsize=1)
-def _summed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool) -> float:
+def _summed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool, lead: int) -> float:
     """The seconds that all sums of a replay take; they are kept with it."""
-    found, _ = _replayed(key, wording, chunk, repeated, sloped)
+    found, _ = _replayed(key, wording, chunk, repeated, sloped, lead)
     return timed(lambda: found.sums("own"))[1]
 
 
@@ -140,6 +141,8 @@ def _read(source: Source, device: torch.device, needles: int, probe: str) -> _Re
         planted, own = plant(tokenizer, ids[0], asked, source.n)
         if probe == "quotes":
             asked = tuple(quotes(tokenizer, planted, needles))
+        if probe == "repetition":
+            asked = tuple(passages(planted, CHUNK))
         context, following = planted[None], ids[:, own : own + source.queries]
     context, following = context.to(device), following.to(device)
     prefilled = prefill(model, context, source.calibrated)

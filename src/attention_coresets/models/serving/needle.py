@@ -1,4 +1,4 @@
-"""Questions on a long text, put once its cache is a coreset: planted facts, lists of keys and values, quotations.
+"""Questions on a long text, put once its cache is a coreset: planted facts, lists, quotations, the text once more.
 
 SmolLM2-135M-Instruct answers these phrasings of facts of different kinds from its full cache at 1000 to 2000 tokens of
 prose. Facts of one kind (the secret numbers of several cities) it confuses, and of most values and quotations it gets a
@@ -71,7 +71,18 @@ class Quote:
         return f'\n\nQuote from the text above: "...{self.given}'
 
 
-Asked = Needle | Quote
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """A piece of the text, to be said again right after it, as a replay does (whole/replay.py): its loss is in-sample
+    wherever queries of that replay chose what is kept.
+
+    ids: at least 2 tokens. The first is given, the others are the answer.
+    """
+
+    ids: Int[Tensor, "t"]
+
+
+Asked = Needle | Quote | Passage
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ def drawn(probe: str, seed: int, count: int) -> list[Needle]:
 
     Raises ValueError for another probe, or more needles than it has names for.
     """
-    if probe == "facts":
+    if probe in ("facts", "repetition"):
         return draw(seed, TOPICS[:count])
     if probe == "one_kind":
         return draw(seed, [f"secret number of {city}" for city in CITIES[:count]])
@@ -121,6 +132,11 @@ def quotes(tokenizer, text: Int[Tensor, "n"], count: int) -> list[Quote]:
     places = [round((i + 0.5) / count * len(text)) for i in range(count)]
     given = [(text[p - _BEFORE : p], text[p : p + _ANSWER]) for p in places]
     return [Quote(*(tokenizer.decode(part) for part in parts)) for parts in given]
+
+
+def passages(text: Int[Tensor, "n"], chunk: int) -> list[Passage]:
+    """Cuts the text into the pieces that a replay repeats one by one; a last token that is left alone is no piece."""
+    return [Passage(piece) for piece in text.split(chunk) if len(piece) > 1]
 
 
 def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: int) -> tuple[Int[Tensor, "n"], int]:
@@ -158,7 +174,10 @@ def plant(tokenizer, text: Int[Tensor, "t"], needles: Sequence[Needle], length: 
 
 def ask(model, tokenizer, cache: ModelCache, asked: Asked) -> Answer:
     """Puts the question after the cache's tokens and reads off the answer, teacher-forced; the cache stays as it is."""
-    question, answer = encode(tokenizer, asked.question), encode(tokenizer, asked.answer)
+    if isinstance(asked, Passage):
+        question, answer = asked.ids.cpu().tensor_split([1])
+    else:
+        question, answer = encode(tokenizer, asked.question), encode(tokenizer, asked.answer)
     ids = torch.cat([question, answer])[None].to(model.device)
     rows = continuation(model, cache, ids)[0, len(question) - 1 : -1].cpu()  # predictions of the answer's tokens
     loss = -rows.gather(-1, answer[:, None]).mean()

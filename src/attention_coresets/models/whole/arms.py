@@ -38,6 +38,10 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "leverage_layer": _scored("leverage", "layer"),
     "leverage_pooled": _scored("leverage"),
     "leverage_layer_fitted": _scored("leverage", "layer", "fitted"),
+    # each chunk repeated with the tokens before it, which facts across two chunks need (KVzip has 8 of them)
+    "replay_fit_lead": {"lead": 32},
+    "kvzip_lead": _scored("kvzip") | {"lead": 32},
+    "dropkv_lead": _scored("dropkv") | {"lead": 32},
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},
@@ -64,6 +68,8 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
 
 # of AttentionMatching: with the tokens' own values, and refitted ones, under each kind of budget
 _MATCHED: dict[str, dict[str, Any]] = {
+    "attention_matching_refitted_lead": {"refit": True, "lead": 32},
+} | {
     f"attention_matching{budget}{end}": {"refit": refit} | parameters
     for budget, parameters in {
         "": {},

@@ -39,7 +39,7 @@ class AttentionMatching:
     budget: "even"; "pooled": the scores of all heads are compared (the source's global variant); or "shares": a share
         for each head, fixed beforehand for a model (`shares`, influence.py), which the source calls precomputed.
     shares: a file of numbers [layers][kv], or the name of one in `head_shares/`.
-    wording, chunk, repeated: of the replay, as in `ReplayFit`.
+    wording, chunk, repeated, lead: of the replay, as in `ReplayFit`.
 
     Differences from the source: weights are those of the minimum, where it takes two steps towards it; layers are all
     compressed from one replay, not one after the other; least squares of values has a ridge of 1e-10.
@@ -57,6 +57,7 @@ class AttentionMatching:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
+    lead: int = 0
     recent: ClassVar[int] = 0
     replays: ClassVar[bool] = True
     sums: ClassVar[bool] = False
@@ -67,7 +68,7 @@ class AttentionMatching:
 
     def __post_init__(self) -> None:
         one_of("budget", self.budget, (*BUDGETS, "shares"))
-        not_negative(sinks=self.sinks)
+        not_negative(sinks=self.sinks, lead=self.lead)
         positive(chunk=self.chunk, repeated=self.repeated)
         if (self.budget == "shares") != bool(self.shares):
             raise ValueError(

@@ -35,12 +35,13 @@ def read(
     chunk: int = CHUNK,
     repeated: float = 1.0,
     sloped: bool = False,
+    lead: int = 0,
 ) -> Reading:
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
-    Cost: a forward over n + r tokens a chunk on the full cache. Memory, until the reading is dropped: queries, keys and
-    values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache; the statistics keep
-    some 5 times the cache in float32 (statistics.py), whatever its dtype.
+    Cost: a forward over chunk + r + lead tokens a chunk on the full cache. Memory, until the reading is dropped:
+    queries, keys and values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache;
+    the statistics keep some 5 times the cache in float32 (statistics.py), whatever its dtype.
 
     Parameters
     ----------
@@ -56,6 +57,10 @@ def read(
         Share of each chunk that is repeated, its first tokens.
     sloped : bool
         Whether to add the gradients that KVgrad's score asks for, by a second forward and a backward a chunk.
+    lead : int
+        How many tokens before a chunk are repeated with it. A chunk's first tokens have nothing that they could go on
+        from, so that nothing looks for them in the text: what stands across two chunks may be lost. With a lead only
+        the chunk's own queries are kept, neither the lead's nor the request's.
 
     Returns
     -------
@@ -67,24 +72,32 @@ def read(
         For several samples or padding, other ids than the cache's, no queries, gradients in inference mode, a replay
         beyond the model's positions, or a model whose output projections or rotary positions are not known.
     """
-    _check(prefilled, ids, chunk, repeated)
-    _check_places(prefilled, min(chunk, ids.shape[-1]) + (0 if request is None else len(request)))
+    _check(prefilled, ids, chunk, repeated, lead)
+    _check_places(prefilled, min(chunk + lead, ids.shape[-1]) + (0 if request is None else len(request)))
     if sloped and torch.is_inference_mode_enabled():
         raise ValueError("KVgrad's score needs gradients, which torch.inference_mode forbids; use torch.no_grad")
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
     replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
-    for piece in ids[0].split(chunk):
+    for first in range(0, prefilled.context, chunk):
+        piece, before = ids[0, first : first + chunk], ids[0, max(0, first - lead) : first]
         piece = piece[: max(1, round(repeated * len(piece)))]
-        said = torch.cat([*asked, piece])[None]
+        said = torch.cat([*asked, before, piece])[None]
         found = _forward(decoder, prefilled, said)
         steep = slopes(prefilled, said) if sloped else {}
         for layer, look in found.items():
-            replays[layer].append(replace(look, slopes=steep.get(layer)))
+            look = replace(look, slopes=steep.get(layer))
+            replays[layer].append(_last(look, len(piece)) if lead else look)
     with torch.autocast(ids.device.type, enabled=False):
         return Reading({i: _layer(prefilled, i, replays[i]) for i in prefilled.layers})
 
 
-def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> None:
+def _last(look: Lookback, count: int) -> Lookback:
+    """The last `count` of its queries, which see what they saw."""
+    slopes = None if look.slopes is None else look.slopes[-count:]
+    return replace(look, queries=look.queries[..., -count:, :], norms=look.norms[-count:], slopes=slopes)
+
+
+def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float, lead: int) -> None:
     layer = coreset_layers(prefilled.cache)[0]
     if layer.samples != 1 or layer.real is not None or layer.cores is not None:
         raise ValueError("a replay needs the full cache of one sample without padding; read samples one by one")
@@ -94,6 +107,8 @@ def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float) -> No
         raise ValueError("a replay needs queries of the context's last positions: calibration >= 1")
     if chunk < 1 or not 0 < repeated <= 1:
         raise ValueError(f"chunk = {chunk} must be at least 1 token, and repeated = {repeated} in (0, 1]")
+    if lead < 0:
+        raise ValueError(f"lead = {lead} must be at least 0 tokens")
     known = attention_modules(prefilled.decoder)
     if missing := [layer for layer in prefilled.layers if layer not in known]:
         raise ValueError(

@@ -49,7 +49,8 @@ class ReplayFit:
     sinks: first tokens that every head keeps. recent: last ones likewise.
     floor: the least weight of a kept token. pull: see `weights.form`.
     merge: whether values of tokens that are left out are blended into those of the kept (merging.py): no subset then.
-    wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated: as in `read`.
+    wording: what asks for the repetition; "": nothing, the context is simply said again. chunk, repeated, lead: as
+        in `read`.
 
     Cost: that of the statistics (statistics.py), of the exchanges (inside.py), and for each head, with k of its tokens
     kept, 2 q k^2 + O(k^3).
@@ -73,6 +74,7 @@ class ReplayFit:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
+    lead: int = 0
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False
@@ -83,7 +85,7 @@ class ReplayFit:
         one_of("budget", self.budget, (*BUDGETS, "sensitivity"))
         one_of("inside", self.inside, INSIDE)
         one_of("weights", self.weights, WEIGHTS)
-        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor)
+        not_negative(moved=self.moved, sinks=self.sinks, recent=self.recent, floor=self.floor, lead=self.lead)
         positive(chunk=self.chunk)
         if self.merge and self.weights != "none":
             raise ValueError("weights are fitted to tokens' own values; merge=True needs weights='none'")
