@@ -6,15 +6,14 @@ from attention_coresets.analysis.parts.status import NOT_RUN, WORST
 from attention_coresets.analysis.parts.verdict import Outcome
 from attention_coresets.analysis.report.claims_page import remark, value
 from attention_coresets.analysis.report.decided import decided
-from attention_coresets.analysis.topics.answers.measures import LENGTHS, PROBED
+from attention_coresets.analysis.topics.answers.measures import LEAD, LENGTHS, PROBED
 from attention_coresets.analysis.topics.facts.measures import FACTS, GEMMA
 
 
 def real_targets(results: Results) -> str:
     """A line for each claim, the number that decides it, and every setting that misses."""
-    mine = [
-        outcome for outcome in decided(results).values() if outcome.claim.experiment in (FACTS, GEMMA, PROBED, LENGTHS)
-    ]
+    experiments = (FACTS, GEMMA, PROBED, LENGTHS, LEAD)
+    mine = [outcome for outcome in decided(results).values() if outcome.claim.experiment in experiments]
     return table(["On", "What", "We aimed at", "Measured, 95 %", "Verdict"], [_line(outcome) for outcome in mine])
 
 

@@ -1,7 +1,10 @@
 """Our own targets on questions that are harder than facts of different kinds, and on texts of other lengths."""
 
+import pandas as pd
+
 from attention_coresets.analysis.parts.block import OWN
 from attention_coresets.analysis.parts.measured import Measure, Rows
+from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.verdict import Claim
 from attention_coresets.analysis.topics.answers import measures as answers
 from attention_coresets.analysis.topics.answers.tolerances import BANDS
@@ -9,10 +12,15 @@ from attention_coresets.analysis.topics.facts.measures import OURS
 from attention_coresets.analysis.topics.real_heads.caches import at_share
 
 _SHARE = 8
+_LED = f"{OURS}{answers.LED}"
 
 
 def _probed() -> Rows:
     return lambda results: at_share(results.rows(answers.PROBED), _SHARE)
+
+
+def _led(results: Results) -> pd.DataFrame:
+    return at_share(results.rows(answers.LEAD), _SHARE)
 
 
 def _claim(id: str, statement: str, of: str, measure: Measure, says: str, refutes: str, rows: Rows) -> Claim:
@@ -42,7 +50,7 @@ CLAIMS: tuple[Claim, ...] = (
         "lengths_kl",
         f"{OURS} at other lengths and shares: divergence over that of each arm without weights",
         answers.LENGTHS,
-        answers.divergences_at_lengths,
+        answers.divergences_at_lengths(),
         "at most 1/2 of the best, at each length and share",
         "an interval above 1/2",
         lambda results: results.rows(answers.LENGTHS),
@@ -55,5 +63,32 @@ CLAIMS: tuple[Claim, ...] = (
         "at least 85 %",
         "an interval below that",
         lambda results: at_share(results.rows(answers.LENGTHS), _SHARE),
+    ),
+    _claim(
+        "lead_facts",
+        f"{_LED} on 1/{_SHARE} of the cache: facts found over the full cache's",
+        answers.LEAD,
+        answers.facts_at_lengths(_SHARE, answers.LEAD, _LED),
+        "at least 90 %, whether facts stand across two chunks or inside one",
+        "an interval below that",
+        _led,
+    ),
+    _claim(
+        "lead_more",
+        "The same where facts stand across two chunks, less what the rule finds without a lead",
+        answers.LEAD,
+        answers.facts_by_lead(_SHARE),
+        "more, for each rule",
+        "a rule that finds fewer; undecided where 0 is in the interval",
+        _led,
+    ),
+    _claim(
+        "lead_kl",
+        f"{_LED}: divergence over that of each arm without weights",
+        answers.LEAD,
+        answers.divergences_at_lengths(answers.LEAD, _LED),
+        "at most 1/2 of the best",
+        "an interval above 1/2",
+        _led,
     ),
 )

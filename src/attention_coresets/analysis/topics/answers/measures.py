@@ -7,12 +7,14 @@ from attention_coresets.analysis.parts.measured import Measure, Measured
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import paired_ratio
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.facts.measures import OURS, mean, told, unweighted
+from attention_coresets.analysis.topics.facts.measures import FACTS, OURS, mean, told, unweighted
 from attention_coresets.analysis.topics.language_model.measures import less
 from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_share
 
 PROBED = "real_probes"
 LENGTHS = "real_lengths"
+LEAD, LED = "real_lead", "_lead"  # the experiment, and the end of its arms' names
+REPETITION = "real_repetition"
 KINDS = {
     "one_kind": "numbers of eight cities",
     "pairs": "a list of keys and values",
@@ -60,33 +62,71 @@ def answers_more(share: int) -> Measure:
     return measure
 
 
-def divergences_at_lengths(results: Results) -> list[Measured]:
+def divergences_at_lengths(experiment: str = LENGTHS, ours: str = OURS) -> Measure:
     """The median over segments of our divergence over that of each arm without weights, by length and share."""
-    parts = []
-    for n, size, rows in by_length(results):
-        rivals = unweighted(rows) if OURS in set(rows["arm"]) else []
-        where = f"n = {n}, m = n/{n // size}"
-        ratios = {rival: paired_ratio(rows, OURS, rival, "kl", SEGMENT) for rival in rivals}
-        parts += [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
-    return parts
+
+    def measure(results: Results) -> list[Measured]:
+        parts = []
+        for n, size, rows in by_length(results, experiment):
+            rivals = unweighted(rows) if ours in set(rows["arm"]) else []
+            where = f"n = {n}, m = n/{n // size}"
+            ratios = {rival: paired_ratio(rows, ours, rival, "kl", SEGMENT) for rival in rivals}
+            parts += [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
+        return parts
+
+    return measure
 
 
-def facts_at_lengths(share: int) -> Measure:
+def facts_at_lengths(share: int, experiment: str = LENGTHS, ours: str = OURS) -> Measure:
     """The mean over segments of the facts that ours finds, over those that the full cache finds, by length."""
 
     def measure(results: Results) -> list[Measured]:
         parts = []
-        for n, size, rows in by_length(results):
-            if n == share * size and (found := mean(rows, OURS, "found")) is not None:
+        for n, size, rows in by_length(results, experiment):
+            if n == share * size and (found := mean(rows, ours, "found")) is not None:
                 parts.append(Measured(f"n = {n}, m = n/{share}", found, unit="segments"))
         return parts
 
     return measure
 
 
-def by_length(results: Results) -> list[tuple[int, int, pd.DataFrame]]:
-    """The rows of LENGTHS for each length of text and number of tokens kept."""
-    rows = results.rows(LENGTHS)
+def facts_by_lead(share: int) -> Measure:
+    """The mean over segments of the facts found over the full cache's, with a lead less without, by rule.
+
+    In the longest texts, where facts stand across two chunks.
+    """
+
+    def measure(results: Results) -> list[Measured]:
+        pairs = led(results, share)
+        if not pairs:
+            return []
+        n, rows = max(pairs.items())
+        found = {arm: less(rows, f"{arm}{LED}", arm, "found") for arm in rules_of(rows)}
+        return [Measured(f"{arm}, n = {n}, m = n/{share}", each, unit="segments") for arm, each in found.items()]
+
+    return measure
+
+
+def led(results: Results, share: int) -> dict[int, pd.DataFrame]:
+    """The rows of LEAD by length, and those of the same rules without a lead, of whichever experiment has them."""
+    rows = results.rows(LEAD)
+    if rows.empty:
+        return {}
+    without = pd.concat([results.rows(FACTS), results.rows(LENGTHS)])
+    rules = [arm.removesuffix(LED) for arm in distinct(rows, "arm")]
+    both = told(at_share(pd.concat([rows, without.loc[without["arm"].isin(rules)]]), share))
+    return {int(n): both.loc[both["n"] == n] for n in distinct(rows, "n")}
+
+
+def rules_of(rows: pd.DataFrame) -> list[str]:
+    """The rules that these rows have with a lead and without."""
+    arms = set(rows["arm"])
+    return [arm for arm in distinct(rows, "arm") if f"{arm}{LED}" in arms]
+
+
+def by_length(results: Results, experiment: str = LENGTHS) -> list[tuple[int, int, pd.DataFrame]]:
+    """The rows of an experiment for each length of text and number of tokens kept."""
+    rows = results.rows(experiment)
     if rows.empty:
         return []
     rows = told(rows)

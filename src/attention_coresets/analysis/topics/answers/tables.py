@@ -8,11 +8,24 @@ from attention_coresets.analysis.parts.arm_names import ARM, model_of
 from attention_coresets.analysis.parts.markdown import interval, table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
-from attention_coresets.analysis.topics.answers.measures import KINDS, LENGTHS, PROBED, answered, by_length
+from attention_coresets.analysis.topics.answers.measures import (
+    KINDS,
+    LEAD,
+    LED,
+    LENGTHS,
+    PROBED,
+    REPETITION,
+    answered,
+    by_length,
+    led,
+    rules_of,
+)
 from attention_coresets.analysis.topics.facts.measures import mean
+from attention_coresets.analysis.topics.real_heads.caches import SEGMENT
 
 _ANSWERS = {"right": "tokens right", "answer": "loss added"}
 _FACTS = {"found": "facts found", "kl": "KL"}
+_SHARE = 8  # 1 / the part of the cache at which a lead is looked at
 
 
 def probes(results: Results) -> str:
@@ -47,6 +60,41 @@ def lengths(results: Results) -> str:
         shares = {f"1/{n // size}": rows for length, size, rows in reversed(found) if length == n}
         lines.append(f"n = {n}\n\n{_by_arm(shares, _FACTS, 'kl')}")
     return "\n\n".join(lines)
+
+
+def lead(results: Results) -> str:
+    """Facts found over the full cache's and divergence, without a lead and with one, by length and rule."""
+    pairs = led(results, _SHARE)
+    if not pairs:
+        return f"Not run yet: `python scripts/sweep.py experiment={LEAD}`."
+    lines = []
+    for n, rows in pairs.items():
+        for arm in rules_of(rows):
+            ends = [mean(rows, f"{arm}{end}", name) for name in _FACTS for end in ("", LED)]
+            lines.append([str(n), f"`{arm}`", *("–" if each is None else interval(each) for each in ends)])
+    heads = [f"{word}, {end}" for word in _FACTS.values() for end in ("without a lead", "with")]
+    about = f"1/{_SHARE} of the cache; facts over the full cache's, KL in nats a token; 95 % intervals over segments."
+    return f"{about}\n\n{table(['n', 'Rule', *heads], lines)}"
+
+
+def repetition(results: Results) -> str:
+    """The loss of saying the text again, added to the full cache's, and tokens right over its, by length and arm."""
+    rows = results.rows(REPETITION)
+    if rows.empty:
+        return f"Not run yet: `python scripts/sweep.py experiment={REPETITION}`."
+    rows = answered(rows)
+    parts = []
+    for n in distinct(rows, "n"):
+        here = rows.loc[rows["n"] == n]
+        (size,) = distinct(here, "size")
+        segments = here.drop_duplicates(list(SEGMENT))
+        loss, right = (column(segments, f"needle_{name}_full").mean() for name in ("loss", "right"))
+        parts.append(
+            f"n = {n}, {len(segments)} segments: the full cache says its text again with {loss:.3g} nats a token and"
+            f" {right:.3g} of the tokens right; beside it, in-sample for rules that replay:"
+            f"\n\n{_by_arm({f'1/{n // size}': here}, _ANSWERS, 'answer')}"
+        )
+    return "\n\n".join(parts)
 
 
 def _by_arm(shares: Mapping[str, pd.DataFrame], words: Mapping[str, str], order: str) -> str:

@@ -15,4 +15,8 @@ BANDS: dict[str, Band] = {
     # as in real_tasks at 1/8, where shorter texts and other shares have less room: below a half
     "lengths_kl": Band(-inf, 0.5, pilot=True),
     "lengths_facts": Band(0.85, inf, pilot=True),
+    # of chunks repeated with what leads to them: as many facts as at 1/8 in real_tasks, wherever they stand
+    "lead_facts": Band(0.9, inf, pilot=True),
+    "lead_more": Band(0.0, inf, (0.0,), pilot=True),
+    "lead_kl": Band(-inf, 0.5, pilot=True),
 }

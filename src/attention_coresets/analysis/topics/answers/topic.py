@@ -2,7 +2,7 @@
 
 from attention_coresets.analysis.parts.topic import Question, Section, Topic
 from attention_coresets.analysis.topics.answers import claims, tables
-from attention_coresets.analysis.topics.answers.measures import LENGTHS, PROBED
+from attention_coresets.analysis.topics.answers.measures import LEAD, LENGTHS, PROBED, REPETITION
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -18,6 +18,20 @@ SECTIONS: tuple[Section, ...] = (
         "The planted facts of `real_tasks` in texts of half and of twice the length, and at other shares.",
         tables.lengths,
     ),
+    Section(
+        LEAD,
+        "Facts across two chunks of a replay",
+        "A chunk's first tokens have nothing that they could go on from. In texts of 4096 tokens each planted fact"
+        " stands across two chunks, in texts of 2048 inside one. With a lead each chunk is repeated with the tokens"
+        " before it.",
+        tables.lead,
+    ),
+    Section(
+        REPETITION,
+        "A compressed cache says its text again",
+        "Teacher-forced, chunk by chunk, as a replay reads it: in-sample for every rule that replays.",
+        tables.repetition,
+    ),
 )
 
 TOPIC = Topic(
@@ -27,13 +41,18 @@ TOPIC = Topic(
     questions=(
         Question(
             "Does SmolLM2-135M answer harder questions too, and on texts of other lengths?",
-            "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_facts} of its facts,"
-            " with {lengths_kl} of a rule's divergence",
+            "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_facts} of its facts"
+            " ({lead_facts} with a lead), with {lengths_kl} of a rule's divergence",
             tuple(claim.id for claim in claims.CLAIMS),
-            "In the longest texts all rules that replay lose facts: what lies far back is repeated less surely, we"
-            " suppose. KVzip's maximum keeps lists whole; half of our budget goes by a mean square. Few questions'"
-            " settings miss, which chance alone can cause.",
+            "In the longest texts each fact stands across two chunks of the replay, which loses it without a lead."
+            " KVzip's maximum keeps lists whole; half of our budget goes by a mean square. Few questions' settings"
+            " miss, which chance alone can cause.",
         ),
     ),
-    tables={"real_probes": tables.probes, "real_lengths": tables.lengths},
+    tables={
+        "real_probes": tables.probes,
+        "real_lengths": tables.lengths,
+        "real_lead": tables.lead,
+        "real_repetition": tables.repetition,
+    },
 )
