@@ -1,5 +1,6 @@
 """Language cells: what their rows hold, one reading of a text for all arms, and the needle test."""
 
+import itertools
 import math
 
 import pytest
@@ -256,6 +257,20 @@ def test_each_probe_is_asked_on_the_full_cache_as_on_a_full_coreset(probe) -> No
     assert whole["needle_right"] == whole["needle_right_full"]
     assert small["needle_loss"] > whole["needle_loss"]
     assert small["needle_right"] <= small["needle_right_full"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "across"), [(2048, False), (4096, True)])
+def test_numbers_of_facts_begin_where_a_chunk_does_in_long_texts_alone(n, across) -> None:
+    """Of all eight, in the texts of real_tasks and real_lengths: what real_lead is about."""
+    model, tokenizer, _ = load_model("smollm2-135m")
+    for text, start in itertools.product(("britannica", "code", "manual"), (25000, 70000, 75000)):
+        ids, _ = segment(Source("smollm2-135m", text, n, C, start=start), model, tokenizer)
+        planted, _ = plant(tokenizer, ids[0], needles.drawn("facts", start, 8), n)
+        said = tokenizer.batch_decode(planted[:, None])
+        for needle in needles.drawn("facts", start, 8):
+            (place,) = (i for i in range(n) if "".join(said[i : i + 6]).startswith(f" {needle.value}"))
+            assert (min(place % 256, -place % 256) <= 2) == across, (text, start, needle.topic, place)
 
 
 def test_what_is_asked_names_a_cell_and_its_setting() -> None:

@@ -46,6 +46,11 @@ def code(names: Iterable[str]) -> str:
     return listed(f"`{name}`" for name in names)
 
 
+def some(names: Sequence[str]) -> str:
+    """The same, the first and a number where there are more than three."""
+    return code(names) if len(names) < 4 else f"`{names[0]}` and {len(names) - 1} more"
+
+
 def tally(found: Mapping[str, bool]) -> str:
     """Of how many it is so: "all 9", "8 of 9 (not `snapkv`)", "none of 9"."""
     missing = [name for name, so in found.items() if not so]

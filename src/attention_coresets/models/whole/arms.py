@@ -4,6 +4,7 @@ from typing import Any
 
 from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.attention_matching import AttentionMatching
+from attention_coresets.models.whole.reading import LEAD
 from attention_coresets.models.whole.replay_fit import ReplayFit
 
 WHOLE: dict[str, type] = {"replay_fit": ReplayFit, "attention_matching": AttentionMatching}
@@ -38,10 +39,10 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "leverage_layer": _scored("leverage", "layer"),
     "leverage_pooled": _scored("leverage"),
     "leverage_layer_fitted": _scored("leverage", "layer", "fitted"),
-    # each chunk repeated with the tokens before it, which facts across two chunks need (KVzip has 8 of them)
-    "replay_fit_lead": {"lead": 32},
-    "kvzip_lead": _scored("kvzip") | {"lead": 32},
-    "dropkv_lead": _scored("dropkv") | {"lead": 32},
+    # each chunk repeated with the tokens before it, which facts across chunks need (KVzip has 8 of them)
+    "replay_fit_lead": {"lead": LEAD},
+    "kvzip_lead": _scored("kvzip") | {"lead": LEAD},
+    "dropkv_lead": _scored("dropkv") | {"lead": LEAD},
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},
@@ -68,7 +69,7 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
 
 # of AttentionMatching: with the tokens' own values, and refitted ones, under each kind of budget
 _MATCHED: dict[str, dict[str, Any]] = {
-    "attention_matching_refitted_lead": {"refit": True, "lead": 32},
+    "attention_matching_refitted_lead": {"refit": True, "lead": LEAD},
 } | {
     f"attention_matching{budget}{end}": {"refit": refit} | parameters
     for budget, parameters in {

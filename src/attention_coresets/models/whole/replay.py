@@ -59,7 +59,7 @@ def read(
         Whether to add the gradients that KVgrad's score asks for, by a second forward and a backward a chunk.
     lead : int
         How many tokens before a chunk are repeated with it. A chunk's first tokens have nothing that they could go on
-        from, so that nothing looks for them in the text: what stands across two chunks may be lost. With a lead only
+        from, so that nothing looks for them in the text: what stands across chunks may be lost. With a lead only
         the chunk's own queries are kept, neither the lead's nor the request's.
 
     Returns
@@ -73,12 +73,14 @@ def read(
         beyond the model's positions, or a model whose output projections or rotary positions are not known.
     """
     _check(prefilled, ids, chunk, repeated, lead)
-    _check_places(prefilled, min(chunk + lead, ids.shape[-1]) + (0 if request is None else len(request)))
+    n = prefilled.context
+    longest = max(min(lead, first) + min(chunk, n - first) for first in range(0, n, chunk))
+    _check_places(prefilled, longest + (0 if request is None else len(request)))
     if sloped and torch.is_inference_mode_enabled():
         raise ValueError("KVgrad's score needs gradients, which torch.inference_mode forbids; use torch.no_grad")
     decoder, asked = prefilled.decoder, [] if request is None else [request.to(ids)]
     replays: dict[int, list[Lookback]] = {layer: [] for layer in prefilled.layers}
-    for first in range(0, prefilled.context, chunk):
+    for first in range(0, n, chunk):
         piece, before = ids[0, first : first + chunk], ids[0, max(0, first - lead) : first]
         piece = piece[: max(1, round(repeated * len(piece)))]
         said = torch.cat([*asked, before, piece])[None]
@@ -130,7 +132,7 @@ def _check_places(prefilled: Prefilled, longest: int) -> None:
             raise ValueError(
                 f"a replay of {longest} tokens after {n} passes position {end}, where the positions that this "
                 f"{type(prefilled.decoder).__name__} knows end or change; shorten the text to {end - longest} tokens, "
-                "or take a smaller chunk"
+                "or take a smaller chunk or lead"
             )
 
 

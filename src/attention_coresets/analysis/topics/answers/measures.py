@@ -14,6 +14,7 @@ from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_sha
 PROBED = "real_probes"
 LENGTHS = "real_lengths"
 LEAD, LED = "real_lead", "_lead"  # the experiment, and the end of its arms' names
+ACROSS = 4096  # tokens of the texts in which every fact stands across chunks
 REPETITION = "real_repetition"
 KINDS = {
     "one_kind": "numbers of eight cities",
@@ -62,19 +63,12 @@ def answers_more(share: int) -> Measure:
     return measure
 
 
-def divergences_at_lengths(experiment: str = LENGTHS, ours: str = OURS) -> Measure:
+def divergences_at_lengths(results: Results) -> list[Measured]:
     """The median over segments of our divergence over that of each arm without weights, by length and share."""
-
-    def measure(results: Results) -> list[Measured]:
-        parts = []
-        for n, size, rows in by_length(results, experiment):
-            rivals = unweighted(rows) if ours in set(rows["arm"]) else []
-            where = f"n = {n}, m = n/{n // size}"
-            ratios = {rival: paired_ratio(rows, ours, rival, "kl", SEGMENT) for rival in rivals}
-            parts += [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
-        return parts
-
-    return measure
+    parts = []
+    for n, size, rows in by_length(results):
+        parts += _divergences(rows, OURS, f"n = {n}, m = n/{n // size}")
+    return parts
 
 
 def facts_at_lengths(share: int, experiment: str = LENGTHS, ours: str = OURS) -> Measure:
@@ -90,19 +84,37 @@ def facts_at_lengths(share: int, experiment: str = LENGTHS, ours: str = OURS) ->
     return measure
 
 
+def divergences_with_lead(share: int) -> Measure:
+    """The median over segments of our divergence with a lead over that of each arm without weights, with one or not."""
+
+    def measure(results: Results) -> list[Measured]:
+        parts = []
+        for n, rows in led(results, share).items():
+            parts += _divergences(rows, f"{OURS}{LED}", f"n = {n}, m = n/{share}")
+        return parts
+
+    return measure
+
+
+def _divergences(rows: pd.DataFrame, ours: str, where: str) -> list[Measured]:
+    rivals = unweighted(rows) if ours in set(rows["arm"]) else []
+    ratios = {rival: paired_ratio(rows, ours, rival, "kl", SEGMENT) for rival in rivals}
+    return [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
+
+
 def facts_by_lead(share: int) -> Measure:
     """The mean over segments of the facts found over the full cache's, with a lead less without, by rule.
 
-    In the longest texts, where facts stand across two chunks.
+    In the texts whose facts stand across chunks.
     """
 
     def measure(results: Results) -> list[Measured]:
-        pairs = led(results, share)
-        if not pairs:
+        rows = led(results, share).get(ACROSS)
+        if rows is None:
             return []
-        n, rows = max(pairs.items())
+        rows = rows.loc[np.isfinite(column(rows, "found"))]
         found = {arm: less(rows, f"{arm}{LED}", arm, "found") for arm in rules_of(rows)}
-        return [Measured(f"{arm}, n = {n}, m = n/{share}", each, unit="segments") for arm, each in found.items()]
+        return [Measured(f"{arm}, n = {ACROSS}, m = n/{share}", each, unit="segments") for arm, each in found.items()]
 
     return measure
 
@@ -115,6 +127,7 @@ def led(results: Results, share: int) -> dict[int, pd.DataFrame]:
     without = pd.concat([results.rows(FACTS), results.rows(LENGTHS)])
     rules = [arm.removesuffix(LED) for arm in distinct(rows, "arm")]
     both = told(at_share(pd.concat([rows, without.loc[without["arm"].isin(rules)]]), share))
+    both = both.drop_duplicates(["n", "arm", *SEGMENT])  # of the longest texts tier full has some twice
     return {int(n): both.loc[both["n"] == n] for n in distinct(rows, "n")}
 
 

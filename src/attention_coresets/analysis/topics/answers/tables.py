@@ -86,13 +86,13 @@ def repetition(results: Results) -> str:
     parts = []
     for n in distinct(rows, "n"):
         here = rows.loc[rows["n"] == n]
-        (size,) = distinct(here, "size")
+        shares = {f"1/{n // size}": here.loc[here["size"] == size] for size in distinct(here, "size")[::-1]}
         segments = here.drop_duplicates(list(SEGMENT))
         loss, right = (column(segments, f"needle_{name}_full").mean() for name in ("loss", "right"))
         parts.append(
             f"n = {n}, {len(segments)} segments: the full cache says its text again with {loss:.3g} nats a token and"
             f" {right:.3g} of the tokens right; beside it, in-sample for rules that replay:"
-            f"\n\n{_by_arm({f'1/{n // size}': here}, _ANSWERS, 'answer')}"
+            f"\n\n{_by_arm(shares, _ANSWERS, 'answer')}"
         )
     return "\n\n".join(parts)
 

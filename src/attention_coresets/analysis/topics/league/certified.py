@@ -12,6 +12,7 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import LEAST as FEWEST
 from attention_coresets.analysis.stats.estimates import NOTHING, Estimate, clustered_mean
 from attention_coresets.analysis.stats.frames import column, distinct, groups
+from attention_coresets.analysis.topics.league.measures import families_of
 
 EXPERIMENT = "certified"
 COMPARED = "ablation"  # where most arms of the league have certificates: it computes none itself
@@ -57,7 +58,7 @@ def ratio(quantity: str, others: Sequence[str] = (), by: Sequence[str] = ()) -> 
         if pairs.empty:
             return []
         if not by:
-            return [Measured(f"{len(pairs)} rows of {', '.join(distinct(pairs, 'cache'))}", mean_ratio(pairs))]
+            return [Measured(f"{len(pairs)} rows of {families_of(pairs)}", mean_ratio(pairs))]
         found = [Measured(setting(names, "cache"), mean_ratio(group)) for names, group in groups(pairs, by)]
         return [part for part in found if part.estimate.caches >= FEWEST]
 

@@ -18,7 +18,7 @@ def _league(model: str, ours: str) -> tuple[Claim, ...]:
     name = f"league_{model}" if ours == league.our_arm(model) else f"league_{ours}"
     unseen = {"cache": league.UNSEEN}
     others = "any model" if model == "free" else model
-    statement = f"{ours} errs by at most 0.7 times the best other construction's error, {others}, picked cell by cell"
+    statement = f"{ours} errs by at most 0.7 times each cell's best other construction's error, {others}"
     new = f"{ours}, on families unused in its development"
     further = f"{ours}, on these at more dimensions, another seed"
     every = measures.advantage(model, ours=ours)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from attention_coresets.analysis.parts.measured import Measure, Measured
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.estimates import paired_ratio
@@ -28,7 +30,7 @@ def advantage(
         cells = cells.loc[cells["cache"].isin(wanted)] if wanted else cells
         if cells.empty:
             return []
-        words = f"{len(cells)} cells of {', '.join(distinct(cells, 'cache'))}"
+        words = f"{len(cells)} cells of {families_of(cells)}"
         unit = "families and dimensions" if clusters is CACHES else "families"
         return [Measured(words, mean_ratio(cells, clusters), unit=unit)]
 
@@ -46,3 +48,9 @@ def ceiling_ratio(arm: str, other: str) -> Measure:
         return [Measured(cache, ratio) for cache, ratio in found if ratio.caches]
 
     return measure
+
+
+def families_of(rows: pd.DataFrame) -> str:
+    """The families of these rows, their number where there are more than three."""
+    names = distinct(rows, "cache")
+    return ", ".join(names) if len(names) < 4 else f"{len(names)} families"
