@@ -370,7 +370,7 @@ def _led(rng: np.random.Generator) -> list[dict]:
     places = itertools.product((2048, 4096), ("britannica", "code"), (1, 2, 3), ("replay_fit", "kvzip"))
     for n, text, start, arm in places:
         row = _row("real_lead", "model", n, 64, 4.0, f"{arm}_lead", 0, n // 8, text=text, start=start)
-        kl = 64 / n * (1 if arm == "replay_fit" else 4) * math.exp(0.02 * rng.standard_normal())
+        kl = 0.64 / n * (1 if arm == "replay_fit" else 4) * math.exp(0.02 * rng.standard_normal())
         row |= {"model": "free" if arm == "replay_fit" else "unweighted", "error": math.nan, "sigma": math.nan}
         row |= {"loss": 2.5 + kl, "loss_full": 2.5, "kl": kl, "kl_p99": 5 * kl, "agreement": 0.9}
         rows.append(row | {"needle_found": 0.95 + 0.002 * rng.standard_normal(), "needle_found_full": 1.0})

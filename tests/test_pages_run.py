@@ -65,7 +65,7 @@ SMOKE = [
     for name in (
         *("epsilon_rate", "lower_bound_exponents", "upper_bound", "hardness_search", "lower_bound_orthonormal"),
         *("adversary", "small_caches", "optimum", "league", "league_unseen", "certified", "real_errors"),
-        *("real_sizes", "real_sizes_gemma", "real_tasks_gemma", "real_ablation"),
+        *("real_sizes", "real_sizes_gemma", "real_tasks_gemma", "real_ablation", "real_lead"),
     )
 ]
 # not run here, and why

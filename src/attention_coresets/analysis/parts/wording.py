@@ -1,6 +1,7 @@
 """Measured numbers as words of a sentence: spans, lists, counts, and the parts of a claim."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from attention_coresets.analysis.parts.markdown import interval, number
 from attention_coresets.analysis.parts.measured import Measured
@@ -46,9 +47,18 @@ def code(names: Iterable[str]) -> str:
     return listed(f"`{name}`" for name in names)
 
 
-def some(names: Sequence[str]) -> str:
-    """The same, the first and a number where there are more than three."""
-    return code(names) if len(names) < 4 else f"`{names[0]}` and {len(names) - 1} more"
+def pattern(names: Sequence[str], every: Iterable[str]) -> str:
+    """The same, as `begin*end` where that is said of just these of every name, more than three."""
+    begin = _shared(names)
+    end = _shared([name[len(begin) :][::-1] for name in names])[::-1]
+    there = {name for name in every if name.startswith(begin) and name.endswith(end)}
+    return f"`{begin}*{end}`" if len(names) > 3 and there == set(names) else code(names)
+
+
+def _shared(names: Sequence[str]) -> str:
+    """The letters with which all names begin."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)
 
 
 def tally(found: Mapping[str, bool]) -> str:

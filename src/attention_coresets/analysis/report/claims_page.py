@@ -11,7 +11,7 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import DESCRIPTIVE, NOT_RUN, WORST
 from attention_coresets.analysis.parts.topic import Section
 from attention_coresets.analysis.parts.verdict import Check, Outcome, checked, measured
-from attention_coresets.analysis.parts.wording import some
+from attention_coresets.analysis.parts.wording import pattern
 from attention_coresets.analysis.report.ranges import range_tested
 from attention_coresets.analysis.topics.contents import CHECKS, SECTIONS
 
@@ -60,10 +60,8 @@ def _experiment(section: Section, block: Block, results: Results, outcomes: Sequ
 
 def _notes(words: str, reasons: Mapping[str, str]) -> list[str]:
     """A line for each reason, with all claims or checks that have it."""
-    named = {
-        reason: some([name for name in reasons if reasons[name] == reason]) for reason in reasons.values() if reason
-    }
-    return [words.format(names, reason) for reason, names in named.items()]
+    named = {reason: [name for name in reasons if reasons[name] == reason] for reason in reasons.values() if reason}
+    return [words.format(pattern(names, reasons), reason) for reason, names in named.items()]
 
 
 def _line(outcome: Outcome) -> list[str]:

@@ -8,7 +8,7 @@ from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.parts.status import ORDER, WORST
 from attention_coresets.analysis.parts.topic import Question
 from attention_coresets.analysis.parts.verdict import Outcome
-from attention_coresets.analysis.parts.wording import some
+from attention_coresets.analysis.parts.wording import code
 from attention_coresets.analysis.report.claims_page import counts, value
 from attention_coresets.analysis.topics.contents import QUESTIONS
 
@@ -87,5 +87,6 @@ def _missed(outcomes: Mapping[str, Outcome]) -> Sequence[str]:
     for question in QUESTIONS:
         missed = [name for name in question.claims if outcomes[name].status in WORST]
         if missed:
-            lines.append(f"- {some(missed)}: {question.missed or 'why is not known.'}")
+            shown = code(missed) if len(missed) < 4 else f"{code(missed[:1])} and {len(missed) - 1} more"
+            lines.append(f"- {shown}: {question.missed or 'why is not known.'}")
     return ["**Missed, and why.**", "\n".join(lines)] if lines else []
