@@ -16,6 +16,7 @@ from attention_coresets.analysis.parts.verdict import Check, checked, measured
 from attention_coresets.analysis.report.decided import decided, violated
 from attention_coresets.analysis.report.ranges import range_tested, span
 from attention_coresets.analysis.stats.estimates import median, paired_ratio
+from attention_coresets.analysis.topics.answers import tables as answers
 from attention_coresets.analysis.topics.contents import CHECKS, CLAIMS, SECTIONS
 from attention_coresets.analysis.topics.hard_instances.antipodal import antipodal_floor
 from attention_coresets.analysis.topics.hard_instances.signed_clusters import distinct_rules
@@ -61,6 +62,17 @@ def test_claims_are_distinct_and_have_a_tolerance_and_a_section():
     assert {id(claim.expected) for claim in every} == {id(band) for band in bands().values()}
     described = {"lower_bound_random", "luck", "real_sizes_gemma", "real_ablation", "real_repetition"}
     assert {claim.experiment for claim in every} | described == {section.experiment for section in SECTIONS}
+
+
+def test_tables_of_a_lead_and_of_texts_said_again_have_the_numbers_of_their_laws(quiet):
+    line = next(one for one in answers.lead(quiet).splitlines() if one.startswith("| 4096 | `replay_fit`"))
+    without, led, _, divergence = (float(cell.split("[")[0]) for cell in line.split("|")[3:7])
+    assert (without, led) == pytest.approx((0.9, 0.95), rel=0.01)
+    assert divergence == pytest.approx(0.64 / 4096, rel=0.05)
+    text = answers.repetition(quiet)
+    assert "with 0.4 nats a token and 0.9 of the tokens right" in text
+    cells = next(one for one in text.splitlines() if one.startswith("| replay_fit")).split("|")[2:4]
+    assert [float(cell.split("[")[0]) for cell in cells] == pytest.approx([0.8 / 0.9, 0.1], rel=0.02)
 
 
 def test_every_experiment_of_a_claim_has_a_configuration():

@@ -10,10 +10,8 @@ import torch
 def one_thread() -> Iterator[None]:
     """Gives torch one thread within: between two small operations its threads would wait for each other."""
     before = torch.get_num_threads()
-    if before > 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        if before > 1:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)

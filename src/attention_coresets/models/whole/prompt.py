@@ -57,7 +57,7 @@ def compress_prompt(
     attention_mask : Int[Tensor, "b n"], optional
         0 for padding, which must be on the left. Samples are compressed one by one, each as if it were alone.
     construct : ReplayFit or AttentionMatching, optional
-        None: `ReplayFit(lead=32)`, each chunk of the replay with the tokens before it, so that facts across two
+        None: `ReplayFit(lead=32)`, each chunk of the replay with the tokens before it, so that facts across
         chunks are kept. Others have the lead that they say; their own default is none.
     tokenizer
         Needed where the construct's `wording` asks for the repetition in words.

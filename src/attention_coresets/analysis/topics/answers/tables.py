@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from attention_coresets.analysis.parts.arm_names import ARM, model_of
-from attention_coresets.analysis.parts.markdown import interval, table
+from attention_coresets.analysis.parts.markdown import table
 from attention_coresets.analysis.parts.results import Results
 from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.answers.measures import (
@@ -20,7 +20,7 @@ from attention_coresets.analysis.topics.answers.measures import (
     led,
     rules_of,
 )
-from attention_coresets.analysis.topics.facts.measures import mean
+from attention_coresets.analysis.topics.facts.tables import mean_of
 from attention_coresets.analysis.topics.real_heads.caches import SEGMENT
 
 _ANSWERS = {"right": "tokens right", "answer": "loss added"}
@@ -70,8 +70,8 @@ def lead(results: Results) -> str:
     lines = []
     for n, rows in pairs.items():
         for arm in rules_of(rows):
-            ends = [mean(rows, f"{arm}{end}", name) for name in _FACTS for end in ("", LED)]
-            lines.append([str(n), f"`{arm}`", *("–" if each is None else interval(each) for each in ends)])
+            cells = [mean_of(rows, f"{arm}{end}", name) for name in _FACTS for end in ("", LED)]
+            lines.append([str(n), f"`{arm}`", *cells])
     heads = [f"{word}, {end}" for word in _FACTS.values() for end in ("without a lead", "with")]
     about = f"1/{_SHARE} of the cache; facts over the full cache's, KL in nats a token; 95 % intervals over segments."
     return f"{about}\n\n{table(['n', 'Rule', *heads], lines)}"
@@ -106,6 +106,6 @@ def _by_arm(shares: Mapping[str, pd.DataFrame], words: Mapping[str, str], order:
     heads = [f"{word}, {share}" for share in shares for word in words.values()]
     lines = []
     for arm in arms:
-        means = [mean(rows, arm, name) for rows in shares.values() for name in words]
-        lines.append([model_of(smallest, arm), *("–" if each is None else interval(each) for each in means)])
+        cells = [mean_of(rows, arm, name) for rows in shares.values() for name in words]
+        lines.append([model_of(smallest, arm), *cells])
     return table([ARM, *heads], lines)

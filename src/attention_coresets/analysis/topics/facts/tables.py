@@ -39,6 +39,11 @@ def gemma(results: Results) -> str:
     return _kept(results, GEMMA)
 
 
+def mean_of(rows: pd.DataFrame, arm: str, name: str) -> str:
+    """The mean of a column over segments with its interval, a dash where no segment says anything."""
+    return "–" if (found := mean(rows, arm, name)) is None else interval(found)
+
+
 def _kept(results: Results, experiment: str) -> str:
     """Facts found over the full cache's, divergence and loss added by arm and share, means over segments of text."""
     rows = results.rows(experiment)
@@ -56,7 +61,7 @@ def _kept(results: Results, experiment: str) -> str:
         cells = []
         for size in sizes:
             here = rows.loc[rows["size"] == size]
-            cells += ["–" if (found := mean(here, arm, name)) is None else interval(found) for name in _COLUMNS]
+            cells += [mean_of(here, arm, name) for name in _COLUMNS]
         lines.append([model_of(rows, arm), *cells])
     heads = [f"{word}, {share}" for share in shares for word in _COLUMNS.values()]
     full = column(rows.drop_duplicates(["text", "start"]), "needle_found_full").mean()
@@ -78,8 +83,8 @@ def ablation(results: Results) -> str:
     ratios = paired_ratios(rows, OURS, "kl", SEGMENT)
     lines = []
     for arm in sorted(ratios, key=lambda arm: ratios[arm].value):
-        found, ratio = mean(rows, arm, "found"), "1" if arm == OURS else interval(ratios[arm])
-        lines.append([f"`{arm}`", changes[arm], ratio, "–" if found is None else interval(found)])
+        ratio = "1" if arm == OURS else interval(ratios[arm])
+        lines.append([f"`{arm}`", changes[arm], ratio, mean_of(rows, arm, "found")])
     about = (
         f"{_segments(rows)}, m = n/{rows['n'].max() / size:g}; the median"
         " ratio of divergences, segment by segment, and facts over those of the full cache; 95 % intervals."
