@@ -17,7 +17,6 @@ from attention_coresets.models.serving.caches import branch, cache_bytes
 from attention_coresets.models.serving.keeping import keep
 from attention_coresets.models.serving.prefill import Prefilled, prefill
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.reading import LEAD
 from attention_coresets.models.whole.replay import read
 from attention_coresets.models.whole.replay_fit import ReplayFit
 from benchmarks.records import OURS, Part, Target, ratio, single, timed_row
@@ -50,7 +49,7 @@ def _measured(name: str, n: int, device: str) -> Part:
         return found
 
     whole: Prefilled = step("read the prompt", lambda: prefill(model, prompt, CALIBRATION))
-    found = step("repeat it", lambda: Measured(read(whole, prompt, lead=LEAD)))
+    found = step("repeat it", lambda: Measured(read(whole, prompt)))
     step("sums of its queries", lambda: found.sums("own"))
     caches, construct = {"the whole cache": whole.cache}, ReplayFit()
     for k in SHARES:

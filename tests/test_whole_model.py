@@ -188,35 +188,48 @@ def test_budgets_by_sensitivity_give_each_head_its_part_of_the_sum(found) -> Non
 
 def test_each_chunk_is_repeated_right_after_the_context(model) -> None:
     ids = text()
-    reading = read(prefill(model, ids, 8), ids, REQUEST, chunk=24)
+    reading = read(prefill(model, ids, 8), ids, REQUEST, chunk=24, lead=0)
     parts = [Eager(ids, torch.cat([REQUEST, piece])) for piece in ids[0].split(24)]
     for layer in range(2):
         expected = torch.stack([t.amax(0) for part in parts for t, *_ in part.head(layer, 1)]).amax(0)
         torch.testing.assert_close(Measured(reading).sums("largest")[layer, 1].double(), expected, rtol=1e-4, atol=1e-7)
-    half = read(prefill(model, ids, 8), ids, None, chunk=24, repeated=0.5)
+    half = read(prefill(model, ids, 8), ids, None, chunk=24, repeated=0.5, lead=0)
     assert [look.queries.shape[-2] for look in half.layers[0].replays] == [12, 8]
 
 
 @pytest.mark.parametrize("request_", [None, REQUEST])
 def test_a_chunk_is_repeated_with_what_leads_to_it(model, request_) -> None:
-    """Its own queries alone are kept, and they see the lead's tokens."""
+    """All their queries are kept, and the chunk's own see the lead's tokens."""
     ids, said = text(), [] if request_ is None else [REQUEST]
     reading = read(prefill(model, ids, 8), ids, request_, chunk=24, lead=5)
     pieces = [ids[0, :24], ids[0, 19:40]]
     parts = [Eager(ids, torch.cat([*said, piece])) for piece in pieces]
+    counts = [len(piece) + sum(map(len, said)) for piece in pieces]
     for layer in range(2):
-        own = zip((24, 16), parts, strict=True)
-        expected = torch.stack([t[-q:].amax(0) for q, part in own for t, *_ in part.head(layer, 1)]).amax(0)
+        expected = torch.stack([t.amax(0) for part in parts for t, *_ in part.head(layer, 1)]).amax(0)
         torch.testing.assert_close(Measured(reading).sums("largest")[layer, 1].double(), expected, rtol=1e-4, atol=1e-7)
-        assert [look.queries.shape[-2] for look in reading.layers[layer].replays] == [24, 16]
-        assert [look.norms.shape[-1] for look in reading.layers[layer].replays] == [24, 16]
+        assert [look.queries.shape[-2] for look in reading.layers[layer].replays] == counts
+        assert [look.norms.shape[-1] for look in reading.layers[layer].replays] == counts
     tokens = torch.tensor([0, 3, 17, 39])
-    features = [f[-q:] for q, part in zip((24, 16), parts, strict=True) for _, f, *_ in part.head(1, 1)]
-    gram = sum(torch.einsum("qih,qjh->ij", f, f) for f in features) / 40
+    features = [f for part in parts for _, f, *_ in part.head(1, 1)]
+    gram = sum(torch.einsum("qih,qjh->ij", f, f) for f in features) / sum(counts)
     found = Measured(reading).errors(1, 1, tokens, 0.0)[0]
     torch.testing.assert_close(found, gram[tokens][:, tokens], rtol=2e-4, atol=2e-6 * float(gram.max()))
     sloped = read(prefill(model, ids, 8), ids, request_, chunk=24, lead=5, sloped=True)
-    assert [look.slopes.shape[-1] for look in sloped.layers[1].replays] == [24, 16]
+    assert [look.slopes.shape[-1] for look in sloped.layers[1].replays] == counts
+
+
+def test_moments_of_many_tokens_are_those_of_few(found) -> None:
+    """They are computed in blocks of rows, the upper half alone."""
+    ids = text(1, 300)
+    many = Measured(read(prefill(make("Llama"), ids, 40), ids, chunk=100))
+    tokens = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:280]
+    gram, target = many.errors(1, 0, tokens, 1.0)
+    few = torch.tensor([5, 100, 140, 200, 279])
+    part, aim = many.errors(1, 0, tokens[few], 1.0)
+    torch.testing.assert_close(gram[few][:, few], part, rtol=1e-4, atol=1e-7 * float(gram.max()))
+    torch.testing.assert_close(target[few], aim)
+    assert torch.equal(gram, gram.mT)
 
 
 def test_moved_queries_see_the_context_alone_and_ask_for_its_mass(found) -> None:
@@ -516,14 +529,16 @@ def test_the_walk_in_a_head_has_the_marginals_of_own_errors(found) -> None:
     kept[..., :15] = True
     generator, times = torch.Generator().manual_seed(1), torch.zeros(2, 2, 40)
     for _ in range(400):
-        times += rechosen(found, first, kept, 1.0, 1e-3, "walk", 100.0, generator)
+        times += torch.stack(
+            [mine for mine, _ in rechosen(found, first, kept, 1.0, 1e-3, "walk", 100.0, generator)]
+        ).view(2, 2, 40)
     own = found.mixed("own", 1.0).sqrt()
     part = 15 * own / own.sum(-1, keepdim=True)
     free = part.amax(-1) < 1  # in other heads some tokens are certain
     assert free.any()
     torch.testing.assert_close((times / 400)[free].double(), part[free], rtol=0, atol=0.12)
     fixed = rechosen(found, kept.roll(25, -1), kept.roll(25, -1) | kept, 1.0, 1e-3, "walk", 100.0, generator)
-    assert bool((fixed.sum(-1) == 30).all())
+    assert all(int(mine.sum()) == 30 for mine, _ in fixed)
 
 
 def test_everything_kept_weighs_one_and_errs_by_nothing(found) -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 from attention_coresets.coresets.eviction import EVICTION
 from attention_coresets.models.whole.attention_matching import AttentionMatching
-from attention_coresets.models.whole.reading import LEAD
 from attention_coresets.models.whole.replay_fit import ReplayFit
 
 WHOLE: dict[str, type] = {"replay_fit": ReplayFit, "attention_matching": AttentionMatching}
@@ -19,9 +18,10 @@ def _scored(name: str, budget: str = "pooled", weights: str = "none") -> dict[st
 _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "replay_fit": {},
     # published, budgets over the whole model, as kvpress pools them; their own wording asks for the repetition, and up
-    # to their 2048 tokens there is one chunk (later ones they ask for in other words, and score each by its own)
-    "kvzip_asked": _scored("kvzip") | {"wording": REPEAT, "chunk": 2048},
-    "kvzip_plus_asked": _scored("kvzip_plus") | {"wording": REPEAT, "chunk": 2048},
+    # to their 2048 tokens there is one chunk (later ones they ask for in other words, quote 8 tokens before them, and
+    # score each by its own)
+    "kvzip_asked": _scored("kvzip") | {"wording": REPEAT, "chunk": 2048, "lead": 8},
+    "kvzip_plus_asked": _scored("kvzip_plus") | {"wording": REPEAT, "chunk": 2048, "lead": 8},
     # the same of our replay, which nothing asks for, and with fitted weights
     "kvzip": _scored("kvzip"),
     "kvzip_plus": _scored("kvzip_plus"),
@@ -39,10 +39,10 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
     "leverage_layer": _scored("leverage", "layer"),
     "leverage_pooled": _scored("leverage"),
     "leverage_layer_fitted": _scored("leverage", "layer", "fitted"),
-    # each chunk repeated with the tokens before it, which facts across chunks need (KVzip has 8 of them)
-    "replay_fit_lead": {"lead": LEAD},
-    "kvzip_lead": _scored("kvzip") | {"lead": LEAD},
-    "dropkv_lead": _scored("dropkv") | {"lead": LEAD},
+    # each chunk repeated without the tokens before it, which facts across chunks need
+    "replay_fit_leadless": {"lead": 0},
+    "kvzip_leadless": _scored("kvzip") | {"lead": 0},
+    "dropkv_leadless": _scored("dropkv") | {"lead": 0},
     # one choice of ours changed
     "replay_fit_own": {"part": 0.0},
     "replay_fit_maximum": {"part": 1.0},
@@ -69,7 +69,7 @@ _REPLAY_FIT: dict[str, dict[str, Any]] = {
 
 # of AttentionMatching: with the tokens' own values, and refitted ones, under each kind of budget
 _MATCHED: dict[str, dict[str, Any]] = {
-    "attention_matching_refitted_lead": {"refit": True, "lead": LEAD},
+    "attention_matching_refitted_leadless": {"refit": True, "lead": 0},
 } | {
     f"attention_matching{budget}{end}": {"refit": refit} | parameters
     for budget, parameters in {

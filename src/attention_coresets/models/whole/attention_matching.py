@@ -18,7 +18,7 @@ from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.reading import CHUNK, LayerReading
+from attention_coresets.models.whole.reading import CHUNK, LEAD, LayerReading
 
 LEAST, MOST = math.exp(-3), math.exp(3)  # the source's bounds of weights
 _STEPS, _TOLERANCE = 500, 1e-7
@@ -57,7 +57,7 @@ class AttentionMatching:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
-    lead: int = 0
+    lead: int = LEAD
     recent: ClassVar[int] = 0
     replays: ClassVar[bool] = True
     sums: ClassVar[bool] = False

@@ -5,6 +5,7 @@ kept already take their part of it: with weights of their own, whatever they are
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Int
@@ -48,8 +49,10 @@ def rechosen(
     inside: str,
     among: float,
     generator: torch.Generator,
-) -> Bool[Tensor, "layers kv n"]:
-    """Returns as many tokens in each head as `kept` has, those of `first` and others of the head's own choice.
+) -> Iterator[tuple[Bool[Tensor, "n"], tuple[Tensor, Tensor] | None]]:
+    """Yields for each head as many tokens as `kept` has, those of `first` and others of the head's own choice.
+
+    Beside them G and G 1 on these tokens (statistics.py), where choosing needed them: for one head at a time.
 
     exchange: from those of `kept`, the best exchange each time, all weights refitted (minimax/exchange.py).
     walk: the Gram-Schmidt walk on the error's form, marginals as own errors are: what is kept and what is not balance.
@@ -60,21 +63,22 @@ def rechosen(
     Cost a head, with c the tokens of `first` and those to choose among: 2 q c^2 multiply-adds a query head for the
     form, and O(k c) an exchange, of k at most, or O(c^3) for the walk.
     """
-    own, again = found.mixed("own", moved).flatten(0, 1), []
+    own = found.mixed("own", moved).flatten(0, 1)
     for (place, mine), fixed, errors in zip(_heads(found, kept), first.flatten(0, 1), own, strict=True):
         size, chosen = int(mine.sum() - fixed.sum()), fixed.clone()
         order = errors.masked_fill(mine, torch.inf).masked_fill(fixed, -1.0).sort(descending=True, stable=True).indices
         free = order[: min(math.ceil(among * size), int((~fixed).sum()))].sort().values
         if size == len(free):
             chosen[free] = True
-        else:
-            seen = torch.cat([fixed.nonzero().squeeze(-1), free])
-            whole = form(*found.errors(*place, seen, moved), pull)
-            left = _without(whole, len(seen) - len(free))
-            start = mine[free].nonzero().squeeze(-1)
-            chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
-        again.append(chosen)
-    return torch.stack(again).view(kept.shape)
+            yield chosen, None
+            continue
+        seen = fixed.index_fill(0, free, True).nonzero().squeeze(-1)
+        gram, target = found.errors(*place, seen, moved)
+        left = _without(form(gram, target, pull), fixed[seen])
+        start = mine[free].nonzero().squeeze(-1)
+        chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
+        here = chosen[seen]
+        yield chosen, (gram[here][:, here], target[here])
 
 
 def _heads(found: Measured, kept: Bool[Tensor, "layers kv n"]) -> list[tuple[tuple[int, int], Bool[Tensor, "n"]]]:
@@ -97,12 +101,12 @@ def _walked(left: Form, size: int, generator: torch.Generator) -> Int[Tensor, "k
     return kept_tokens(kept, size)[0]
 
 
-def _without(whole: Form, count: int) -> Form:
-    """The form of the other tokens' weights, where those of the first `count` are the best for them."""
-    rows, room, target = _eliminated(whole, torch.arange(len(whole.scale), device=whole.scale.device) < count)
-    gram = whole.gram[count:, count:] - rows[:, count:].mT @ rows[:, count:]
-    gram.diagonal().copy_(room[count:])
-    return Form(gram, target[count:], whole.scale[count:])
+def _without(whole: Form, fixed: Bool[Tensor, "n"]) -> Form:
+    """The form of the other tokens' weights, where those of the fixed ones are the best for them."""
+    rows, room, target = _eliminated(whole, fixed)
+    gram = whole.gram[~fixed][:, ~fixed] - rows[:, ~fixed].mT @ rows[:, ~fixed]
+    gram.diagonal().copy_(room[~fixed])
+    return Form(gram, target[~fixed], whole.scale[~fixed])
 
 
 def _eliminated(whole: Form, fixed: Bool[Tensor, "n"]) -> tuple[Tensor, Tensor, Tensor]:

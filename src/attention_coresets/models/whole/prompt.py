@@ -20,7 +20,6 @@ from attention_coresets.models.whole.errors import held_out_errors
 from attention_coresets.models.whole.marks import Marks
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.prompt_cache import PromptCache
-from attention_coresets.models.whole.reading import LEAD
 from attention_coresets.models.whole.replay import read
 from attention_coresets.models.whole.replay_fit import ReplayFit
 
@@ -57,8 +56,7 @@ def compress_prompt(
     attention_mask : Int[Tensor, "b n"], optional
         0 for padding, which must be on the left. Samples are compressed one by one, each as if it were alone.
     construct : ReplayFit or AttentionMatching, optional
-        None: `ReplayFit(lead=32)`, each chunk of the replay with the tokens before it, so that facts across
-        chunks are kept. Others have the lead that they say; their own default is none.
+        None: `ReplayFit()`.
     tokenizer
         Needed where the construct's `wording` asks for the repetition in words.
     calibration : int
@@ -78,7 +76,7 @@ def compress_prompt(
         raise ValueError(f"give a share or a count of tokens, not both: share = {share}, count = {count}")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share = {share} must lie in (0, 1]")
-    construct = construct or ReplayFit(lead=LEAD)
+    construct = construct or ReplayFit()
     if not isinstance(construct, ReplayFit | AttentionMatching):
         raise ValueError(
             f"compress_prompt needs ReplayFit or AttentionMatching, which choose for a whole model; {construct} "

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CHUNK = 256  # tokens of the context that one forward repeats
-LEAD = 32  # tokens before a chunk that `compress_prompt` repeats with it
+LEAD = 32  # tokens before a chunk that are repeated with it
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from attention_coresets.models.whole.parts_of_model import (
     projection,
     residual_norms,
 )
-from attention_coresets.models.whole.reading import CHUNK, LayerReading, Lookback, Reading
+from attention_coresets.models.whole.reading import CHUNK, LEAD, LayerReading, Lookback, Reading
 from attention_coresets.models.whole.slopes import slopes
 
 
@@ -35,13 +35,13 @@ def read(
     chunk: int = CHUNK,
     repeated: float = 1.0,
     sloped: bool = False,
-    lead: int = 0,
+    lead: int = LEAD,
 ) -> Reading:
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
     Cost: a forward over chunk + r + lead tokens a chunk on the full cache. Memory, until the reading is dropped:
     queries, keys and values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache;
-    the statistics keep some 5 times the cache in float32 (statistics.py), whatever its dtype.
+    the statistics keep some 6 times the cache in float32 (statistics.py), whatever its dtype.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def read(
     sloped : bool
         Whether to add the gradients that KVgrad's score asks for, by a second forward and a backward a chunk.
     lead : int
-        How many tokens before a chunk are repeated with it. A chunk's first tokens have nothing that they could go on
-        from, so that nothing looks for them in the text: what stands across chunks may be lost. With a lead only
-        the chunk's own queries are kept, neither the lead's nor the request's.
+        How many tokens before a chunk are repeated with it, and their queries kept as well. What is repeated first has
+        nothing that it could go on from, so that nothing looks for it in the text: without a lead what stands across
+        chunks may be lost.
 
     Returns
     -------
@@ -87,16 +87,9 @@ def read(
         found = _forward(decoder, prefilled, said)
         steep = slopes(prefilled, said) if sloped else {}
         for layer, look in found.items():
-            look = replace(look, slopes=steep.get(layer))
-            replays[layer].append(_last(look, len(piece)) if lead else look)
+            replays[layer].append(replace(look, slopes=steep.get(layer)))
     with torch.autocast(ids.device.type, enabled=False):
         return Reading({i: _layer(prefilled, i, replays[i]) for i in prefilled.layers})
-
-
-def _last(look: Lookback, count: int) -> Lookback:
-    """The last `count` of its queries, which see what they saw."""
-    slopes = None if look.slopes is None else look.slopes[-count:]
-    return replace(look, queries=look.queries[..., -count:, :], norms=look.norms[-count:], slopes=slopes)
 
 
 def _check(prefilled: Prefilled, ids: Tensor, chunk: int, repeated: float, lead: int) -> None:

@@ -1,11 +1,11 @@
 """A coreset of a whole model's cache: one budget, spent by what a replay looks at, and weights fitted to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from attention_coresets.attention import Coreset
@@ -14,13 +14,14 @@ from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_co
 from attention_coresets.models.whole.inside import INSIDE, by_gain, rechosen
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.merging import merged
-from attention_coresets.models.whole.reading import CHUNK
+from attention_coresets.models.whole.reading import CHUNK, LEAD
 from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
 
 WEIGHTS = ("fitted", "none")
 GAIN = "gain"
 LARGEST = 20.0  # of a log-weight
+_Kept = tuple[Tensor, tuple[Tensor, Tensor] | None]  # a mask of tokens, and G and G 1 on them (statistics.py)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class ReplayFit:
     wording: str = ""
     chunk: int = CHUNK
     repeated: float = 1.0
-    lead: int = 0
+    lead: int = LEAD
     needs_queries: ClassVar[bool] = True
     needs_positions: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = False
@@ -147,14 +148,19 @@ class ReplayFit:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
-        chosen = {}
-        for index, heads in zip(found.reading.layers, self.kept(found, count), strict=True):
-            tokens = [mine.nonzero().squeeze(-1) for mine in heads]
-            chosen[index] = [Coreset(t, self._log_weights(found, index, head, t)) for head, t in enumerate(tokens)]
-        return chosen
+        heads = self._heads(found, count)
+        return {
+            index: [self._weighted(found, index, head, *next(heads)) for head in range(len(layer.keys))]
+            for index, layer in found.reading.layers.items()
+        }
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""
+        kept = torch.stack([mine for mine, _ in self._heads(found, count)])
+        return kept.view(len(found.reading.layers), -1, found.reading.n)
+
+    def _heads(self, found: Measured, count: int) -> Iterator[_Kept]:
+        """What each head keeps, and G and G 1 on it where they are known."""
         layers, heads, n = len(found.reading.layers), found.reading.heads, found.reading.n
         fixed = self.sinks + self.recent
         check_count(count, heads, n, fixed)
@@ -165,7 +171,7 @@ class ReplayFit:
             kept = self._spent(found, self.first, max(heads * min(n, fixed + 1), round(self.part * count)), kept, each)
         both = self._spent(found, self.second, count, kept, each)
         if not self._rechooses:
-            return both
+            return ((mine, None) for mine in both.flatten(0, 1))
         generator = torch.Generator().manual_seed(0)  # a walk's: the same whenever asked, as everything else is
         return rechosen(found, kept, both, self.moved, self.pull, self.inside, self.among, generator)
 
@@ -179,10 +185,14 @@ class ReplayFit:
             return by_shares(own, budget, kept, found.sums("largest").sum(-1))
         return spend(own, budget, kept, self.budget)
 
-    def _log_weights(self, found: Measured, layer: int, head: int, tokens: Tensor) -> Float[Tensor, "k"] | None:
+    def _weighted(
+        self, found: Measured, layer: int, head: int, kept: Bool[Tensor, "n"], errors: tuple[Tensor, Tensor] | None
+    ) -> Coreset:
+        tokens = kept.nonzero().squeeze(-1)
         if self.weights == "none":
-            return None
+            return Coreset(tokens)
         if len(tokens) == found.reading.n:  # the fit would find the same, up to rounding
-            return torch.zeros(len(tokens), device=tokens.device)
-        weights = fitted(*found.errors(layer, head, tokens, self.moved), self.floor, self.pull)
-        return weights.log().clamp(-LARGEST, LARGEST).float()
+            return Coreset(tokens, torch.zeros(len(tokens), device=tokens.device))
+        gram, target = errors or found.errors(layer, head, tokens, self.moved)
+        weights = fitted(gram, target, self.floor, self.pull)
+        return Coreset(tokens, weights.log().clamp(-LARGEST, LARGEST).float())

@@ -20,8 +20,8 @@ HELD_OUT = 768  # positions at most whose queries are held out, drawn with seed 
 def replayed_head(source: Source, device: torch.device, layer: int, kv_head: int) -> RealHead:
     """Returns a head of the source's cache: its `moved` queries repeat the text, its `heldout` ones when told to.
 
-    The former are of all tokens of the text, chunk by chunk (`read`). For the latter the repetition is asked for in
-    words first, so that they are of other positions and contexts: nothing that was made for the former has seen them.
+    The former are of all tokens of the text, each once, chunk by chunk (`read`). For the latter the repetition is asked
+    for in words first, so that they are of other positions and contexts: nothing made for the former has seen them.
     They are of HELD_OUT positions. The two replays are made once a process for the last source.
 
     Raises ValueError for a layer that has no full attention or has soft caps, or a KV head that there is not.
@@ -54,4 +54,4 @@ def _readings(source: Source, device: torch.device) -> tuple[Reading, Reading]:
     ids = segment(source, model, tokenizer)[0][:, : source.n].to(device)
     prefilled = prefill(model, ids, source.calibrated)
     words = torch.arange(8) if tokenizer is None else encode(tokenizer, REPEAT)
-    return read(prefilled, ids), read(prefilled, ids, words)
+    return read(prefilled, ids, lead=0), read(prefilled, ids, words, lead=0)

@@ -24,6 +24,7 @@ from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.reading import LayerReading, Lookback
 
 _NUMBERS = 2**22  # of softmax weights held at once
+_BLOCK = 128  # rows of G at once
 KINDS = ("replay", "moved")  # of queries
 _MASS = 0.1  # see `HeadStatistics`
 
@@ -58,7 +59,7 @@ class Head:
 
     sums: over the queries of each of KINDS, in float32 block by block, and in float64 over the blocks.
 
-    Cost: q (4 n + 2 t) d multiply-adds a query head, and q (dv + 1) numbers that are kept.
+    Cost: q (4 n + 2 t) d multiply-adds a query head, and q (d + dv + 2) numbers that are kept.
     """
 
     def __init__(self, layer: LayerReading, head: int) -> None:
@@ -70,15 +71,15 @@ class Head:
         self._cap = layer.softcap
         self._shown = self.values @ self.factors  # [group, n, dv]
         self._mass = _MASS * (self._shown - self._shown.mean(1, keepdim=True)).square().sum(-1).mean(-1)  # [group]
-        self._looks: dict[str, list] = {kind: [] for kind in KINDS}
+        self._looks: dict[str, list[tuple[Tensor, ...]]] = {}  # of all queries of a query head
         kinds = zip(KINDS, (layer.replays, [layer.moved]), strict=True)
         self.sums = {kind: self._summed(kind, [_of(look, head) for look in looks]) for kind, looks in kinds}
 
     def _summed(self, kind: str, looks: list[Lookback]) -> HeadStatistics:
         sums = _Sums(len(self.keys), self.keys.device)
         size = (self._shown + (self.center @ self.factors)[:, None]).norm(dim=-1)  # [group, n]
+        seen: list[list[tuple[Tensor, ...]]] = [[] for _ in self.factors]
         for look in looks:
-            seen = []
             for g, queries in enumerate(look.queries):
                 log_sums, outputs, first = [], [], 0
                 for weights, log_sum, out, norms in self._attend(look, queries):
@@ -92,8 +93,8 @@ class Head:
                     first += len(weights)
                     log_sums.append(log_sum)
                     outputs.append(out)
-                seen.append((queries, torch.cat(log_sums), torch.cat(outputs), look.norms))
-            self._looks[kind].append(seen)
+                seen[g].append((queries, torch.cat(log_sums), torch.cat(outputs), look.norms))
+        self._looks[kind] = [tuple(torch.cat(x) for x in zip(*each, strict=True)) for each in seen]
         return sums.over(sum(len(look.norms) for look in looks))
 
     def _attend(self, look: Lookback, queries: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -115,22 +116,25 @@ class Head:
     def moment(self, kind: str, tokens: Int[Tensor, "k"]) -> Float[Tensor, "k k"]:
         """Computes G on these tokens, float64, over the queries of a kind.
 
-        Cost: 2 q k^2 multiply-adds a query head.
+        Cost: 1.5 q k^2 multiply-adds a query head: of a symmetric matrix the upper half.
         """
         total = torch.zeros(len(tokens), len(tokens), dtype=torch.float64, device=self.keys.device)
         keys, rows, count = self.keys[tokens], max(1, _NUMBERS // len(tokens)), 0
-        for seen in self._looks[kind]:
-            count += len(seen[0][0])
-            for g, parts in enumerate(seen):
-                v = self._shown[g, tokens]
-                products = v @ v.mT + (self._mass[g] if kind == "moved" else 0.0)
-                for queries, log_sum, out, norms in zip(*(x.split(rows) for x in parts), strict=True):
-                    weights = (capped(queries @ keys.mT, self._cap) - log_sum[:, None]).exp()
-                    left, a = weights * norms.square().reciprocal()[:, None], out @ self.factors[g]
-                    # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
-                    cross = left.mT @ (weights * (a @ v.mT - 0.5 * a.square().sum(-1, keepdim=True)))
-                    total += (products * (left.mT @ weights) - cross - cross.mT).double()
-        return total / count
+        for g, parts in enumerate(self._looks[kind]):
+            v, mass = self._shown[g, tokens], self._mass[g] if kind == "moved" else 0.0
+            count = len(parts[0])
+            for queries, log_sum, out, norms in zip(*(x.split(rows) for x in parts), strict=True):
+                weights = capped(queries @ keys.mT, self._cap).sub_((log_sum + norms.log())[:, None]).exp_()
+                a = out @ self.factors[g]
+                # <v_i - a, v_j - a> = <v_i, v_j> - (<a, v_i> - |a|^2 / 2) - (<a, v_j> - |a|^2 / 2)
+                aside = (a @ v.mT).sub_(0.5 * a.square().sum(-1, keepdim=True)).mul_(weights)
+                for first in range(0, len(tokens), _BLOCK):
+                    here, on = slice(first, first + _BLOCK), slice(first, None)
+                    left, right = weights[:, here].mT, weights[:, on]
+                    part = (v[here] @ v[on].mT).add_(mass).mul_(left @ right)
+                    part.addmm_(left, aside[:, on], alpha=-1).addmm_(aside[:, here].mT, right, alpha=-1)
+                    total[here, on] += part
+        return (total.triu() + total.triu(1).mT) / count
 
 
 class _Sums:
