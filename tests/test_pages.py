@@ -138,7 +138,8 @@ def test_numbers_of_the_first_page_are_those_of_the_report():
         "found_league_free": "league_free",
         "found_league_fixed": "league_portfolio_tilted",
         "found_loss": "real_loss_8",
-        "found_facts_lead": "lead_facts",
+        "found_facts": "facts_8",
+        "found_facts_long": "lengths_facts",
     }
     report = (ROOT / "paper_repro.md").read_text()
     for block, claim in claims.items():

@@ -72,7 +72,7 @@ FOUND: dict[str, Words] = {
     "found_league_median": median_setting,
     "found_league_fixed": worst_of("league_portfolio_tilted"),
     "found_loss": worst_of("real_loss_8"),
-    "found_facts_lead": worst_of("lead_facts"),
+    "found_facts": worst_of("facts_8"),
     "found_facts_long": worst_of("lengths_facts"),
     "own_target": own_target,
 }

@@ -13,7 +13,7 @@ from attention_coresets.analysis.topics.real_heads.caches import SEGMENT, at_sha
 
 PROBED = "real_probes"
 LENGTHS = "real_lengths"
-LEAD, LED = "real_lead", "_lead"  # the experiment, and the end of its arms' names
+LEAD, LEADLESS = "real_lead", "_leadless"  # the experiment, and the end of its arms' names
 ACROSS = 4096  # tokens of the texts in which every fact stands across chunks
 REPETITION = "real_repetition"
 KINDS = {
@@ -67,39 +67,35 @@ def divergences_at_lengths(results: Results) -> list[Measured]:
     """The median over segments of our divergence over that of each arm without weights, by length and share."""
     parts = []
     for n, size, rows in by_length(results):
-        parts += _divergences(rows, OURS, f"n = {n}, m = n/{n // size}")
+        rivals = unweighted(rows) if OURS in set(rows["arm"]) else []
+        ratios = {rival: paired_ratio(rows, OURS, rival, "kl", SEGMENT) for rival in rivals}
+        where = f"n = {n}, m = n/{n // size}"
+        parts += [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
     return parts
 
 
-def facts_at_lengths(share: int, experiment: str = LENGTHS, ours: str = OURS) -> Measure:
+def facts_at_lengths(share: int) -> Measure:
     """The mean over segments of the facts that ours finds, over those that the full cache finds, by length."""
 
     def measure(results: Results) -> list[Measured]:
         parts = []
-        for n, size, rows in by_length(results, experiment):
-            if n == share * size and (found := mean(rows, ours, "found")) is not None:
+        for n, size, rows in by_length(results):
+            if n == share * size and (found := mean(rows, OURS, "found")) is not None:
                 parts.append(Measured(f"n = {n}, m = n/{share}", found, unit="segments"))
         return parts
 
     return measure
 
 
-def divergences_with_lead(share: int) -> Measure:
-    """The median over segments of our divergence with a lead over that of each arm without weights, with one or not."""
+def divergences_by_lead(share: int) -> Measure:
+    """The median over segments of our divergence with a lead over that without, by length."""
 
     def measure(results: Results) -> list[Measured]:
-        parts = []
-        for n, rows in led(results, share).items():
-            parts += _divergences(rows, f"{OURS}{LED}", f"n = {n}, m = n/{share}")
-        return parts
+        pairs = {n: rows for n, rows in led(results, share).items() if OURS in rules_of(rows)}
+        ratios = {n: paired_ratio(rows, OURS, f"{OURS}{LEADLESS}", "kl", SEGMENT) for n, rows in pairs.items()}
+        return [Measured(f"n = {n}, m = n/{share}", ratio, unit="segments") for n, ratio in ratios.items()]
 
     return measure
-
-
-def _divergences(rows: pd.DataFrame, ours: str, where: str) -> list[Measured]:
-    rivals = unweighted(rows) if ours in set(rows["arm"]) else []
-    ratios = {rival: paired_ratio(rows, ours, rival, "kl", SEGMENT) for rival in rivals}
-    return [Measured(f"{where}, over {rival}", ratio, unit="segments") for rival, ratio in ratios.items()]
 
 
 def facts_by_lead(share: int) -> Measure:
@@ -113,20 +109,20 @@ def facts_by_lead(share: int) -> Measure:
         if rows is None:
             return []
         rows = rows.loc[np.isfinite(column(rows, "found"))]
-        found = {arm: less(rows, f"{arm}{LED}", arm, "found") for arm in rules_of(rows)}
+        found = {arm: less(rows, arm, f"{arm}{LEADLESS}", "found") for arm in rules_of(rows)}
         return [Measured(f"{arm}, n = {ACROSS}, m = n/{share}", each, unit="segments") for arm, each in found.items()]
 
     return measure
 
 
 def led(results: Results, share: int) -> dict[int, pd.DataFrame]:
-    """The rows of LEAD by length, and those of the same rules without a lead, of whichever experiment has them."""
+    """The rows of LEAD by length, and those of the same rules with a lead, of whichever experiment has them."""
     rows = results.rows(LEAD)
     if rows.empty:
         return {}
-    without = pd.concat([results.rows(FACTS), results.rows(LENGTHS)])
-    rules = [arm.removesuffix(LED) for arm in distinct(rows, "arm")]
-    both = told(at_share(pd.concat([rows, without.loc[without["arm"].isin(rules)]]), share))
+    others = pd.concat([results.rows(FACTS), results.rows(LENGTHS)])
+    rules = [arm.removesuffix(LEADLESS) for arm in distinct(rows, "arm")]
+    both = told(at_share(pd.concat([rows, others.loc[others["arm"].isin(rules)]]), share))
     both = both.drop_duplicates(["n", "arm", *SEGMENT])  # of the longest texts tier full has some twice
     return {int(n): both.loc[both["n"] == n] for n in distinct(rows, "n")}
 
@@ -134,12 +130,12 @@ def led(results: Results, share: int) -> dict[int, pd.DataFrame]:
 def rules_of(rows: pd.DataFrame) -> list[str]:
     """The rules that these rows have with a lead and without."""
     arms = set(rows["arm"])
-    return [arm for arm in distinct(rows, "arm") if f"{arm}{LED}" in arms]
+    return [arm for arm in distinct(rows, "arm") if f"{arm}{LEADLESS}" in arms]
 
 
-def by_length(results: Results, experiment: str = LENGTHS) -> list[tuple[int, int, pd.DataFrame]]:
-    """The rows of an experiment for each length of text and number of tokens kept."""
-    rows = results.rows(experiment)
+def by_length(results: Results) -> list[tuple[int, int, pd.DataFrame]]:
+    """The rows of LENGTHS for each length of text and number of tokens kept."""
+    rows = results.rows(LENGTHS)
     if rows.empty:
         return []
     rows = told(rows)

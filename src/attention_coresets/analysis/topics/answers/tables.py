@@ -11,7 +11,7 @@ from attention_coresets.analysis.stats.frames import column, distinct
 from attention_coresets.analysis.topics.answers.measures import (
     KINDS,
     LEAD,
-    LED,
+    LEADLESS,
     LENGTHS,
     PROBED,
     REPETITION,
@@ -70,7 +70,7 @@ def lead(results: Results) -> str:
     lines = []
     for n, rows in pairs.items():
         for arm in rules_of(rows):
-            cells = [mean_of(rows, f"{arm}{end}", name) for name in _FACTS for end in ("", LED)]
+            cells = [mean_of(rows, f"{arm}{end}", name) for name in _FACTS for end in (LEADLESS, "")]
             lines.append([str(n), f"`{arm}`", *cells])
     heads = [f"{word}, {end}" for word in _FACTS.values() for end in ("without a lead", "with")]
     about = f"1/{_SHARE} of the cache; facts over the full cache's, KL in nats a token; 95 % intervals over segments."

@@ -21,9 +21,9 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         LEAD,
         "Facts across chunks of a replay",
-        "A chunk's first tokens have nothing that they could go on from. In texts of 4096 tokens each planted fact"
-        " stands across chunks, in texts of 2048 inside one. With a lead each chunk is repeated with the tokens"
-        " before it.",
+        "What a replay repeats first has nothing that it could go on from. In texts of 4096 tokens each planted fact"
+        " stands across chunks, in texts of 2048 inside one. With a lead, as everywhere else, each chunk is repeated"
+        " with the tokens before it.",
         tables.lead,
     ),
     Section(
@@ -41,11 +41,10 @@ TOPIC = Topic(
     questions=(
         Question(
             "Does SmolLM2-135M answer harder questions too, and on texts of other lengths?",
-            "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_facts} of its facts"
-            " ({lead_facts} with a lead), with {lengths_kl} of a rule's divergence",
+            "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_facts} of its facts,"
+            " with {lengths_kl} of a rule's divergence",
             tuple(claim.id for claim in claims.CLAIMS),
-            "In the longest texts each fact stands across chunks of the replay, which loses many without a lead."
-            " KVzip's maximum keeps lists whole; half of our budget goes by a mean square. Few questions' settings"
+            "KVzip's maximum keeps lists whole; half of our budget goes by a mean square. Few questions' settings"
             " miss, which chance alone can cause.",
         ),
     ),
