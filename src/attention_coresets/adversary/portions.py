@@ -5,7 +5,6 @@ for another between two small operations.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.adversary.sides import Sides
-from attention_coresets.threads import one_thread
+from attention_coresets.threads import at_once, one_thread
 
 T = TypeVar("T")
 
@@ -48,18 +47,12 @@ def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> l
 
     A single part runs on one core too. Within `work`, another `share` finds one thread. Autograd is not passed on.
     """
-    before = torch.get_num_threads()
-    if device.type != "cpu" or before == 1:
+    if device.type != "cpu" or torch.get_num_threads() == 1:
         return [work(*part) for part in parts]
     if len(parts) == 1:
         with one_thread():
             return [work(*parts[0])]
-    try:
-        with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(lambda part: work(*part), parts))
-    finally:
-        # new threads start with what was last set, by whatever thread: the workers' 1 must not stay
-        torch.set_num_threads(before)
+    return at_once(work, parts)
 
 
 def _shape(query: Tensor, sides: Sides) -> tuple[int, int]:

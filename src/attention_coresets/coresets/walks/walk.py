@@ -4,7 +4,6 @@ Source: Bansal, Dadush, Garg and Lovett 2018; Harshaw, Savje, Spielman and Zhang
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +12,7 @@ from torch import Tensor
 from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
 from attention_coresets.coresets.walks.spd_inverse import invert_regular_
 from attention_coresets.coresets.walks.walk_loop import WalkLoop, alive_inverse
+from attention_coresets.threads import at_once
 
 _fast = compiled_module("attention_coresets.coresets.walks.walk_blocked")
 # None without numba: the torch loop does the same, at a third of the speed
@@ -103,14 +103,6 @@ def _inverse(gram: Tensor, ridge: float) -> Tensor:
 def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
     """Stacks `walk(*head)` of every head: as many at once as torch has threads, the last few one after another."""
     threads = torch.get_num_threads()
-    together = len(heads) - len(heads) % threads
-    kept = []
-    if threads > 1 and together:
-        try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                kept += pool.map(lambda head: walk(*head), heads[:together])
-        finally:
-            torch.set_num_threads(threads)  # a count set in any thread is what later threads start from
-    else:
-        together = 0
+    together = len(heads) - len(heads) % threads if threads > 1 else 0
+    kept = at_once(walk, heads[:together]) if together else []
     return torch.stack(kept + [walk(*head) for head in heads[together:]])
