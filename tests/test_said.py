@@ -92,38 +92,26 @@ def changed(name: str) -> pd.Series:
     return table().query("experiment == 'real_ablation'").groupby("arm")[name].mean().rename(lambda arm: arm[11:])
 
 
-def facts_of_long_texts_are_lost() -> bool:
-    """By each rule that replays, a quarter at least of those of the full cache, with the least divergence by ours."""
-    rows = table().query("experiment == 'real_lengths' and n == 4096 and arm != 'snapkv_layer'")
-    means = rows.assign(found=rows["needle_found"] / rows["needle_found_full"]).groupby("arm")[["found", "kl"]].mean()
-    return bool((means["found"] < 0.75).all()) and means["kl"].idxmin() == "replay_fit"
-
-
 def with_a_lead(name: str) -> pd.DataFrame:
     """Means over segments at 1/8, by length and rule, without a lead and with; facts over those of the full cache."""
     rows = table().query("experiment in ['real_lead', 'real_tasks', 'real_lengths'] and size * 8 == n and n > 1024")
-    rows = rows.assign(found=rows["needle_found"] / rows["needle_found_full"], led=rows["arm"].str.endswith("_lead"))
-    rows = rows.assign(arm=rows["arm"].str.removesuffix("_lead"))
+    rows = rows.assign(
+        found=rows["needle_found"] / rows["needle_found_full"], led=~rows["arm"].str.endswith("_leadless")
+    )
+    rows = rows.assign(arm=rows["arm"].str.removesuffix("_leadless"))
     return rows.pivot_table(name, ["n", "arm"], "led").dropna()
 
 
 def a_lead_finds_facts_across_chunks() -> bool:
     found = with_a_lead("found")
     more, whole = found[True] - found[False], found[True][4096].drop("kvzip")
-    inside = more[2048].drop("dropkv")
+    inside = more[2048]
     return bool((more[4096] > 0.1).all() and inside.abs().max() < 0.05 and (whole - 1).abs().max() < 0.03)
 
 
-def inside_a_chunk_dropkv_finds_fewer() -> bool:
-    found = with_a_lead("found").loc[(2048, "dropkv")]
-    return found[True] < found[False] - 0.03
-
-
-def a_lead_costs_divergence() -> bool:
+def a_lead_costs_no_divergence() -> bool:
     kl = with_a_lead("kl")
-    ours = kl.xs("replay_fit", level="arm")
-    rest = kl.drop("replay_fit", level="arm")[True].groupby("n").min()
-    return bool((kl[True] > 1.1 * kl[False]).all() and (ours[True] < 0.3 * rest).all())
+    return bool((kl[True] < 1.15 * kl[False]).all())
 
 
 def over_layers_facts_are_lost() -> bool:
@@ -184,10 +172,8 @@ SAID = (
     ),
     Said("is what keeps facts: pooled over each layer", "docs/real_caches.md", over_layers_facts_are_lost),
     Said("by mean square more facts are lost", "docs/real_caches.md", divergences_of_the_ablation),
-    Said("every rule on our replay loses many facts", "docs/real_caches.md", facts_of_long_texts_are_lost),
     Said("about as many as the full cache does", "docs/real_caches.md", a_lead_finds_facts_across_chunks),
-    Said("DropKV finds fewer", "docs/real_caches.md", inside_a_chunk_dropkv_finds_fewer),
-    Said("the divergence of every rule grows", "docs/real_caches.md", a_lead_costs_divergence),
+    Said("and diverges about as it did", "docs/real_caches.md", a_lead_costs_no_divergence),
     Said("is missed: log-weights", "docs/real_caches.md", lambda: verdict("gemma_kl_ratio") == MISSED),
     Said("is missed.)", "docs/minimax.md", lambda: verdict("minimax_ceiling") == MISSED),
     Said(
