@@ -185,7 +185,7 @@ KNOWN = {
     "lengths_kl": (0.25, "target met"),
     "lengths_facts": (0.95, "target met"),
     "lead_more": (0.1, "target met"),
-    "lead_kl": (0.9, "target met"),
+    "lead_kl_ratio": (0.9, "target met"),
 }
 KNOWN_CHECKS = {
     "floor": 1.25,

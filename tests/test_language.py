@@ -15,6 +15,7 @@ from attention_coresets.models.serving import ask, compress, continuation, losse
 from attention_coresets.models.serving import needle as needles  # noqa: E402
 from attention_coresets.models.topics import CITIES  # noqa: E402
 from attention_coresets.models.whole.prompt import compress_prompt  # noqa: E402
+from attention_coresets.models.whole.replay import read as replay  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.study import language  # noqa: E402
 from attention_coresets.study.cell import run_cell  # noqa: E402
@@ -89,6 +90,24 @@ def test_cells_of_errors_keep_their_names() -> None:
     older = {key: value for key, value in plain.items() if key not in ("task", "keep_recent")}
     assert cell_hash(plain) == cell_hash(older)
     assert identity(configuration(keep_recent=2)) == identity(older) | {"task": "language", "keep_recent": 2}
+
+
+def test_cells_of_replays_without_a_lead_keep_their_names_and_those_with_one_have_others() -> None:
+    """There was no lead at first; and then its own queries did not count."""
+    none, zero, some = ({"name": "replay_fit", **asked} for asked in ({}, {"lead": 0}, {"lead": 32}))
+    first, plain, led = (identity(configuration(coreset=coreset)) for coreset in (none, zero, some))
+    assert first == plain != led
+    assert led["format"] == plain["format"] + 1
+
+
+def test_a_replay_has_the_lead_that_its_construction_says(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(language, "replay", lambda *a: asked.append(a[-1]) or replay(*a))
+    for lead in (0, 7):
+        language._replayed.cache_clear()
+        run_cell(configuration(coreset={"name": "replay_fit", "lead": lead}, sizes=[16]))
+    run_cell(configuration(coreset={"name": "attention_matching"}, sizes=[16]))
+    assert asked == [0, 7, 32]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
+from attention_coresets.models.whole import prompt  # noqa: E402
 from attention_coresets.models.whole.attention_matching import AttentionMatching  # noqa: E402
 from attention_coresets.models.whole.measured import Measured  # noqa: E402
+from attention_coresets.models.whole.replay import read  # noqa: E402
 from attention_coresets.models.whole.replay_fit import ReplayFit  # noqa: E402
 from attention_coresets.serving import (  # noqa: E402
     PromptCache,
@@ -71,6 +73,14 @@ def test_a_prompt_is_continued_many_times_and_stays_as_it_is(family) -> None:
     with torch.no_grad():  # any other cache is the model's own
         usual = model(ids).logits
     torch.testing.assert_close(usual, make(family)(ids).logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_is_replayed_with_the_lead_that_the_construct_says(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(prompt, "read", lambda *a: asked.append(a[-1]) or read(*a))
+    for construct in (None, ReplayFit(lead=3), AttentionMatching()):
+        compress_prompt(make("Llama"), text(), 0.5, construct=construct)
+    assert asked == [32, 3, 32]
 
 
 def test_rows_of_a_batch_are_those_of_single_runs() -> None:

@@ -13,6 +13,7 @@ from scipy.optimize import lsq_linear
 transformers = pytest.importorskip("transformers")
 
 from attention_coresets.models.serving import keep, prefill  # noqa: E402
+from attention_coresets.models.whole import statistics  # noqa: E402
 from attention_coresets.models.whole.budgets import by_shares, spend  # noqa: E402
 from attention_coresets.models.whole.errors import held_out_errors  # noqa: E402
 from attention_coresets.models.whole.inside import by_gain, rechosen  # noqa: E402
@@ -219,16 +220,18 @@ def test_a_chunk_is_repeated_with_what_leads_to_it(model, request_) -> None:
     assert [look.slopes.shape[-1] for look in sloped.layers[1].replays] == counts
 
 
-def test_moments_of_many_tokens_are_those_of_few(found) -> None:
-    """They are computed in blocks of rows, the upper half alone."""
+def test_moments_of_many_tokens_and_queries_are_those_of_attention_as_matrices(monkeypatch) -> None:
+    """They are computed for the upper half alone, in blocks of tokens and of queries."""
+    monkeypatch.setattr(statistics, "_NUMBERS", 2**14)
     ids = text(1, 300)
-    many = Measured(read(prefill(make("Llama"), ids, 40), ids, chunk=100))
+    many = Measured(read(prefill(make("Llama"), ids, 40), ids, chunk=100, lead=10))
     tokens = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:280]
-    gram, target = many.errors(1, 0, tokens, 1.0)
-    few = torch.tensor([5, 100, 140, 200, 279])
-    part, aim = many.errors(1, 0, tokens[few], 1.0)
-    torch.testing.assert_close(gram[few][:, few], part, rtol=1e-4, atol=1e-7 * float(gram.max()))
-    torch.testing.assert_close(target[few], aim)
+    gram, target = many.errors(1, 0, tokens, 0.0)
+    pieces = [ids[0, max(0, first - 10) : first + 100] for first in (0, 100, 200)]
+    features = [f for piece in pieces for _, f, *_ in Eager(ids, piece).head(1, 0)]
+    expected = sum(torch.einsum("qih,qjh->ij", f, f) for f in features) / sum(map(len, pieces))
+    torch.testing.assert_close(gram, expected[tokens][:, tokens], rtol=2e-4, atol=2e-6 * float(expected.max()))
+    torch.testing.assert_close(target, expected.sum(-1)[tokens], rtol=2e-4, atol=2e-5 * float(expected.sum(-1).max()))
     assert torch.equal(gram, gram.mT)
 
 

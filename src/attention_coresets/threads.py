@@ -21,7 +21,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def at_once(work: Callable[..., T], parts: Sequence[tuple]) -> list[T]:
+def on_threads(work: Callable[..., T], parts: Sequence[tuple]) -> list[T]:
     """Returns work(*part) for each part: as many at a time as torch has threads, each on one. Passes no autograd on."""
     threads = torch.get_num_threads()
     try:

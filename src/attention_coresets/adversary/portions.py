@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attention_coresets.adversary.sides import Sides
-from attention_coresets.threads import at_once, one_thread
+from attention_coresets.threads import on_threads, one_thread
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def share(work: Callable[..., T], parts: list[tuple], device: torch.device) -> l
     if len(parts) == 1:
         with one_thread():
             return [work(*parts[0])]
-    return at_once(work, parts)
+    return on_threads(work, parts)
 
 
 def _shape(query: Tensor, sides: Sides) -> tuple[int, int]:

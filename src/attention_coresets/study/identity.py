@@ -24,6 +24,7 @@ _NUMBERS = ("cache", "coreset", "rho", "seed", "heads", "sizes", "adversary")
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that the numbers depend on: no device, paths, tracking or labels."""
     version = FORMAT + has_floors(config["cache"])  # rows of such cells had no floors at first
+    version += config["coreset"].get("lead", 0) > 0  # and the queries of a lead did not count at first
     numbers = {key: config[key] for key in _NUMBERS}
     numbers |= {key: config[key] for key, usual in _TASK if config.get(key, usual) != usual}
     if config.get("task") == "hardness":

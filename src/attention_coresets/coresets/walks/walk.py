@@ -12,7 +12,7 @@ from torch import Tensor
 from attention_coresets.compiled import compiled_module, runs_compiled, triton_kernels
 from attention_coresets.coresets.walks.spd_inverse import invert_regular_
 from attention_coresets.coresets.walks.walk_loop import WalkLoop, alive_inverse
-from attention_coresets.threads import at_once
+from attention_coresets.threads import on_threads
 
 _fast = compiled_module("attention_coresets.coresets.walks.walk_blocked")
 # None without numba: the torch loop does the same, at a third of the speed
@@ -104,5 +104,5 @@ def each_head(walk: Callable[..., Tensor], heads: list[tuple]) -> Tensor:
     """Stacks `walk(*head)` of every head: as many at once as torch has threads, the last few one after another."""
     threads = torch.get_num_threads()
     together = len(heads) - len(heads) % threads if threads > 1 else 0
-    kept = at_once(walk, heads[:together]) if together else []
+    kept = on_threads(walk, heads[:together]) if together else []
     return torch.stack(kept + [walk(*head) for head in heads[together:]])

@@ -73,8 +73,8 @@ class Quote:
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """A piece of the text, to be said again right after it, as a replay does (whole/replay.py): its loss is in-sample
-    wherever queries of that replay chose what is kept.
+    """A piece of the text, to be said again right after it, as a replay does (whole/replay.py): its loss is nearly
+    in-sample wherever queries of that replay chose what is kept.
 
     ids: at least 2 tokens. The first is given, the others are the answer.
     """

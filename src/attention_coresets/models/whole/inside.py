@@ -31,8 +31,8 @@ def by_gain(
     The errors of all heads together count, in units of the residual stream, with all weights of a head fitted after
     each token. So budgets follow from gains. Each head keeps one token beside those of `kept`, where the count allows.
 
-    Cost: n x n numbers a head at once, in float32; 2 q n^2 multiply-adds a query head for them, and for each token k n,
-    with k those that its head has by then.
+    Cost: n x n numbers a head at once, in float32; 1.5 q n^2 multiply-adds a query head for them, and for each token
+    k n, with k those that its head has by then.
     """
     heads = [_Head(form(*found.everything(*place, moved), pull), mine) for place, mine in _heads(found, kept)]
     for _ in range(count - int(kept.sum())):
@@ -60,25 +60,30 @@ def rechosen(
 
     A head that chooses k tokens does so among the `among` k of largest own error, and those of `kept`.
 
-    Cost a head, with c the tokens of `first` and those to choose among: 2 q c^2 multiply-adds a query head for the
+    Cost a head, with c the tokens of `first` and those to choose among: 1.5 q c^2 multiply-adds a query head for the
     form, and O(k c) an exchange, of k at most, or O(c^3) for the walk.
     """
     own = found.mixed("own", moved).flatten(0, 1)
-    for (place, mine), fixed, errors in zip(_heads(found, kept), first.flatten(0, 1), own, strict=True):
+    for (place, mine), fixed, alone in zip(_heads(found, kept), first.flatten(0, 1), own, strict=True):
         size, chosen = int(mine.sum() - fixed.sum()), fixed.clone()
-        order = errors.masked_fill(mine, torch.inf).masked_fill(fixed, -1.0).sort(descending=True, stable=True).indices
+        order = alone.masked_fill(mine, torch.inf).masked_fill(fixed, -1.0).sort(descending=True, stable=True).indices
         free = order[: min(math.ceil(among * size), int((~fixed).sum()))].sort().values
         if size == len(free):
             chosen[free] = True
             yield chosen, None
-            continue
-        seen = fixed.index_fill(0, free, True).nonzero().squeeze(-1)
-        gram, target = found.errors(*place, seen, moved)
-        left = _without(form(gram, target, pull), fixed[seen])
-        start = mine[free].nonzero().squeeze(-1)
-        chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
-        here = chosen[seen]
-        yield chosen, (gram[here][:, here], target[here])
+        else:
+            seen = fixed.index_fill(0, free, True).nonzero().squeeze(-1)
+            errors = found.errors(*place, seen, moved)
+            left = _without(form(*errors, pull), fixed[seen])
+            start = mine[free].nonzero().squeeze(-1)
+            chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
+            here = _on(chosen[seen], *errors)
+            del left, errors  # weights are fitted before the next head's turn
+            yield chosen, here
+
+
+def _on(here: Bool[Tensor, "c"], gram: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return gram[here][:, here], target[here]
 
 
 def _heads(found: Measured, kept: Bool[Tensor, "layers kv n"]) -> list[tuple[tuple[int, int], Bool[Tensor, "n"]]]:

@@ -52,7 +52,8 @@ class Measured:
         gram, target = found.moment("replay", tokens), found.sums["replay"].target[tokens]
         if not moved:
             return gram, target
-        return gram + share * found.moment("moved", tokens), target + share * found.sums["moved"].target[tokens]
+        gram.add_(found.moment("moved", tokens), alpha=share)
+        return gram, target + share * found.sums["moved"].target[tokens]
 
     def everything(self, layer: int, head: int, moved: float) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n"]]:
         """Returns G and G 1 on all tokens, mixed likewise: n x n numbers."""

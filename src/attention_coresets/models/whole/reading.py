@@ -20,7 +20,7 @@ class Lookback:
     queries : Float[Tensor, "*kv group q d"]
         Times the layer's scaling.
     keys, values : Float[Tensor, "*kv t d"], Float[Tensor, "*kv t dv"]
-        Of the tokens after the cache; query j of q sees the first t - q + j + 1 of them. t = 0: none.
+        Of the tokens after the cache, which asked these queries: each sees those up to its own. t = 0: none.
     norms : Float[Tensor, "q"]
         Of the residual stream where each query was asked, over the gain of a norm behind the attention, if any.
     slopes : Float[Tensor, "q"], optional

@@ -40,7 +40,8 @@ def read(
     """Makes the model repeat the context, chunk by chunk, and keeps what looked at the cache.
 
     Cost: a forward over chunk + r + lead tokens a chunk on the full cache. Memory, until the reading is dropped:
-    queries, keys and values of the repeated tokens in all layers, (heads / kv + 2) / 2 times the bytes of the cache;
+    queries, keys and values of the repeated tokens in all layers, (1 + (r + lead) / chunk) (heads / kv + 2) / 2 times
+    the bytes of the cache;
     the statistics keep some 6 times the cache in float32 (statistics.py), whatever its dtype.
 
     Parameters
@@ -54,7 +55,7 @@ def read(
     chunk : int
         Tokens of the context that one forward repeats. Each chunk follows the context directly.
     repeated : float
-        Share of each chunk that is repeated, its first tokens.
+        Share of each chunk that is repeated, its first tokens; its lead comes on top.
     sloped : bool
         Whether to add the gradients that KVgrad's score asks for, by a second forward and a backward a chunk.
     lead : int

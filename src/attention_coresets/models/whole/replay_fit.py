@@ -54,7 +54,7 @@ class ReplayFit:
         in `read`.
 
     Cost: that of the statistics (statistics.py), of the exchanges (inside.py), and for each head, with k of its tokens
-    kept, 2 q k^2 + O(k^3).
+    kept, O(k^3), and 1.5 q k^2 where nothing is exchanged.
 
     Source: this project's (docs/real_caches.md); its first score is KVzip+'s (Kim et al., arXiv 2505.23416; kvpress).
     """
@@ -148,11 +148,11 @@ class ReplayFit:
 
         Raises ValueError for a count that leaves a head without a token beside its sinks, or above all there are.
         """
-        heads = self._heads(found, count)
-        return {
-            index: [self._weighted(found, index, head, *next(heads)) for head in range(len(layer.keys))]
-            for index, layer in found.reading.layers.items()
-        }
+        chosen: dict[int, list[Coreset]] = {index: [] for index in found.reading.layers}
+        places = [index for index, layer in found.reading.layers.items() for _ in layer.keys]
+        for index, (kept, errors) in zip(places, self._heads(found, count), strict=True):
+            chosen[index].append(self._weighted(found, index, len(chosen[index]), kept, errors))
+        return chosen
 
     def kept(self, found: Measured, count: int) -> Bool[Tensor, "layers kv n"]:
         """Returns which tokens are kept."""

@@ -99,9 +99,9 @@ class Head:
 
     def _attend(self, look: Lookback, queries: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yields T on the cache [q, n], logarithms of sums, outputs about the mean value [q, dv], and |h| [q]."""
-        n, after = len(self.keys), look.keys.shape[-2]
+        n, after = len(self.keys), look.keys.shape[-2] > 0
         keys, values = torch.cat([self.keys, look.keys]), torch.cat([self.values, look.values - self.center])
-        rows, first = max(1, _NUMBERS // len(keys)), after - len(queries)
+        rows, first = max(1, _NUMBERS // len(keys)), 0
         for block, norms in zip(queries.split(rows), look.norms.split(rows), strict=True):
             last = n + first + len(block) if after else n  # later tokens are hidden from all of the block
             logits = capped(block @ keys[:last].mT, self._cap)
@@ -134,7 +134,7 @@ class Head:
                     part = (v[here] @ v[on].mT).add_(mass).mul_(left @ right)
                     part.addmm_(left, aside[:, on], alpha=-1).addmm_(aside[:, here].mT, right, alpha=-1)
                     total[here, on] += part
-        return (total.triu() + total.triu(1).mT) / count
+        return total.triu_().add_(total.triu(1).mT).div_(count)
 
 
 class _Sums:

@@ -73,7 +73,7 @@ CLAIMS: tuple[Claim, ...] = (
         _led,
     ),
     _claim(
-        "lead_kl",
+        "lead_kl_ratio",
         f"{OURS}: divergence with a lead over that without, on 1/{_SHARE} of the cache",
         answers.LEAD,
         answers.divergences_by_lead(_SHARE),

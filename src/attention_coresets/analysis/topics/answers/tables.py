@@ -91,7 +91,7 @@ def repetition(results: Results) -> str:
         loss, right = (column(segments, f"needle_{name}_full").mean() for name in ("loss", "right"))
         parts.append(
             f"n = {n}, {len(segments)} segments: the full cache says its text again with {loss:.3g} nats a token and"
-            f" {right:.3g} of the tokens right; beside it, in-sample for rules that replay:"
+            f" {right:.3g} of the tokens right; beside it, nearly in-sample for rules that replay:"
             f"\n\n{_by_arm(shares, _ANSWERS, 'answer')}"
         )
     return "\n\n".join(parts)

@@ -22,14 +22,14 @@ SECTIONS: tuple[Section, ...] = (
         LEAD,
         "Facts across chunks of a replay",
         "What a replay repeats first has nothing that it could go on from. In texts of 4096 tokens each planted fact"
-        " stands across chunks, in texts of 2048 inside one. With a lead, as everywhere else, each chunk is repeated"
-        " with the tokens before it.",
+        " stands across chunks, in texts of 2048 inside one. With a lead, as in the other experiments on facts, each"
+        " chunk is repeated with the tokens before it.",
         tables.lead,
     ),
     Section(
         REPETITION,
         "A compressed cache says its text again",
-        "Teacher-forced, chunk by chunk, as a replay reads it: in-sample for every rule that replays.",
+        "Teacher-forced, chunk by chunk without a lead: nearly in-sample for every rule that replays.",
         tables.repetition,
     ),
 )
