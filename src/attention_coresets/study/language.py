@@ -31,7 +31,7 @@ from attention_coresets.models.serving.needle import Asked, ask, drawn, encode, 
 from attention_coresets.models.topics import FEW, PROBES
 from attention_coresets.models.whole.arms import WHOLE
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.reading import CHUNK
+from attention_coresets.models.whole.reading import CHUNK, Repeating
 from attention_coresets.models.whole.replay import read as replay
 from attention_coresets.study.parts import construction_of, device_of, facts, named, probe_of, timed
 from attention_coresets.study.provenance import fast_path
@@ -74,7 +74,7 @@ def _of_each_head(config: Mapping[str, Any], read: "_Read", construct: Construct
 def _of_a_replay(key: tuple, construct: Any, size: int) -> tuple[ModelCache, float]:
     """The text's cache with `size` tokens a head on average, and the seconds of replay, statistics and choice."""
     read = _read(*key)
-    asked = key, construct.wording, construct.chunk, construct.repeated, construct.sloped, construct.lead
+    asked = key, construct.wording, construct.repeating
     found, replay = _replayed(*asked)
     replay += _summed(*asked) if construct.sums else 0.0
     chosen, choosing = timed(lambda: construct.choose(found, size * read.prefilled.heads))
@@ -116,17 +116,17 @@ def _mean(answers) -> dict[str, float]:
 
 
 @lru_cache(maxsize=1)
-def _replayed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool, lead: int) -> tuple[Measured, float]:
+def _replayed(key: tuple, wording: str, repeating: Repeating) -> tuple[Measured, float]:
     """The replay of a text, and the seconds it took."""
     read = _read(*key)
     request = encode(read.tokenizer, wording) if wording and read.tokenizer is not None else None
-    return timed(lambda: Measured(replay(read.prefilled, read.ids, request, chunk, repeated, sloped, lead)))
+    return timed(lambda: Measured(replay(read.prefilled, read.ids, request, *repeating)))
 
 
 @lru_cache(maxsize=1)
-def _summed(key: tuple, wording: str, chunk: int, repeated: float, sloped: bool, lead: int) -> float:
+def _summed(key: tuple, wording: str, repeating: Repeating) -> float:
     """The seconds that all sums of a replay take; they are kept with it."""
-    found, _ = _replayed(key, wording, chunk, repeated, sloped, lead)
+    found, _ = _replayed(key, wording, repeating)
     return timed(lambda: found.sums("own"))[1]
 
 

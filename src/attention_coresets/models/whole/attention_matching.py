@@ -18,7 +18,7 @@ from attention_coresets.checks import not_negative, one_of, positive
 from attention_coresets.models.softcap import capped
 from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_count, spend
 from attention_coresets.models.whole.measured import Measured
-from attention_coresets.models.whole.reading import CHUNK, LEAD, LayerReading
+from attention_coresets.models.whole.reading import CHUNK, LEAD, LayerReading, Repeating
 
 LEAST, MOST = math.exp(-3), math.exp(3)  # the source's bounds of weights
 _STEPS, _TOLERANCE = 500, 1e-7
@@ -74,6 +74,11 @@ class AttentionMatching:
             raise ValueError(
                 f"budget = {self.budget!r} with shares = {self.shares!r}; budget='shares' needs their file"
             )
+
+    @property
+    def repeating(self) -> Repeating:
+        """Returns how the text is to be repeated."""
+        return Repeating(self.chunk, self.repeated, self.sloped, self.lead)
 
     @property
     def model(self) -> str:

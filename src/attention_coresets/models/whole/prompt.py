@@ -96,8 +96,7 @@ def compress_prompt(
     for sample, budget in enumerate(budgets):
         mine = ids[sample] if attention_mask is None else ids[sample, attention_mask[sample].bool()]
         alone = prefill(model, mine[None], min(calibration, len(mine))) if gaps or len(ids) > 1 else whole
-        how = construct.chunk, construct.repeated, construct.sloped, construct.lead
-        found = Measured(read(alone, mine[None], asked, *how))
+        found = Measured(read(alone, mine[None], asked, *construct.repeating))
         with torch.autocast(ids.device.type, enabled=False):
             coresets = construct.choose(found, budget)
             errors.append(held_out_errors(found.reading, coresets))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,15 @@ from torch import Tensor
 
 CHUNK = 256  # tokens of the context that one forward repeats
 LEAD = 32  # tokens before a chunk that are repeated with it
+
+
+class Repeating(NamedTuple):
+    """How a text is repeated, as `read` has it."""
+
+    chunk: int
+    repeated: float
+    sloped: bool
+    lead: int
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from attention_coresets.models.whole.budgets import BUDGETS, by_shares, check_co
 from attention_coresets.models.whole.inside import INSIDE, by_gain, rechosen
 from attention_coresets.models.whole.measured import Measured
 from attention_coresets.models.whole.merging import merged
-from attention_coresets.models.whole.reading import CHUNK, LEAD
+from attention_coresets.models.whole.reading import CHUNK, LEAD, Repeating
 from attention_coresets.models.whole.scores import SCORES, UNASKED, scores
 from attention_coresets.models.whole.weights import fitted
 
@@ -100,6 +100,11 @@ class ReplayFit:
             raise ValueError(
                 f"part = {self.part} must lie in 0 to 1, pull = {self.pull} above 0, floor = {self.floor} below 1"
             )
+
+    @property
+    def repeating(self) -> Repeating:
+        """Returns how the text is to be repeated."""
+        return Repeating(self.chunk, self.repeated, self.sloped, self.lead)
 
     @property
     def model(self) -> str:
