@@ -265,9 +265,11 @@ def test_decoding_that_reads_the_prompt_again_is_refused(options) -> None:
 @pytest.mark.parametrize(("family", "last"), [("Llama", 216), ("Phi3", 88)])
 def test_a_replay_beyond_the_known_positions_is_refused(family, last) -> None:
     """Llama's end at 256; at 128 Phi-3 turns all queries by other angles than the keys in the cache."""
-    compress_prompt(make(family), text(length=last), share=0.5, construct=ReplayFit(chunk=40))
+    compress_prompt(make(family), text(length=last), share=0.5, construct=ReplayFit(chunk=40, lead=0))
     with pytest.raises(ValueError, match=rf"passes position {last + 40}, .* shorten the text to {last} tokens"):
-        compress_prompt(make(family), text(length=last + 1), share=0.5, construct=ReplayFit(chunk=40))
+        compress_prompt(make(family), text(length=last + 1), share=0.5, construct=ReplayFit(chunk=40, lead=0))
+    with pytest.raises(ValueError, match="a replay of 72 tokens after"):
+        compress_prompt(make(family), text(length=last), share=0.5, construct=ReplayFit(chunk=40))
 
 
 def test_under_autocast_the_choice_is_as_exact_as_ever() -> None:
