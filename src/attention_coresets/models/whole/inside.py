@@ -73,17 +73,14 @@ def rechosen(
             yield chosen, None
         else:
             seen = fixed.index_fill(0, free, True).nonzero().squeeze(-1)
-            errors = found.errors(*place, seen, moved)
-            left = _without(form(*errors, pull), fixed[seen])
+            gram, target = found.errors(*place, seen, moved)
+            left = _without(form(gram, target, pull), fixed[seen])
             start = mine[free].nonzero().squeeze(-1)
             chosen[free[_exchanged(left, start) if inside == "exchange" else _walked(left, size, generator)]] = True
-            here = _on(chosen[seen], *errors)
-            del left, errors  # weights are fitted before the next head's turn
-            yield chosen, here
-
-
-def _on(here: Bool[Tensor, "c"], gram: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    return gram[here][:, here], target[here]
+            here = chosen[seen]
+            errors = gram[here][:, here], target[here]
+            del gram, target, left  # weights are fitted before the next head's turn
+            yield chosen, errors
 
 
 def _heads(found: Measured, kept: Bool[Tensor, "layers kv n"]) -> list[tuple[tuple[int, int], Bool[Tensor, "n"]]]:

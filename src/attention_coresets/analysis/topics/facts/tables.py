@@ -23,7 +23,7 @@ CHANGES = {
     "unmoved": "no queries moved behind the text",
     "recent": "the last 32 tokens kept by every head",
     "asked": "each chunk of the replay asked for in words",
-    "half": "the first half of each chunk replayed, after its lead",
+    "half": "the first half of each chunk replayed",
     "whole": "the text replayed in one piece",
 }  # of OURS, by the end of the arm's name
 _COLUMNS = {"found": "facts found", "kl": "KL", "added": "loss added"}
