@@ -123,7 +123,8 @@ def over_layers_facts_are_lost() -> bool:
 def divergences_of_the_ablation() -> bool:
     over = changed("kl") / changed("kl")[""]
     lower = over[["score", "walk", "unweighted", "unmoved"]].min() > 1.2 and abs(over["gain"] - 1) < 0.2
-    return lower and over["maximum"] > 3 and over[["recent", "whole"]].min() > 1.3
+    found = changed("needle_found")
+    return lower and over["maximum"] > 3 and over["half"] < 1.3 and found["half"] < 0.8 * found[""]
 
 
 @dataclass(frozen=True)
