@@ -104,15 +104,18 @@ def with_a_lead(name: str) -> pd.DataFrame:
 
 def a_lead_finds_facts_across_chunks() -> bool:
     found = with_a_lead("found")
-    more, whole = found[True] - found[False], found[True][4096].drop("kvzip")
+    more, whole = found[True] - found[False], found[True][4096].drop(["kvzip", "dropkv"])
     inside = more[2048]
-    return bool((more[4096] > 0.1).all() and inside.abs().max() < 0.05 and (whole - 1).abs().max() < 0.05)
+    return bool((more[4096] > 0.1).all() and inside.abs().max() < 0.05 and (whole - 1).abs().max() < 0.03)
 
 
 def a_lead_costs_little_divergence() -> bool:
     kl = with_a_lead("kl")
     over = (kl[True] / kl[False]).loc[4096]
-    return bool(((kl[True] / kl[False]).between(1, 1.2)).all()) and over.idxmax() == "attention_matching_refitted"
+    little = over.drop("attention_matching_refitted").between(1, 1.15).all()
+    return bool(
+        ((kl[True] / kl[False]).between(1, 1.2)).all() and little and over.idxmax() == "attention_matching_refitted"
+    )
 
 
 def over_layers_facts_are_lost() -> bool:
@@ -123,8 +126,11 @@ def over_layers_facts_are_lost() -> bool:
 def divergences_of_the_ablation() -> bool:
     over = changed("kl") / changed("kl")[""]
     lower = over[["score", "walk", "unweighted", "unmoved"]].min() > 1.2 and abs(over["gain"] - 1) < 0.2
-    found = changed("needle_found")
-    return lower and over["maximum"] > 3 and over["half"] < 1.3 and found["half"] < 0.8 * found[""]
+    found, rows = changed("needle_found"), table().query("experiment == 'real_ablation'")
+    by_segment = rows.pivot_table("kl", ["cache_params", "seed"], "arm")
+    more = int((by_segment["replay_fit_half"] > by_segment["replay_fit"]).sum())
+    opened = 2 <= more <= len(by_segment) - 2  # as a sign test of nine segments has it, at 5 %
+    return lower and over["maximum"] > 3 and opened and found["half"] < 0.8 * found[""]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ TOPIC = Topic(
             "{answers_right} of the full cache's right tokens at 1/8; by length, at worst {lengths_facts} of its facts,"
             " with {lengths_kl} of a rule's divergence",
             tuple(claim.id for claim in claims.CLAIMS),
-            "KVzip's maximum keeps lists whole; half of our budget goes by a mean square. Few questions' settings"
+            "KVzip+ keeps a little more of lists than we do, and we do not know why. Few questions' settings"
             " miss, which chance alone can cause.",
         ),
     ),
