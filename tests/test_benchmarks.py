@@ -280,8 +280,8 @@ def test_the_part_of_the_race():
     assert [row.case for row in part.rows] == list(racing.SEARCHES)
     assert len({row.heads for row in part.rows}) == 1
     assert [one.target for one in part.ratios if one.target] == ["≤ 0.005", "≤ 0.5"]
-    one = racing.Found("", {racing.DEFAULT: 0.9, racing.RACING: 1.1, racing.LARGE: 1.0}, {})
-    assert one.short(racing.DEFAULT) == pytest.approx(0.1)
+    one = racing.Found("", {racing.WHOLE: 0.9, racing.RACING: 1.1, racing.LARGE: 1.0}, {})
+    assert one.short(racing.WHOLE) == pytest.approx(0.1)
     assert one.short(racing.RACING) == pytest.approx(-0.1)
 
 
