@@ -1,5 +1,6 @@
 """Fixes what balancing needs of a coreset model: the sampling law, the centre of the keys and the kernel scale."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +52,17 @@ def law(
 def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H n"]:
     """Computes min(1, c p_i) with c such that they sum to `size`: the marginals of a sample of exact size.
 
-    Cost: O(n log n).
+    Cost: O(n), and O(n log n) where a head has tokens that are capped.
     """
+    log_c = math.log(size) - log_p.logsumexp(dim=-1, keepdim=True) if size else log_p.new_full((1, 1), -math.inf)
+    marginals = (log_p + log_c).exp()
+    over = marginals.amax(dim=-1) > 1
+    if bool(over.any()):
+        marginals[over] = _with_caps(log_p[over], size)
+    return marginals
+
+
+def _with_caps(log_p: Tensor, size: int) -> Tensor:
     n = log_p.shape[-1]
     ordered, order = log_p.sort(dim=-1, descending=True)
     tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sum of p from rank k on

@@ -21,7 +21,7 @@ COIN, GREEDY, SELF_BALANCING, KERNEL_HALVING = range(4)
 _TIE, _ROUNDING = 1e-9, 1e-14
 _PANEL, _TILE = 256, 1024  # rows and columns of the Gram matrix formed at a time: they stay in cache
 _TASKS = 4  # a thread: heads may need different times
-_BLOCK = 32  # rows of it formed at a time from x = 0
+_BLOCK = 64  # rows of it formed at a time from x = 0
 _GROUP = 4  # pairs whose rows of the Gram matrix are read in one pass
 
 
