@@ -27,6 +27,7 @@ from benchmarks import (
     page,
     prompts,
     racing,
+    real_heads,
     store,
     streaming,
     study_time,
@@ -277,8 +278,11 @@ def test_the_part_of_prompts():
 def test_the_part_of_the_race():
     """Heads of all searches are the same, and a shortfall is that of the error found."""
     part = racing.measure("smoke", "cpu")
-    assert [row.case for row in part.rows] == list(racing.SEARCHES)
-    assert len({row.heads for row in part.rows}) == 1
+    made, real = part.rows[:3], part.rows[3:]
+    assert [row.case for row in made] == list(racing.SEARCHES)
+    assert [row.case for row in real] == [f"real heads, {name}" for name in racing.SEARCHES]
+    assert [len({row.heads for row in rows}) for rows in (made, real)] == [1, 1]
+    assert real[0].heads == 2 * len(real_heads.ARMS)
     assert [one.target for one in part.ratios if one.target] == ["≤ 0.005", "≤ 0.5"]
     one = racing.Found("", {racing.WHOLE: 0.9, racing.RACING: 1.1, racing.LARGE: 1.0}, {})
     assert one.short(racing.WHOLE) == pytest.approx(0.1)
@@ -395,11 +399,13 @@ def test_the_machine_is_named_by_its_processor():
 
 
 def test_the_time_of_a_study_is_compared_on_what_both_tables_have():
-    def rows(cells: dict[str, float]) -> pd.DataFrame:
+    def rows(cells: dict[str, float], search: str) -> pd.DataFrame:
         """Two sizes a cell, the first of them twice: experiments share it."""
         seconds = [(cell, size, spent) for cell, spent in cells.items() for size in (8, 8, 16)]
         table = pd.DataFrame(seconds, columns=["cell", "size", "seconds_construct"])
-        return table.assign(experiment="league", head=0, seconds_adversary=30.0)
+        table = table.assign(arm=table["cell"], cell=table["cell"] + search, cache="sphere", cache_params="", rho=1.0)
+        return table.assign(experiment="league", seed=0, head=0, seconds_adversary=30.0)
 
-    found = study_time.compared(rows({"a": 60.0, "b": 120.0, "gone": 1.0}), rows({"a": 30.0, "b": 0.0, "new": 1.0}))
-    assert found.to_dict("records") == [{"experiment": "league", "cells": 2, "before": 8.0, "now": 3.0}]
+    before = rows({"a": 60.0, "b": 120.0, "gone": 1.0}, "found by one search")
+    found = study_time.compared(before, rows({"a": 30.0, "b": 0.0, "new": 1.0}, "by another"))
+    assert found.to_dict("records") == [{"experiment": "league", "coresets": 4, "before": 8.0, "now": 3.0}]

@@ -19,9 +19,9 @@ def parameters(family: str, rho: float) -> dict[str, Any]:
     return {"rho": rho} if family == "antipodal" else {}
 
 
-def test_rounds_spend_an_eighth_of_the_steps():
+def test_rounds_spend_a_sixth_of_the_steps():
     race, full = Effort(384, 80, 30, racing=True), Effort(128, 80, 80)
-    assert (race.rounds, race.finalists) == ([(384, 4), (96, 12), (24, 40)], 4)
+    assert (race.rounds, race.finalists) == ([(384, 8), (96, 12), (24, 32)], 4)
     assert (race.plain, full.plain) == (Effort(128, 80, 30), full)
     assert (full.rounds, full.finalists) == ([(128, 80)], 16)
     assert Effort(1, 1, 1, racing=True).rounds == [(1, 1)] * 3

@@ -21,7 +21,7 @@ _MAX_LOGITS = 2**25  # queries x tokens x heads climbing together
 _SIGHT = 1e-5  # of the largest value: a smaller error drowns in what float32 rounds, some 1e-7 of it
 _SAME = 0.99  # a restart that ends at this share of the best error has reached it
 # of a race: the share of the climbs that goes on, and of the steps it takes; one climb in so many goes on in float64
-_RACE, _RACE_FINAL = ((1.0, 0.05), (0.25, 0.15), (0.0625, 0.5)), 96
+_RACE, _RACE_FINAL = ((1.0, 0.1), (0.25, 0.15), (0.0625, 0.4)), 96
 _HILL = 0.1  # of rho: climbs closer than this are taken to be on one hill
 RACE_AGREES = 2  # fewer climbs at the best error than this, and it is sought again
 
@@ -98,14 +98,14 @@ def ascend(
     ball. It grows after a gain and shrinks after a loss, and a loss is not taken (steps.py). `generator` or the seed
     given draws the random starts (default: seed 0).
 
-    With `racing` all climbs take a twentieth of `steps`, the best quarter of them three twentieths more, the best
-    sixteenth half of `steps` more, and one in 96 goes on in float64 (docs/benchmarks.md: 256 climbs of 80 steps beside
-    128 without). Of climbs on one hill, closer than rho / 10, all but the best come last. A head where fewer than two
+    With `racing` all climbs take a tenth of `steps`, the best quarter of them three twentieths more, the best sixteenth
+    two fifths of `steps` more, and one in 96 goes on in float64 (docs/benchmarks.md: 256 climbs of 80 steps beside 128
+    without). Of climbs on one hill, closer than rho / 10, all but the best come last. A head where fewer than two
     climbs end within 1 % of the best is searched again, by a third of the climbs and without; the larger error counts.
     Those that stopped count among `reached` with what they had.
 
     Cost: (n + m)(d + dv) flops a head times 4 steps restarts to climb and 2 (2700 + min(n, 4096)) to choose the starts;
-    then 4 polish restarts / 8 of them in float64. With `racing` an eighth of either.
+    then 4 polish restarts / 8 of them in float64. With `racing` a sixth and an eighth of that.
 
     Raises ValueError for rho or counts that are not positive.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attention_coresets.caches.signed_clusters import SignedClusters
+from attention_coresets.study.cell import READING
 
 FORMAT = 1  # raise it when the meaning of a row changes: cells of another format are computed anew
 # what all cells were before these parameters came
@@ -35,6 +36,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     # the gap is the certificates' own, and racing came later
     unused = {"gap": not config["adversary"]["certify"], "racing": not config["adversary"].get("racing", False)}
     numbers["adversary"] = {key: value for key, value in config["adversary"].items() if not unused.get(key, False)}
+    if config.get("task") in READING:  # no worst query is sought in them
+        del numbers["adversary"]
     return {"format": version, "dtype": config["compute"]["dtype"], **numbers}
 
 
