@@ -1,9 +1,13 @@
-"""What constructions and worst queries of a sweep took, before and now, on the cells that both tables have.
+"""What constructions and worst queries of a sweep took, before and now, on the coresets that both tables have.
 
     git show 9f83d86:results/reduced/table.parquet > before.parquet     # the first round's
     python -m benchmarks.study_time before.parquet                      # writes results/study_time.csv
 
-Seconds are those that the rows state: of the clock, beside one other process.
+A coreset is told by its experiment, arm, cache, rho, seed, head and size, whatever search then judged it. Seconds are
+those that the rows state, of the clock, beside one other process; times the heads of a row where they are a head's.
+results/study_clock.csv is what `sweep.py` prints at its end, copied by hand: cells computed, and seconds from start to
+end in two processes on a machine of their own (an AMD EPYC of two cores, revision 6cdc455), of all arms that the
+experiment has today.
 """
 
 import sys
@@ -12,39 +16,55 @@ from pathlib import Path
 import pandas as pd
 
 from attention_coresets.analysis.parts.markdown import number, table
-from attention_coresets.analysis.stats.frames import column
 
 ROOT = Path(__file__).resolve().parent.parent
 NOW, PATH = ROOT / "results" / "reduced" / "table.parquet", ROOT / "benchmarks" / "results" / "study_time.csv"
+CLOCK = PATH.with_name("study_clock.csv")
 SECONDS = ("seconds_construct", "seconds_adversary")
+HEADS = {"real_language": 90}  # of SmolLM2-135M; a row is of all of them, and states the seconds of one
+CORESET = ("experiment", "arm", "cache", "cache_params", "rho", "seed", "head", "size")
 
 
 def compared(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
-    """Minutes of each experiment on the cells that both tables have, those that took longest first."""
-    minutes = {name: _minutes(rows) for name, rows in (("before", before), ("now", now))}
-    shared = minutes["before"].index.intersection(minutes["now"].index)
-    both = pd.DataFrame({name: of_cells.loc[shared] for name, of_cells in minutes.items()})
-    found = both.groupby("experiment").agg(cells=("now", "size"), before=("before", "sum"), now=("now", "sum"))
+    """Minutes of each experiment on the coresets that both tables have, those that took longest first."""
+    both = pd.DataFrame({name: _minutes(rows) for name, rows in (("before", before), ("now", now))}).dropna()
+    found = both.groupby("experiment").agg(coresets=("now", "size"), before=("before", "sum"), now=("now", "sum"))
     return found.sort_values("before", ascending=False).reset_index()
 
 
 def _minutes(rows: pd.DataFrame) -> pd.Series:
-    """By experiment and cell."""
+    """By coreset."""
     rows = rows.drop_duplicates(["cell", "size", "head"])
-    rows = rows.assign(minutes=sum(column(rows, name) for name in SECONDS) / 60)
-    return pd.Series(rows.groupby(["experiment", "cell"])["minutes"].sum())
+    heads = rows["experiment"].map(lambda name: HEADS.get(name, 1))
+    rows = rows.assign(minutes=rows[list(SECONDS)].sum(axis=1) * heads / 60)
+    return pd.Series(rows.groupby(list(CORESET), dropna=False)["minutes"].sum())
 
 
-def words(path: Path = PATH) -> str:
+def words(path: Path = PATH, clock: Path = CLOCK) -> str:
     """The comparison as a table, its sums last."""
-    found = pd.read_csv(path)
+    found, spent = pd.read_csv(path), pd.read_csv(clock).set_index("experiment")
+    rows = found.join(spent, on="experiment").dropna().reset_index(drop=True)
+    rows = rows.assign(clock=rows["seconds"] / 60)[["experiment", "coresets", "before", "now", "cells", "clock"]]
+    rows.loc[len(rows)] = ["all", *rows.drop(columns="experiment").sum()]
     lines = [
-        [f"`{row['experiment']}`", f"{row['cells']}", number(row["before"]), number(row["now"])]
-        for _, row in found.iterrows()
+        [
+            name if name == "all" else f"`{name}`",
+            f"{coresets:.0f}",
+            number(before),
+            number(now),
+            f"{cells:.0f}",
+            number(on),
+        ]
+        for name, coresets, before, now, cells, on in rows.itertuples(index=False)
     ]
-    sums = found[["cells", "before", "now"]].sum()
-    lines.append(["all", f"{int(sums['cells'])}", number(sums["before"]), number(sums["now"])])
-    return table(["Experiment", "Cells", "Minutes before", "Minutes now"], lines)
+    heads = [
+        "Coresets of both",
+        "Minutes before",
+        "Minutes now",
+        "Cells of today",
+        "On two cores, minutes of the clock",
+    ]
+    return table(["Experiment", *heads], lines)
 
 
 if __name__ == "__main__":

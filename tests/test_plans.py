@@ -22,5 +22,7 @@ def experiments() -> list:
 def test_the_grid_has_the_cells_of_the_committed_table(experiment, tier):
     table = pd.read_parquet(REPOSITORY / "results" / tier / "table.parquet", columns=["experiment", "cell", "arm"])
     rows = table.loc[table["experiment"] == experiment]
+    if rows.empty:
+        pytest.skip("not run at this tier")
     cells = {(cell.name, cell.config["arm"]) for cell in laid_out(["-m", f"experiment={experiment}", f"tier={tier}"])}
     assert cells == set(zip(rows["cell"], rows["arm"], strict=True))
