@@ -12,6 +12,7 @@ from attention_coresets.adversary.ascent import climb
 from attention_coresets.adversary.enclosure import branch_and_bound
 from attention_coresets.attention import attention_error
 from attention_coresets.coresets.exact.optimum import best_subset
+from attention_coresets.coresets.kernel.law import capped_marginals
 from attention_coresets.hardness import (
     BestSubsets,
     Draws,
@@ -344,3 +345,11 @@ def test_a_step_near_equal_keys_keeps_to_the_tilt(scale, rng):
     torch.testing.assert_close(log_p, exact.log_p, rtol=0, atol=1e-6)
     torch.testing.assert_close(center, exact.center, rtol=0, atol=1e-7 * scale + 1e-12)
     torch.testing.assert_close(sigma, exact.sigma, rtol=1e-4, atol=1e-11)
+
+
+def test_marginals_have_gradients_with_and_without_tokens_that_are_capped():
+    """The search climbs through them."""
+    log_p = torch.tensor([[0.0, 0.1, -0.2, 0.3, -0.1], [3.0, 0.1, -0.2, 2.5, -0.1]], dtype=torch.float64)
+    capped = capped_marginals(log_p, 3)[..., 0] == 1
+    assert capped.tolist() == [False, True]
+    assert torch.autograd.gradcheck(lambda x: capped_marginals(x, 3), log_p.requires_grad_())

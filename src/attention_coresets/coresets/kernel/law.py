@@ -56,10 +56,9 @@ def capped_marginals(log_p: Float[Tensor, "H n"], size: int) -> Float[Tensor, "H
     """
     log_c = math.log(size) - log_p.logsumexp(dim=-1, keepdim=True) if size else log_p.new_full((1, 1), -math.inf)
     marginals = (log_p + log_c).exp()
-    over = marginals.amax(dim=-1) > 1
-    if bool(over.any()):
-        marginals[over] = _with_caps(log_p[over], size)
-    return marginals
+    over = (marginals.amax(dim=-1) > 1).nonzero().squeeze(-1)
+    # not in place: the search for hard caches takes gradients
+    return marginals.index_copy(0, over, _with_caps(log_p[over], size)) if len(over) else marginals
 
 
 def _with_caps(log_p: Tensor, size: int) -> Tensor:
