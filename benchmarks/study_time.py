@@ -6,8 +6,8 @@
 A coreset is told by its experiment, arm, cache, rho, seed, head and size, whatever search then judged it. Seconds are
 those that the rows state, of the clock, beside one other process; times the heads of a row where they are a head's.
 results/study_clock.csv is what `sweep.py` prints at its end, copied by hand: cells computed, and seconds from start to
-end in two processes on a machine of their own (an AMD EPYC of two cores, revision 6cdc455), of all arms that the
-experiment has today.
+end in two processes on a machine of their own (an AMD EPYC of two cores, revisions 6cdc455 and e8cf67f), of all arms
+that the experiment has today.
 """
 
 import sys
